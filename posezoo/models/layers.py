@@ -1,0 +1,83 @@
+"""Pieces that two or more families use."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+__all__ = ["Attention", "Mlp", "check_images", "drop_path", "init_transformer_weights"]
+
+
+def check_images(x: Tensor, channels: int, size: tuple[int, int] | None, multiple: int) -> None:
+    """Refuse what is not a batch of images of the right size.
+
+    Args:
+        x: should be (B, channels, H, W) floating point.
+        size: the only (H, W) accepted, or None for any multiple of `multiple`.
+
+    Raises:
+        InputError: the shape or the type is wrong.
+    """
+    want = f"(B, {channels}, {size[0]}, {size[1]})" if size else f"(B, {channels}, H, W)"
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise InputError(f"images must have shape {want}, got {tuple(x.shape)}")
+    if size is not None and tuple(x.shape[2:]) != size:
+        raise InputError(
+            f"images must have shape {want}, got {tuple(x.shape)}; "
+            "resize them, or choose the variant made for this size"
+        )
+    if size is None and (min(x.shape[2:]) < multiple or x.shape[2] % multiple or x.shape[3] % multiple):
+        raise InputError(f"image height and width must be multiples of {multiple}, got {tuple(x.shape[2:])}")
+    if not x.is_floating_point():
+        raise InputError(f"images must be normalised floating point, got {x.dtype}")
+
+
+def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Drop a residual branch per sample (stochastic depth, arXiv 1603.09382), training only.
+
+    Kept samples are divided by the keep probability. Noise comes from torch's generator.
+    """
+    if rate == 0.0 or not training:
+        return x
+    keep = torch.rand(x.shape[0], *([1] * (x.ndim - 1)), device=x.device) >= rate
+    return x * keep.to(x.dtype) / (1.0 - rate)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens (B, T, D) -> (B, T, D), one projection for q, k, v."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D / heads) each
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))  # (B, T, D)
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, Linear on the last axis."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def init_transformer_weights(module: nn.Module) -> None:
+    """Linear layers truncated normal (std 0.02) with zero bias; norms stay at 1 and 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
