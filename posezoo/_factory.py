@@ -1,0 +1,174 @@
+"""`create_model`: resolve a name, build without memory, load, fill.
+
+Each step is one function. When weights are wanted the model is built on the meta device, so
+nothing is initialised only to be overwritten, and there are never random weights by mistake.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import _checkpoints, _hub, _registry
+from ._config import PretrainedCfg
+from .errors import UnknownModelError, WeightsUnavailableError
+
+__all__ = ["create_model"]
+
+_HEAD_ARGS = ("num_keypoints", "num_classes")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What a name stands for: an architecture, its configuration, and maybe weights."""
+
+    architecture: str
+    cfg: PretrainedCfg
+    model_args: Mapping[str, Any]
+    weights: Path | None = None
+
+
+def create_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    checkpoint: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    **model_args: Any,
+) -> nn.Module:
+    """Build a model in evaluation mode, on the CPU, in float32.
+
+    Args:
+        name: `architecture[.tag]`; or `hf-hub:org/repo[@revision]` or `local-dir:path`, which
+            name weights and therefore always load them.
+        pretrained: fetch, verify and load the weights of the tag (the first tag if none).
+            With another `num_keypoints` or `num_classes` the weights are loaded first and the
+            last layer is then replaced by a fresh one.
+        checkpoint: a weights file to load instead, ours or the authors'; keys are converted.
+        cache_dir: where downloads are kept; default: the Hub client's cache and
+            `~/.cache/posezoo`.
+        **model_args: arguments of the architecture (`posezoo info NAME` lists them).
+
+    Returns:
+        The model; `model.pretrained_cfg` says how to feed and decode it.
+
+    Raises:
+        UnknownModelError: (a KeyError) no such name or tag; close names are listed.
+        TypeError: an argument the model does not take.
+        ValueError: both `pretrained` and `checkpoint`.
+        CheckpointError: the weights cannot be read or do not fit.
+        WeightsUnavailableError: there are no weights, or they cannot be reached.
+    """
+    if pretrained and checkpoint is not None:
+        raise ValueError("give either pretrained=True or checkpoint=, not both")
+    plan = _resolve(name, cache_dir)
+    if checkpoint is not None and plan.weights is not None:
+        raise ValueError(f"{name!r} names weights already; leave checkpoint= out")
+    weights = Path(checkpoint) if checkpoint is not None else plan.weights
+    args = {**plan.model_args, **model_args}
+    if weights is not None or pretrained:
+        head = {} if checkpoint is not None else _take_head(plan, model_args, args)
+        model = _build(plan, args, meta=True)
+        if weights is None:
+            weights = find_weights(plan.cfg, model, cache_dir)
+        load_file(model, weights)
+        for size in head.values():
+            model.reset_head(size)  # type: ignore[operator]
+    else:
+        model = _build(plan, args, meta=False)
+    return model.eval()
+
+
+def _resolve(name: str, cache_dir: str | Path | None) -> _Plan:
+    if name.startswith("hf-hub:"):
+        repo_id, _, revision = name.removeprefix("hf-hub:").partition("@")
+        place = {"revision": revision or None, "cache_dir": cache_dir}
+        config = _hub.fetch_from_hub(repo_id, _hub.CONFIG_FILE, **place)  # type: ignore[arg-type]
+        weights = _hub.fetch_from_hub(repo_id, _hub.WEIGHTS_FILE, **place)  # type: ignore[arg-type]
+        return _plan_of(config, weights)
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:")).expanduser()
+        return _plan_of(folder / _hub.CONFIG_FILE, folder / _hub.WEIGHTS_FILE)
+    if "/" in name or "\\" in name:
+        raise UnknownModelError(
+            f"{name!r} is not a registered name; for a Hub repository write 'hf-hub:{name}', "
+            f"for a folder 'local-dir:{name}'"
+        )
+    cfg = _registry.get_pretrained_cfg(name)
+    return _Plan(architecture=cfg.architecture, cfg=cfg, model_args=cfg.model_args)
+
+
+def _plan_of(config_path: Path, weights: Path) -> _Plan:
+    config = _hub.read_config(config_path)
+    return _Plan(
+        architecture=config["architecture"],
+        cfg=config["posezoo"],
+        model_args={**config["posezoo"].model_args, **config["model_args"]},
+        weights=weights,
+    )
+
+
+def _take_head(
+    plan: _Plan, given: Mapping[str, Any], args: dict[str, Any]
+) -> dict[str, Any]:
+    """Move a head size that differs from the stored weights' out of `args`."""
+    valid = _registry.model_arguments(plan.architecture)
+    head = {}
+    for key in _HEAD_ARGS:
+        if key in given and key in valid:
+            stored = plan.model_args.get(key, valid[key])
+            args[key] = stored
+            if given[key] != stored:
+                head[key] = given[key]
+    return head
+
+
+def _build(plan: _Plan, args: Mapping[str, Any], *, meta: bool) -> nn.Module:
+    with torch.device("meta" if meta else "cpu"):
+        model = _registry.build_model(plan.architecture, **args)
+    model.pretrained_cfg = plan.cfg
+    return model
+
+
+def find_weights(cfg: PretrainedCfg, model: nn.Module, cache_dir: str | Path | None) -> Path:
+    """Return a verified local weights file for the configuration."""
+    if not cfg.has_weights:
+        raise WeightsUnavailableError(
+            f"there are no weights for {cfg.name}: {cfg.source.unavailable}. Train it with its "
+            "recipe, or load a file of your own with checkpoint="
+        )
+    return _hub.fetch_from_hub(
+        _hub.hub_id(cfg),
+        _hub.WEIGHTS_FILE,
+        revision=cfg.source.hf_revision,
+        sha256=cfg.source.sha256,
+        cache_dir=cache_dir,
+    )
+
+
+def load_file(model: nn.Module, path: Path) -> None:
+    """Load a file into a model built on the meta device, and give the rest of it memory."""
+    report = _checkpoints.load_checkpoint(model, path)
+    for module in model.modules():
+        for key, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                module._buffers[key] = torch.zeros_like(buffer, device="cpu")
+    for module in model.modules():
+        if hasattr(module, "init_non_persistent_buffers"):
+            module.init_non_persistent_buffers()
+    if report.converted_from is None and path.suffix == ".safetensors":
+        model.origin = _origin(path)  # type: ignore[assignment]
+    else:
+        model.origin = {"origin_file": path.name, "origin_sha256": _checkpoints.sha256_of(path)}  # type: ignore[assignment]
+
+
+def _origin(path: Path) -> dict[str, str]:
+    metadata = _checkpoints.read_metadata(path)
+    return {k: v for k, v in metadata.items() if k not in ("format", "posezoo")}
