@@ -144,9 +144,11 @@ class PoseResult:
             raise ImportError(
                 "to_supervision() needs the package supervision: pip install 'posezoo[supervision]'"
             ) from error
-        return supervision.KeyPoints(xy=self.keypoints, confidence=self.keypoint_scores)
+        # by position: the third argument, the scores, has two names in the versions around
+        return supervision.KeyPoints(self.keypoints, None, self.keypoint_scores)
 
 
 def _plain(array: Any) -> Any:
-    values = np.asarray(array)
-    return np.where(np.isfinite(values), values.astype(object), None).tolist()
+    values = np.asarray(array).astype(object)
+    values[~np.isfinite(array)] = None
+    return values.tolist()
