@@ -1,6 +1,36 @@
-"""Accurate human-pose models with verified weights."""
+"""posezoo: accurate human-pose models with verified weights.
 
+    model = posezoo.create_model("uniformer_s_256x192", pretrained=True)
+    result = posezoo.PosePredictor(model)("photo.jpg", bboxes)
+"""
+
+from ._checkpoints import LoadReport, load_checkpoint
+from ._config import PretrainedCfg
 from ._factory import create_model
+from ._hub import push_to_hub, save_pretrained
+from ._registry import get_pretrained_cfg, is_model, list_models
+from .codecs import build_codec
+from .predictor import PosePredictor
+from .results import PoseResult
+from .skeletons import Skeleton, get_skeleton
+from .transforms import build_transform
 
 __version__ = "0.1.0"
-__all__ = ["create_model"]
+
+__all__ = [
+    "LoadReport",
+    "PosePredictor",
+    "PoseResult",
+    "PretrainedCfg",
+    "Skeleton",
+    "build_codec",
+    "build_transform",
+    "create_model",
+    "get_pretrained_cfg",
+    "get_skeleton",
+    "is_model",
+    "list_models",
+    "load_checkpoint",
+    "push_to_hub",
+    "save_pretrained",
+]

@@ -6,7 +6,6 @@ nothing is initialised only to be overwritten, and there are never random weight
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +21,12 @@ from .errors import UnknownModelError, WeightsUnavailableError
 __all__ = ["create_model"]
 
 _HEAD_ARGS = ("num_keypoints", "num_classes")
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What a name stands for: an architecture, its configuration, and maybe weights."""
+    """What a name stands for: a configuration, model arguments, and maybe weights."""
 
-    architecture: str
     cfg: PretrainedCfg
     model_args: Mapping[str, Any]
     weights: Path | None = None
@@ -73,17 +70,15 @@ def create_model(
         raise ValueError(f"{name!r} names weights already; leave checkpoint= out")
     weights = Path(checkpoint) if checkpoint is not None else plan.weights
     args = {**plan.model_args, **model_args}
-    if weights is not None or pretrained:
-        head = {} if checkpoint is not None else _take_head(plan, model_args, args)
-        model = _build(plan, args, meta=True)
-        if weights is None:
-            weights = find_weights(plan.cfg, model, cache_dir)
-        load_file(model, weights)
-        for size in head.values():
-            model.reset_head(size)  # type: ignore[operator]
-    else:
-        model = _build(plan, args, meta=False)
-    return model.eval()
+    if weights is None and not pretrained:
+        model = _registry.build_model(plan.cfg.architecture, **args)
+        model.pretrained_cfg = plan.cfg
+        return model.eval()
+    head = {} if checkpoint is not None else _take_head(plan, model_args, args)
+    model, _ = load_into_new(plan.cfg, weights or find_weights(plan.cfg, cache_dir), **args)
+    for size in head.values():
+        model.reset_head(size)  # type: ignore[operator]
+    return model
 
 
 def _resolve(name: str, cache_dir: str | Path | None) -> _Plan:
@@ -102,13 +97,12 @@ def _resolve(name: str, cache_dir: str | Path | None) -> _Plan:
             f"for a folder 'local-dir:{name}'"
         )
     cfg = _registry.get_pretrained_cfg(name)
-    return _Plan(architecture=cfg.architecture, cfg=cfg, model_args=cfg.model_args)
+    return _Plan(cfg=cfg, model_args=cfg.model_args)
 
 
 def _plan_of(config_path: Path, weights: Path) -> _Plan:
     config = _hub.read_config(config_path)
     return _Plan(
-        architecture=config["architecture"],
         cfg=config["posezoo"],
         model_args={**config["posezoo"].model_args, **config["model_args"]},
         weights=weights,
@@ -119,7 +113,7 @@ def _take_head(
     plan: _Plan, given: Mapping[str, Any], args: dict[str, Any]
 ) -> dict[str, Any]:
     """Move a head size that differs from the stored weights' out of `args`."""
-    valid = _registry.model_arguments(plan.architecture)
+    valid = _registry.model_arguments(plan.cfg.architecture)
     head = {}
     for key in _HEAD_ARGS:
         if key in given and key in valid:
@@ -130,20 +124,19 @@ def _take_head(
     return head
 
 
-def _build(plan: _Plan, args: Mapping[str, Any], *, meta: bool) -> nn.Module:
-    with torch.device("meta" if meta else "cpu"):
-        model = _registry.build_model(plan.architecture, **args)
-    model.pretrained_cfg = plan.cfg
-    return model
+def find_weights(cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path:
+    """Return a verified local weights file for the configuration.
 
-
-def find_weights(cfg: PretrainedCfg, model: nn.Module, cache_dir: str | Path | None) -> Path:
-    """Return a verified local weights file for the configuration."""
+    Looks for a converted file first, then on the Hub.
+    """
     if not cfg.has_weights:
         raise WeightsUnavailableError(
             f"there are no weights for {cfg.name}: {cfg.source.unavailable}. Train it with its "
             "recipe, or load a file of your own with checkpoint="
         )
+    converted = _hub.converted_dir(cfg, cache_dir) / _hub.WEIGHTS_FILE
+    if converted.is_file():
+        return converted
     return _hub.fetch_from_hub(
         _hub.hub_id(cfg),
         _hub.WEIGHTS_FILE,
@@ -153,8 +146,13 @@ def find_weights(cfg: PretrainedCfg, model: nn.Module, cache_dir: str | Path | N
     )
 
 
-def load_file(model: nn.Module, path: Path) -> None:
-    """Load a file into a model built on the meta device, and give the rest of it memory."""
+def load_into_new(
+    cfg: PretrainedCfg, path: Path, **args: Any
+) -> tuple[nn.Module, _checkpoints.LoadReport]:
+    """Build without memory, load a file strictly, and give the derived buffers memory."""
+    with torch.device("meta"):
+        model = _registry.build_model(cfg.architecture, **{**cfg.model_args, **args})
+    model.pretrained_cfg = cfg
     report = _checkpoints.load_checkpoint(model, path)
     for module in model.modules():
         for key, buffer in module._buffers.items():
@@ -163,12 +161,13 @@ def load_file(model: nn.Module, path: Path) -> None:
     for module in model.modules():
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
+    model.origin = _origin(path, report)
+    return model.eval(), report
+
+
+def _origin(path: Path, report: _checkpoints.LoadReport) -> dict[str, str]:
+    """Return where the weights came from: our file's own record, or the file itself."""
     if report.converted_from is None and path.suffix == ".safetensors":
-        model.origin = _origin(path)  # type: ignore[assignment]
-    else:
-        model.origin = {"origin_file": path.name, "origin_sha256": _checkpoints.sha256_of(path)}  # type: ignore[assignment]
-
-
-def _origin(path: Path) -> dict[str, str]:
-    metadata = _checkpoints.read_metadata(path)
-    return {k: v for k, v in metadata.items() if k not in ("format", "posezoo")}
+        metadata = _checkpoints.read_metadata(path)
+        return {k: v for k, v in metadata.items() if k not in ("format", "posezoo")}
+    return {"origin_file": path.name, "origin_sha256": _checkpoints.sha256_of(path)}

@@ -54,6 +54,25 @@ def hub_id(cfg: PretrainedCfg) -> str:
     return cfg.source.hf_hub_id or f"{namespace}/{cfg.name}"
 
 
+def converted_dir(cfg: PretrainedCfg, cache_dir: str | Path | None = None) -> Path:
+    """Return the folder where converted weights of a variant are looked for first."""
+    return cache_root(cache_dir) / "converted" / cfg.name
+
+
+def origin_of(cfg: PretrainedCfg, filename: str, sha256: str, url: str = "") -> dict[str, str]:
+    """Return the provenance that a converted file carries in its metadata."""
+    from . import __version__
+
+    origin = {
+        "origin_file": filename,
+        "origin_sha256": sha256,
+        "origin_url": url or (cfg.source.original_urls or ("",))[0],
+        "license": cfg.source.license or "",
+        "converter": f"posezoo {__version__}",
+    }
+    return {key: value for key, value in origin.items() if value}
+
+
 # ------------------------------------------------------------------------------- fetching
 
 
@@ -237,6 +256,8 @@ def read_config(path: Path) -> dict[str, Any]:
         if not isinstance(config.setdefault("model_args", {}), dict):
             raise ValueError(f"'model_args' is {config['model_args']!r}, expected an object")
         config["posezoo"] = PretrainedCfg.from_dict(config["posezoo"])
+        if config["posezoo"].architecture != config["architecture"]:
+            raise ValueError("'architecture' and 'posezoo.architecture' disagree")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
     except (ValueError, RecursionError) as error:

@@ -91,7 +91,7 @@ class HeatmapCodec:
                 f"{expected[1]}, {expected[2]}): the input was not {self.input_size}, or the "
                 "codec belongs to another model"
             )
-        heatmaps = output if output.dtype == torch.float64 else output.float()
+        heatmaps = _upcast(output)
         cells, scores = _peaks(heatmaps)
         if self.refine == "quarter":
             offsets = _quarter_offsets(heatmaps, cells, alone=self.geometry == "mmpose1")
@@ -105,11 +105,11 @@ class HeatmapCodec:
 
     def merge_flip(self, output: Tensor, output_flipped: Tensor) -> Tensor:
         """Average heatmaps `(B, K, h, w)` with those of the mirrored input."""
-        channels = output_flipped.flip(-1).unbind(1)
+        channels = _upcast(output_flipped).flip(-1).unbind(1)
         mirrored = torch.stack([channels[i] for i in self.flip_indices], dim=1)
         if self.shift_heatmap:
             mirrored = torch.cat([mirrored[..., :1], mirrored[..., :-1]], dim=-1)
-        return (output + mirrored) * 0.5
+        return (_upcast(output) + mirrored) * 0.5
 
     def _to_pixels(self, cells: Tensor) -> Tensor:
         """Turn heatmap cells (x, y) into input pixels.
@@ -164,18 +164,21 @@ class RegressionCodec:
 
     def decode(self, output: _TokenOutput) -> tuple[Tensor, Tensor]:
         """Return keypoints `(B, K, 2)` in input pixels and scores `(B, K)`."""
-        scores = output.logits.float().amax(-1).mean(-1, keepdim=True)  # (B, 1)
-        return output.keypoints, scores.expand(output.keypoints.shape[:2])
+        scores = _upcast(output.logits).amax(-1).mean(-1, keepdim=True)  # (B, 1)
+        return _upcast(output.keypoints), scores.expand(output.keypoints.shape[:2])
 
     def merge_flip(self, output: _TokenOutput, output_flipped: _TokenOutput) -> RegressionOutput:
         """Average keypoints with those of the mirrored input, and the largest logits."""
-        joints = output_flipped.keypoints.unbind(1)
+        joints = _upcast(output_flipped.keypoints).unbind(1)
         mirrored = torch.stack([joints[i] for i in self.flip_indices], dim=1)
         x, y = mirrored.unbind(-1)
         mirrored = torch.stack([self.input_size[1] - 1 - x, y], dim=-1)
-        largest = [out.logits.amax(-1, keepdim=True) for out in (output, output_flipped)]
+        best, best_flipped = (
+            _upcast(out.logits).amax(-1, keepdim=True) for out in (output, output_flipped)
+        )  # (B, T, 1)
         return RegressionOutput(
-            keypoints=(output.keypoints + mirrored) * 0.5, logits=(largest[0] + largest[1]) * 0.5
+            keypoints=(_upcast(output.keypoints) + mirrored) * 0.5,
+            logits=(best + best_flipped) * 0.5,
         )
 
 
@@ -215,6 +218,11 @@ def _check_flip_indices(indices: tuple[int, ...]) -> None:
         raise InputError(
             f"flip_indices {indices} do not swap keypoints in pairs; use Skeleton.flip_indices"
         )
+
+
+def _upcast(tensor: Tensor) -> Tensor:
+    """Return half precision as float32, others as they are."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:

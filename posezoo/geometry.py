@@ -56,7 +56,7 @@ def check_bboxes(bboxes: ArrayLike, image_size: tuple[int, int]) -> NDArray[np.f
     x1, y1, x2, y2 = boxes.T
     with np.errstate(invalid="ignore"):
         problems = (
-            (~np.isfinite(boxes).all(axis=1), "holds NaN or infinity; drop it"),
+            (~(np.abs(boxes) < 1e9).all(axis=1), "holds NaN, infinity or over 1e9; drop it"),
             (
                 (x2 <= x1) | (y2 <= y1),
                 "has no area; boxes are (x1, y1, x2, y2) with x1 < x2 and y1 < y2, not xywh",
@@ -134,7 +134,16 @@ def crop_matrices(
     system = np.zeros((len(source), 3, 2, 6))  # unknowns: the six entries of the map
     system[:, :, 0, :2] = system[:, :, 1, 3:5] = source
     system[:, :, 0, 2] = system[:, :, 1, 5] = 1.0
-    return _solve(system.reshape(-1, 6, 6), target.reshape(-1, 6)).reshape(-1, 2, 3)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        matrices = _solve(system.reshape(-1, 6, 6), target.reshape(-1, 6)).reshape(-1, 2, 3)
+    usable = (matrices[:, 0, 0] > 0) & np.isfinite(matrices).all(axis=(1, 2))
+    if not usable.all():
+        index = int(usable.argmin())
+        raise InputError(
+            f"box {index} is {box_sizes[index][0]} pixels wide after padding, too small for "
+            f"geometry {geometry!r}" + (", which needs more than 1" if geometry == "tokenpose" else "")
+        )
+    return matrices
 
 
 def _three_points(
@@ -142,14 +151,7 @@ def _three_points(
 ) -> tuple[Array, Array]:
     """Return the float32 points `(N, 3, 2)` in the image and in the input, as float64."""
     less = 1 if geometry == "tokenpose" else 0
-    width = np.asarray(box_sizes)[:, 0] - less
-    if not (width > 0).all():
-        index = int((~(width > 0)).argmax())
-        raise InputError(
-            f"box {index} is {box_sizes[index, 0]} pixels wide after padding; geometry "
-            f"{geometry!r} needs more than {less}: drop it"
-        )
-    half = width * -0.5
+    half = (np.asarray(box_sizes)[:, 0] - less) * -0.5
     zero = np.zeros_like(half)
     arms = np.stack([half, zero] if geometry == "mmpose1" else [zero, half], axis=1)
     size = np.array(input_size[::-1]) - less

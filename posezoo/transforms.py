@@ -46,32 +46,35 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if isinstance(source, Image.Image):
-        return _from_pillow(source, "the given Pillow image")
-    if not isinstance(source, (str, Path)):
+    if not isinstance(source, (Image.Image, str, Path)):
         raise InputError(
             f"image is a {type(source).__name__}; give a path, a Pillow image or a uint8 RGB array "
             "(H, W, 3)"
         )
+    where = "the given Pillow image" if isinstance(source, Image.Image) else str(source)
     try:
+        if isinstance(source, Image.Image):
+            return _from_pillow(source, where)
         with Image.open(source) as image:
-            _check_pixels(image, source)
-            return _from_pillow(image, str(source))
+            _check_pixels(image, where)
+            return _from_pillow(image, where)
+    except InputError:
+        raise
     except FileNotFoundError as error:
-        raise InputError(f"no image file at {source}") from error
+        raise InputError(f"no image file at {where}") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"{source} is too large: {error}") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot open {source} as an image: {error}") from error
+        raise InputError(f"{where} is too large: {error}") from error
+    except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
+        raise InputError(
+            f"cannot read {where}: {error}; it is no image, or damaged or truncated"
+        ) from error
 
 
-def _check_pixels(image: Image.Image, source: str | Path) -> None:
+def _check_pixels(image: Image.Image, where: str) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise InputError(
-            f"{source} has {image.width} x {image.height} pixels, more than {limit}; "
+            f"{where} has {image.width} x {image.height} pixels, more than {limit}; "
             "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
         )
 
@@ -88,7 +91,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.ndim == 2:
         return np.repeat(array[:, :, None], 3, axis=2)  # (H, W, 3)
     if array.ndim == 3 and array.shape[2] == 3:
-        return array
+        return np.require(array, requirements=["C", "W"])  # torch takes no others
     hints = {
         (3, 4): "drop the alpha channel with image[:, :, :3]",
         (3, 1): "drop the last axis with image[:, :, 0]",
@@ -100,21 +103,15 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _from_pillow(image: Image.Image, where: str) -> NDArray[np.uint8]:
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "F":
-            raise InputError(f"{where} holds floating-point pixels; convert it to 8 bit first")
-        if image.mode.startswith("I"):
-            return _from_16_bit(image, where)
-        if "A" in image.getbands() or "transparency" in image.info:
-            black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-            image = Image.alpha_composite(black, image.convert("RGBA"))
-        return np.array(image.convert("RGB"))
-    except InputError:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        # Pillow's decoders raise any of these for a damaged file
-        raise InputError(f"cannot decode {where}: {error}; it is damaged or truncated") from error
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise InputError(f"{where} holds floating-point pixels; convert it to 8 bit first")
+    if image.mode.startswith("I"):
+        return _from_16_bit(image, where)
+    if "A" in image.getbands() or "transparency" in image.info:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
 
 
 def _from_16_bit(image: Image.Image, where: str) -> NDArray[np.uint8]:

@@ -1,0 +1,243 @@
+"""The command line: `posezoo list | info | predict | convert | eval`.
+
+Each command parses its options, makes one call into the library, and prints. Exit codes: 0 fine,
+1 a file failed or a result is outside its tolerance, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import PoseZooError
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """Turns the library's own errors into one line and exit code 1 (2 for unknown names)."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from .errors import InputError, UnknownModelError
+
+        try:
+            return super().invoke(ctx)
+        except PoseZooError as error:
+            click.echo(f"posezoo: error: {error}", err=True)
+            sys.exit(2 if isinstance(error, (InputError, UnknownModelError)) else 1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="posezoo")
+def main() -> None:
+    """Accurate human-pose models: list them, use them, evaluate them."""
+
+
+# ------------------------------------------------------------------------------- list, info
+
+
+@main.command("list")
+@click.argument("pattern", default="*")
+@click.option("--task", type=click.Choice(["pose", "classification", "tokenizer"]), default=None)
+@click.option("--pretrained", is_flag=True, help="Only models with weights that can be had.")
+@click.option("--tags", is_flag=True, help="One line per set of weights: architecture.tag.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def list_command(
+    pattern: str, task: Any, pretrained: bool, tags: bool, as_json: bool
+) -> None:
+    """List models whose name matches PATTERN (shell wildcards, default all)."""
+    from . import _registry
+
+    names = _registry.list_models(pattern, task=task, pretrained=pretrained, tags=tags)
+    if as_json:
+        cfgs = [_registry.get_pretrained_cfg(name) for name in names]
+        rows = [{"name": n, "task": c.task, "dataset": c.dataset, "input_size": list(c.input.size),
+                 "params": c.params, "macs": c.macs, "has_weights": c.has_weights}
+                for n, c in zip(names, cfgs)]  # fmt: skip
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for name in names:
+        cfg = _registry.get_pretrained_cfg(name)
+        size = f"{cfg.input.size[0]}x{cfg.input.size[1]}"
+        params = f"{cfg.params / 1e6:.1f} M" if cfg.params else "-"
+        macs = f"{cfg.macs / 1e9:.1f} GMACs" if cfg.macs else "-"
+        note = "" if cfg.has_weights else "  (no published weights)"
+        click.echo(f"{name:42s} {cfg.dataset:15s} {size:>8s} {params:>9s} {macs:>12s}{note}")
+    if not names:
+        click.echo(f"no model matches {pattern!r}", err=True)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="The configuration as JSON.")
+def info(name: str, as_json: bool) -> None:
+    """Show what is known about the model NAME (architecture[.tag])."""
+    from . import _hub, _registry
+
+    cfg = _registry.get_pretrained_cfg(name)
+    if as_json:
+        click.echo(json.dumps(cfg.to_dict(), indent=2))
+        return
+    click.echo(f"{cfg.name}: {cfg.description}")
+    source, decode = cfg.source, cfg.decode
+    lines: list[tuple[str, Any]] = [
+        ("task", f"{cfg.task}, {cfg.dataset}"),
+        ("input", f"{cfg.input.size[0]}x{cfg.input.size[1]} (HxW)"),
+        ("params", f"{cfg.params / 1e6:.2f} M" if cfg.params else None),
+        ("MACs", f"{cfg.macs / 1e9:.2f} G" if cfg.macs else None),
+        ("crop", f"{cfg.input.geometry}, padding {cfg.input.bbox_padding}" if decode else None),
+        ("decode", f"{decode.codec}, {decode.refine}, flip test {decode.flip_test}" if decode else None),
+        ("weights", f"hf-hub:{_hub.hub_id(cfg)}" if cfg.has_weights else source.unavailable),
+        ("original", ", ".join(source.original_urls) or source.original_page),
+        ("license", source.license),
+        ("data terms", source.dataset_license),
+        ("paper", source.paper),
+    ]
+    for label, value in lines:
+        if value:
+            click.echo(f"  {label:11s} {value}")
+    if cfg.metrics:
+        values = "  ".join(f"{k} {100 * v:.1f}" for k, v in cfg.metrics.values.items())
+        click.echo(f"  {'reported':11s} {values}\n  {'':11s} {cfg.metrics.protocol}; {cfg.metrics.url}")
+    click.echo("  arguments   " + ", ".join(
+        f"{k}={v!r}" for k, v in (_registry.model_arguments(cfg.architecture) | dict(cfg.model_args)).items()
+    ))
+
+
+# ------------------------------------------------------------------------------- predict
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", "name", required=True, help="Registered name, hf-hub:… or local-dir:…")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights file to use instead.")
+@click.option("--boxes", type=click.Path(path_type=Path),
+              help="COCO annotations or detections, or {file name: [[x1, y1, x2, y2], …]}; "
+                   "default: ask a detector.")  # fmt: skip
+@click.option("--whole-image", is_flag=True, help="No boxes: the whole image is one person.")
+@click.option("--detector", default="auto", show_default=True, help="torchvision detector.")
+@click.option("--box-threshold", default=0.0, show_default=True, help="Smallest box score used.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file (default: stdout).")
+@click.option("--draw", type=click.Path(path_type=Path), help="PNG file, or folder for several.")
+@click.option("--draw-threshold", default=0.3, show_default=True, help="Smallest score drawn.")
+@click.option("--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda if there is one)")
+@click.option("--batch-size", default=64, show_default=True, help="Crops per forward.")
+@click.option("--flip-test/--no-flip-test", default=None, help="Default: the recipe's choice.")
+def predict(
+    images: tuple[Path, ...], name: str, checkpoint: Path | None, boxes: Path | None,
+    whole_image: bool, detector: str, box_threshold: float, out: Path | None, draw: Path | None,
+    draw_threshold: float, device: str | None, batch_size: int, flip_test: bool | None,
+) -> None:  # fmt: skip
+    """Find the people's keypoints in IMAGES."""
+    from . import PoseResult, _predict
+
+    outcome = list(_predict.predict_files(
+        images, name, checkpoint=checkpoint, boxes=boxes, box_threshold=box_threshold,
+        detector=None if whole_image else detector, device=device, batch_size=batch_size,
+        flip_test=flip_test, progress=sys.stderr.isatty(),
+    ))  # fmt: skip
+    good = [(path, result) for path, result in outcome if isinstance(result, PoseResult)]
+    text = json.dumps(
+        [
+            {"file": str(path)}
+            | (result.to_dict() if isinstance(result, PoseResult) else {"error": str(result)})
+            for path, result in outcome
+        ]
+    )
+    if out is None:
+        click.echo(text)
+    else:
+        _predict.write_text(out, text + "\n")
+    if draw is not None:
+        for drawn in _predict.draw_files(good, draw, threshold=draw_threshold):
+            click.echo(f"drew {drawn}", err=True)
+    for path, result in outcome:
+        if not isinstance(result, PoseResult):
+            click.echo(f"posezoo: error: {path}: {result}", err=True)
+    sys.exit(0 if len(good) == len(outcome) else 1)
+
+
+# ------------------------------------------------------------------------------- convert, eval
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--model", "name", required=True, help="Registered name: architecture[.tag].")
+@click.option("--out", type=click.Path(path_type=Path),
+              help="Folder to write; default: where pretrained=True looks first.")  # fmt: skip
+def convert(source: Path, name: str, out: Path | None) -> None:
+    """Convert the authors' checkpoint SOURCE to safetensors. Nothing in it is executed."""
+    from ._convert import convert_file
+
+    report = convert_file(source, name, out)
+    click.echo(f"input    sha256 {report.sha256}")
+    click.echo(f"tensors  {report.read} read, {report.used} used, {report.read - report.used} ignored")
+    for reason, count in report.ignored.items():
+        click.echo(f"         {count} ignored: {reason}")
+    click.echo(f"output   sha256 {report.output_sha256}")
+    click.echo(f"written  {report.directory}")
+
+
+@main.command("eval")
+@click.argument("name")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set.")
+@click.option("--boxes", default="det", show_default=True,
+              help="'gt', a detection file, or 'det': the file with person AP 56.4 in the folder.")  # fmt: skip
+@click.option("--annotations", type=click.Path(path_type=Path),
+              help="Annotation file; default: the usual one of the model's data set.")  # fmt: skip
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights file to use instead.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for results.json, record.json.")
+@click.option("--device", default=None, help="cpu, cuda, … (default: cuda if there is one)")
+@click.option("--dtype", type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
+              default="float32", show_default=True)  # fmt: skip
+@click.option("--batch-size", default=64, show_default=True, help="Crops per forward.")
+@click.option("--workers", default=4, show_default=True, help="Threads that read images.")
+@click.option("--flip-test/--no-flip-test", default=None, help="Default: the recipe's choice.")
+@click.option("--limit", type=int, help="First so many images only; partial, not comparable.")
+def eval_command(
+    name: str, data: Path, boxes: str, annotations: Path | None, checkpoint: Path | None,
+    out: Path | None, device: str | None, dtype: str, batch_size: int, workers: int,
+    flip_test: bool | None, limit: int | None,
+) -> None:  # fmt: skip
+    """Evaluate the model NAME on a data set and print its table row."""
+    import torch
+
+    from . import PosePredictor, create_model
+    from .evaluation import runner
+
+    model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
+    predictor = PosePredictor(
+        model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        dtype=getattr(torch, dtype), batch_size=batch_size, flip_test=flip_test,
+    )  # fmt: skip
+    if annotations is None:
+        annotations, images, box_file = runner.find_files(data, predictor.cfg.dataset, boxes)
+    else:
+        images, box_file = data, "gt" if boxes == "gt" else Path(boxes)
+    record = runner.evaluate(
+        predictor, annotations, images, box_file, out=out, workers=workers, limit=limit,
+        progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    click.echo(_table(record))
+    click.echo(json.dumps(record.to_dict()))
+
+
+def _table(record: Any) -> str:
+    """One table row, with the protocol beside it."""
+    numbers = {k: v for k, v in record.statistics.items() if isinstance(v, float)}
+    header = "  ".join(f"{name:>8s}" for name in numbers)
+    values = "  ".join(f"{100 * v:8.1f}" if v >= 0 else f"{'-':>8s}" for v in numbers.values())
+    flip = "flip test" if record.settings["flip_test"] else "no flip test"
+    lines = [
+        f"{record.model}  {record.dataset}  bbox={record.box_source}  {flip}  "
+        f"{record.settings['dtype']}  {record.images} images, {record.boxes} boxes",
+        header,
+        values,
+    ]
+    if record.settings["limit"] is not None:
+        lines.append(f"partial, not comparable: the first {record.settings['limit']} images only")
+    return "\n".join(lines)

@@ -1,0 +1,53 @@
+"""What a published number needs: data set readers, scorers and, in `runner`, the runs."""
+
+from .coco import (
+    CocoStats,
+    FastCOCOeval,
+    WholeBodyStats,
+    coco_results,
+    evaluate_coco,
+    evaluate_wholebody,
+    oks_nms,
+    rescore,
+)
+from .datasets import (
+    BoxRule,
+    ClassSample,
+    ImageSample,
+    MpiiSample,
+    box_source_of,
+    clean_boxes,
+    read_coco,
+    read_imagenet_flat,
+    read_imagenet_folders,
+    read_mpii,
+)
+from .imagenet import ClassificationMeter, ClassificationStats
+from .pckh import MpiiTruth, PckhStats, evaluate_pckh, read_mpii_truth
+
+__all__ = [
+    "BoxRule",
+    "ClassSample",
+    "ClassificationMeter",
+    "ClassificationStats",
+    "CocoStats",
+    "FastCOCOeval",
+    "ImageSample",
+    "MpiiSample",
+    "MpiiTruth",
+    "PckhStats",
+    "WholeBodyStats",
+    "box_source_of",
+    "clean_boxes",
+    "coco_results",
+    "evaluate_coco",
+    "evaluate_pckh",
+    "evaluate_wholebody",
+    "oks_nms",
+    "read_coco",
+    "read_imagenet_flat",
+    "read_imagenet_folders",
+    "read_mpii",
+    "read_mpii_truth",
+    "rescore",
+]

@@ -1,0 +1,332 @@
+"""`PosePredictor`: images and boxes in, `PoseResult` out.
+
+The flow, for any number of images: boxes to centres and sizes -> exact crops on the device ->
+batches filled across images -> model (with flip test: image and mirror image as one batch) ->
+codec -> image pixels. Only keypoints and scores leave the device.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ._config import PretrainedCfg
+from ._factory import create_model
+from .codecs import build_codec
+from .detectors import Detector, build_detector
+from .errors import InputError
+from .geometry import boxes_to_center_size, check_bboxes, crop_matrices, input_to_image
+from .results import PoseResult
+from .skeletons import get_skeleton
+from .transforms import build_transform, load_image
+
+__all__ = ["CropRequest", "PosePredictor"]
+
+ImageLike = np.ndarray | Image.Image | str | Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropRequest:
+    """The persons of one image: uint8 RGB (H, W, 3), `centers` and `box_sizes` (N, 2)."""
+
+    image: np.ndarray
+    centers: np.ndarray
+    box_sizes: np.ndarray
+
+
+class PosePredictor:
+    """Find the keypoints of people in images.
+
+    Args:
+        model: a pose model, or the name of one, which is then loaded with its weights.
+        detector: used for images that come without boxes: "auto" or a short name of
+            `posezoo.detectors.DETECTORS`, a callable, or None (the whole image is one box).
+            It is loaded when the first such image arrives.
+        device: where to run; None leaves a given model where it is and puts a named one on
+            CUDA if there is any.
+        dtype: float32 and float64 run as such; bfloat16 and float16 run under autocast.
+        batch_size: crops per forward (twice as many with flip test).
+        flip_test: average with the mirrored image; None = the recipe of the weights.
+
+    Raises:
+        InputError: not a pose model, or an option outside its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | str,
+        *,
+        detector: str | Detector | None = "auto",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 64,
+        flip_test: bool | None = None,
+    ) -> None:
+        if isinstance(model, str):
+            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+            model = create_model(model, pretrained=True)
+        cfg = getattr(model, "pretrained_cfg", None)
+        if not isinstance(cfg, PretrainedCfg) or cfg.task != "pose" or cfg.decode is None:
+            what = cfg.name if isinstance(cfg, PretrainedCfg) else type(model).__name__
+            raise InputError(f"{what} is not a pose model; see posezoo.list_models(task='pose')")
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        if not dtype.is_floating_point:
+            raise InputError(f"dtype must be a floating-point type, got {dtype}")
+        self.cfg = cfg
+        self.skeleton = get_skeleton(cfg.dataset)
+        if model.num_keypoints != self.skeleton.num_keypoints:
+            raise InputError(
+                f"the model has {model.num_keypoints} keypoints, the {cfg.dataset} skeleton "
+                f"{self.skeleton.num_keypoints}; a model with its own keypoints has no recipe here"
+            )
+        self.device = torch.device(device) if device else next(model.parameters()).device
+        self.dtype = dtype
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        self.model = model.to(self.device, wide).eval()
+        self.batch_size = batch_size
+        self.flip_test = cfg.decode.flip_test if flip_test is None else flip_test
+        self.codec = build_codec(cfg)
+        self.crop = build_transform(cfg)
+        self._detector = detector
+
+    def __call__(
+        self,
+        image: ImageLike,
+        bboxes: np.ndarray | None = None,
+        bbox_scores: np.ndarray | None = None,
+    ) -> PoseResult:
+        """Find the poses of one image.
+
+        Args:
+            image: uint8 RGB array (H, W, 3), Pillow image, or path.
+            bboxes: (N, 4) xyxy in image pixels; None asks the detector.
+            bbox_scores: (N,), default 1.
+
+        Returns:
+            A result with N persons in the order of the boxes; keypoints in image pixels.
+
+        Raises:
+            InputError: unreadable image; boxes of wrong shape, without area, not finite, or
+                outside the image.
+        """
+        return self.predict_batch([image], [bboxes], [bbox_scores])[0]
+
+    def predict_batch(
+        self,
+        images: Sequence[ImageLike],
+        bboxes: Sequence[np.ndarray | None] | None = None,
+        bbox_scores: Sequence[np.ndarray | None] | None = None,
+    ) -> list[PoseResult]:
+        """Find the poses of several images; batches fill across them.
+
+        Arguments are as in `__call__`, one entry per image. Everything is checked before
+        anything runs.
+        """
+        all_boxes = [None] * len(images) if bboxes is None else list(bboxes)
+        all_scores = [None] * len(images) if bbox_scores is None else list(bbox_scores)
+        if not len(images) == len(all_boxes) == len(all_scores):
+            raise InputError(
+                f"got {len(images)} images, {len(all_boxes)} sets of boxes and "
+                f"{len(all_scores)} sets of scores; give one of each per image"
+            )
+        people = [
+            self._people(load_image(i), b, s) for i, b, s in zip(images, all_boxes, all_scores)
+        ]
+        requests = [self.request(image, boxes) for image, boxes, _ in people]
+        return [
+            PoseResult(
+                keypoints=keypoints,
+                keypoint_scores=scores,
+                bboxes=boxes.astype(np.float32),
+                bbox_scores=box_scores,
+                skeleton=self.skeleton,
+                image_size=image.shape[:2],
+            )
+            for (image, boxes, box_scores), (keypoints, scores) in zip(
+                people, self.predict_crops(requests)
+            )
+        ]
+
+    def request(self, image: np.ndarray, bboxes: np.ndarray) -> CropRequest:
+        """Turn boxes (N, 4) xyxy into the crop request that the recipe of the weights asks."""
+        cfg = self.cfg.input
+        centers, box_sizes = boxes_to_center_size(
+            bboxes,
+            cfg.size,
+            cfg.bbox_padding,  # type: ignore[arg-type]
+            cfg.geometry,  # type: ignore[arg-type]
+        )
+        return CropRequest(image=image, centers=centers, box_sizes=box_sizes)
+
+    @torch.inference_mode()
+    def predict_crops(
+        self, requests: Iterable[CropRequest]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (N, K, 2) keypoints in image pixels and (N, K) scores for each request, in order.
+
+        Requests are read as batches need them, so they may come from a loader. The result of a
+        batch is fetched after the next one was started.
+        """
+        waiting: deque[_Rows] = deque()
+        batch, running = _Batch(), _Running()
+        for request in requests:
+            rows = _Rows(len(request.centers), self.skeleton.num_keypoints)
+            waiting.append(rows)
+            image = self._upload(request) if len(request.centers) else None
+            first = 0
+            while image is not None and first < len(request.centers):
+                last = min(first + self.batch_size - batch.count, len(request.centers))
+                self._fill(batch, image, request, rows, slice(first, last))
+                if batch.count == self.batch_size:
+                    previous, running = running, self._start(batch)
+                    previous.finish()
+                    batch = _Batch()
+                first = last
+            while waiting and not waiting[0].missing:
+                yield waiting.popleft().result
+        previous, running = running, self._start(batch) if batch.count else _Running()
+        previous.finish()
+        running.finish()
+        for rows in waiting:
+            yield rows.result
+
+    def _people(
+        self, image: np.ndarray, bboxes: Any, bbox_scores: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        size = image.shape[:2]
+        if bboxes is None and bbox_scores is not None:
+            raise InputError("bbox_scores without bboxes; give both or neither")
+        if bboxes is None and self._detector is None:
+            bboxes = np.array([[0, 0, size[1], size[0]]])
+        elif bboxes is None:
+            if isinstance(self._detector, str):
+                self._detector = build_detector(self._detector, device=self.device)
+            bboxes, bbox_scores = self._detector(image)  # type: ignore[misc]
+        boxes = check_bboxes(bboxes, size)
+        scores = np.ones(len(boxes)) if bbox_scores is None else np.asarray(bbox_scores)
+        if scores.shape != (len(boxes),) or not np.isfinite(scores.astype(np.float64)).all():
+            raise InputError(
+                f"bbox_scores must be {len(boxes)} finite numbers, one per box; "
+                f"got shape {scores.shape}"
+            )
+        return image, boxes, scores.astype(np.float32)
+
+    def _upload(self, request: CropRequest) -> Tensor:
+        image = torch.from_numpy(np.ascontiguousarray(request.image))
+        return image.to(self.device, non_blocking=True)
+
+    def _fill(
+        self, batch: _Batch, image: Tensor, request: CropRequest, rows: _Rows, part: slice
+    ) -> None:
+        """Cut the boxes `part` of an image and add them to the batch."""
+        cfg = self.cfg.input
+        centers, box_sizes = request.centers[part], request.box_sizes[part]
+        matrices = crop_matrices(centers, box_sizes, cfg.size, cfg.geometry)  # type: ignore[arg-type]
+        batch.crops.append(self.crop(image, matrices))  # type: ignore[operator]
+        batch.centers.append(centers)
+        batch.box_sizes.append(box_sizes)
+        batch.targets.append((rows, part))
+        batch.count += len(centers)
+
+    def _start(self, batch: _Batch) -> _Running:
+        """Run one batch; nothing here waits for the device."""
+        images = torch.cat(batch.crops) if len(batch.crops) > 1 else batch.crops[0]  # (B, 3, H, W)
+        images = images.to(self.model_dtype)
+        with self._autocast():
+            if self.flip_test:
+                both = self.model(torch.cat([images, images.flip(-1)]))  # (2 B, ...)
+                output = self.codec.merge_flip(*_halves(both, len(images)))
+            else:
+                output = self.model(images)
+        points, scores = self.codec.decode(output)  # (B, K, 2), (B, K)
+        cfg = self.cfg.input
+        points = input_to_image(
+            points,
+            np.concatenate(batch.centers),
+            np.concatenate(batch.box_sizes),
+            cfg.size,
+            cfg.geometry,  # type: ignore[arg-type]
+        )
+        packed = torch.cat([points, scores[..., None]], dim=-1)  # (B, K, 3)
+        if packed.device.type != "cuda":
+            return _Running(packed, None, batch.targets)
+        host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
+        host.copy_(packed, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return _Running(host, event, batch.targets)
+
+    @property
+    def model_dtype(self) -> torch.dtype:
+        """The type of the weights and of the images given to the model."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype in (torch.bfloat16, torch.float16):
+            return torch.autocast(self.device.type, self.dtype)
+        return nullcontext()
+
+
+def _halves(output: Any, count: int) -> tuple[Any, Any]:
+    """Split a network output, a tensor or a named tuple of tensors, after `count` samples."""
+    if isinstance(output, Tensor):
+        return output[:count], output[count:]
+    return type(output)(*(t[:count] for t in output)), type(output)(*(t[count:] for t in output))
+
+
+class _Rows:
+    """Keypoints and scores of one request, filled as its crops come back."""
+
+    def __init__(self, count: int, num_keypoints: int) -> None:
+        self.values = np.empty((count, num_keypoints, 3), np.float32)
+        self.missing = count
+
+    @property
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.values[..., :2].copy(), self.values[..., 2].copy()
+
+
+class _Batch:
+    """Crops that wait for a forward, and the rows that their results go to."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.crops: list[Tensor] = []
+        self.centers: list[np.ndarray] = []
+        self.box_sizes: list[np.ndarray] = []
+        self.targets: list[tuple[_Rows, slice]] = []
+
+
+class _Running:
+    """A started batch, its (B, K, 3) result on the way to the host."""
+
+    def __init__(
+        self,
+        host: Tensor | None = None,
+        event: torch.cuda.Event | None = None,
+        targets: Sequence[tuple[_Rows, slice]] = (),
+    ) -> None:
+        self.host, self.event, self.targets = host, event, targets
+
+    def finish(self) -> None:
+        """Wait for the copy and hand the rows out."""
+        if self.host is None:
+            return
+        if self.event is not None:
+            self.event.synchronize()
+        values, first = self.host.float().numpy(), 0
+        for rows, part in self.targets:
+            count = part.stop - part.start
+            rows.values[part] = values[first : first + count]
+            rows.missing -= count
+            first += count

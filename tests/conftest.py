@@ -1,0 +1,58 @@
+"""Fixtures shared by all tests. The Hub client reads its settings at import, so they are set here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+_HOME = tempfile.mkdtemp(prefix="posezoo-tests-")
+os.environ.update(
+    HF_HOME=_HOME,
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_HUB_DISABLE_XET="1",
+    NO_PROXY="127.0.0.1,localhost",
+    no_proxy="127.0.0.1,localhost",
+    POSEZOO_CACHE=str(Path(_HOME) / "posezoo"),
+)
+for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "POSEZOO_HUB_NAMESPACE"):
+    os.environ.pop(_name, None)
+
+from standins.hub import StandInHub  # noqa: E402
+
+_HUB = StandInHub()
+_HUB.__enter__()
+os.environ["HF_ENDPOINT"] = _HUB.url
+
+
+@pytest.fixture
+def hub() -> Iterator[StandInHub]:
+    """The stand-in Hub, emptied; the Hub client of this process talks to it."""
+    _HUB.repos.clear()
+    _HUB.lfs.clear()
+    _HUB.log.clear()
+    _HUB.faults.clear()
+    yield _HUB
+    _HUB.faults.clear()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has its own posezoo cache."""
+    monkeypatch.setenv("POSEZOO_CACHE", str(tmp_path / "posezoo-cache"))
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The folder of real photos beside the repository; tests that want it skip without."""
+    folder = Path(__file__).parents[2] / "shared" / "photos"
+    if not folder.is_dir():
+        pytest.skip("no real photos (../shared/photos)")
+    return folder
