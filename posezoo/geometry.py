@@ -139,9 +139,10 @@ def crop_matrices(
     usable = (matrices[:, 0, 0] > 0) & np.isfinite(matrices).all(axis=(1, 2))
     if not usable.all():
         index = int(usable.argmin())
+        limit = " (it needs more than 1)" if geometry == "tokenpose" else ""
         raise InputError(
             f"box {index} is {box_sizes[index][0]} pixels wide after padding, too small for "
-            f"geometry {geometry!r}" + (", which needs more than 1" if geometry == "tokenpose" else "")
+            f"geometry {geometry!r}{limit}; drop it"
         )
     return matrices
 
