@@ -1,3 +1,3 @@
 """The model families. Importing this package registers every model, and does nothing else."""
 
-from . import uniformer  # noqa: F401
+from . import tcformer, tcformer_mta, uniformer  # noqa: F401

@@ -146,6 +146,7 @@ class RowTable(NamedTuple):
     rows: Tensor  # (B * L,) int64
     starts: Tensor  # (B * G,) int64
     weights: Tensor  # (B * L,), float32 or wider: sums run in this type
+    num_groups: int  # G
 
     def sum(self, x: Tensor) -> Tensor:
         """Return the weighted sum of each group: (B, S, C) -> (B, G, C)."""
@@ -153,7 +154,7 @@ class RowTable(NamedTuple):
         out = F.embedding_bag(
             self.rows, flat, self.starts, mode="sum", per_sample_weights=self.weights
         )
-        return out.unflatten(0, (x.shape[0], self.starts.shape[0] // max(x.shape[0], 1))).to(x.dtype)
+        return out.unflatten(0, (x.shape[0], self.num_groups)).to(x.dtype)
 
 
 def row_table(
@@ -177,6 +178,7 @@ def row_table(
         rows=rows.flatten(),
         starts=(starts + image * length).flatten(),
         weights=weights.expand(batch, -1).flatten(),
+        num_groups=num_groups,
     )
 
 
