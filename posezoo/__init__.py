@@ -8,6 +8,7 @@ from ._checkpoints import LoadReport, load_checkpoint
 from ._config import PretrainedCfg
 from ._factory import create_model
 from ._hub import push_to_hub, save_pretrained
+from . import errors
 from ._registry import get_pretrained_cfg, is_model, list_models
 from .codecs import build_codec
 from .predictor import PosePredictor

@@ -195,12 +195,22 @@ def _read_pickle(path: Path) -> Any:
     placeholders: dict[str, type] = {}
     with open(path, "rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
+    by_name = is_zip and path.suffix != ".safetensors"  # torch trusts that suffix, we do not
     while True:
+        allowed: Any = [(cls, name) for name, cls in placeholders.items()]
         try:
-            allowed: Any = [(cls, name) for name, cls in placeholders.items()]
-            with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            with (
+                torch.serialization.safe_globals(allowed),
+                warnings.catch_warnings(),
+                open(path, "rb") as file,
+            ):
                 warnings.simplefilter("ignore")
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
+                return torch.load(
+                    path if by_name else file,
+                    map_location="cpu",
+                    weights_only=True,
+                    mmap=by_name or None,
+                )
         except pickle.UnpicklingError as error:
             found = _FOREIGN_GLOBAL.search(str(error))
             name = found.group(1) if found else ""

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..skeletons import Skeleton
-from ._tables import Table, load_json
+from ._tables import Table, describe, load_json
 
 __all__ = [
     "PERSON",
     "Annotations",
+    "Detections",
     "Results",
     "keypoint_fields",
     "read_annotations",
@@ -107,9 +108,8 @@ def read_annotations(source: str | Path | Mapping[str, Any], skeleton: Skeleton)
     """
     name, content = _content(source, "the annotations")
     if not isinstance(content, Mapping) or not {"images", "annotations"} <= set(content):
-        found = f"the keys {', '.join(content)}" if isinstance(content, Mapping) else "no object"
         raise DataError(
-            f"{name} has {found[:80]}; valid: COCO annotations, an object with the lists "
+            f"{name} is {describe(content)}; valid: COCO annotations, an object with the lists "
             "'images' and 'annotations'"
         )
     images = Table(content["images"], f"{name}: images")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["Table", "load_json"]
+__all__ = ["Table", "describe", "load_json"]
 
 Array = NDArray[Any]
 
@@ -54,13 +54,13 @@ class Table:
 
     def __init__(self, rows: Any, place: str, numbers: Array | None = None) -> None:
         if not isinstance(rows, Sequence) or isinstance(rows, str):
-            raise DataError(f"{place} is {_short(rows)}; valid: a list of objects")
+            raise DataError(f"{place} is {describe(rows)}; valid: a list of objects")
         self.rows = rows
         self.place = place
         self.numbers = np.arange(len(rows)) if numbers is None else numbers
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
-                raise DataError(f"{place}[{index}] is {_short(row)}; valid: an object")
+                raise DataError(f"{place}[{index}] is {describe(row)}; valid: an object")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,7 +78,7 @@ class Table:
         """Return the error for a bad value in row `index` of this table."""
         value = self.rows[index].get(field)
         where = f"{self.place}[{self.numbers[index]}].{field}"
-        return DataError(f"{where} is {_short(value)}; valid: {valid}")
+        return DataError(f"{where} is {describe(value)}; valid: {valid}")
 
     def integers(self, field: str, minimum: int, maximum: int = 2**63 - 1) -> NDArray[np.int64]:
         """Return a column of integers, `(N,)`.
@@ -179,7 +179,7 @@ def _are_numbers(array: Array, shape: tuple[int, ...], minimum: float | None) ->
     return minimum is None or bool((array >= minimum).all())
 
 
-def _short(value: Any) -> str:
+def describe(value: Any) -> str:
     """Describe a value in a few words."""
     if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str):
         kind = f"a {type(value).__name__} of length {len(value)}"

@@ -47,6 +47,7 @@ Source = str | Path | Mapping[str, Any]
 Rows = str | Path | Sequence[Mapping[str, Any]]
 
 _MAX_DETECTIONS = 20  # per image, by score
+_COLUMNS = ("Body", "Foot", "Face", "Hand", "Whole")
 
 
 def rescore(keypoint_scores: Array, bbox_scores: Array, threshold: float = 0.2) -> Array:
@@ -126,11 +127,12 @@ def coco_results(
     first = np.unique(box_ids, return_index=True)[1]
     scores = rescore(keypoint_scores[first], bbox_scores[first])
     kept = oks_nms(keypoints[first], scores, areas[first], skeleton.sigmas)
+    fields = keypoint_fields(skeleton)
     rows = []
     for i, score in zip(first[kept], scores[kept].tolist()):
         points = np.concatenate([keypoints[i], keypoint_scores[i, :, None]], axis=1)  # (K, 3)
         row: dict[str, Any] = {"image_id": int(image_id), "category_id": PERSON}
-        for field, (start, stop) in keypoint_fields(skeleton).items():
+        for field, (start, stop) in fields.items():
             row[field] = points[start:stop].ravel().tolist()
         row["score"] = score
         if bboxes is not None:
@@ -222,9 +224,6 @@ class WholeBodyStats:
         return {**self.table(), "parts": parts}
 
 
-_COLUMNS = ("Body", "Foot", "Face", "Hand", "Whole")
-
-
 def evaluate_coco(
     ground_truth: Source,
     results: Rows,
@@ -244,9 +243,11 @@ def evaluate_coco(
     Raises:
         DataError: a file is malformed, a number is not finite, an image is unknown, or nobody
             has labelled keypoints.
+        InputError: the skeleton is one of whole body.
     """
-    people = read_annotations(ground_truth, skeleton)
-    _require_somebody(people)
+    if len(skeleton.parts) > 1:
+        raise InputError(f"skeleton {skeleton.name!r} has parts; use evaluate_wholebody")
+    people = _read_people(ground_truth, skeleton)
     found = read_results(results, skeleton, people, with_bboxes=detection_area == "bbox")
     areas = _extents(found.keypoints) if found.bbox_areas is None else found.bbox_areas
     return _score(people, found, areas, skeleton, (0, skeleton.num_keypoints))
@@ -260,19 +261,24 @@ def evaluate_wholebody(ground_truth: Source, results: Rows, skeleton: Skeleton) 
 
     Quirk: the `*_valid` flags of the annotations are not consulted, as upstream does not.
     """
-    people = read_annotations(ground_truth, skeleton)
-    _require_somebody(people)
+    spans = dict(skeleton.parts) | {"whole": (0, skeleton.num_keypoints)}
+    parts = [field.name for field in dataclasses.fields(WholeBodyStats)]
+    if set(spans) != set(parts):
+        raise InputError(f"skeleton {skeleton.name!r} is not that of whole body; use evaluate_coco")
+    people = _read_people(ground_truth, skeleton)
     found = read_results(results, skeleton, people, with_bboxes=False)
     areas = _extents(found.keypoints[:, slice(*skeleton.parts["body"])])
-    spans = dict(skeleton.parts) | {"whole": (0, skeleton.num_keypoints)}
+    # one after the other: moving the keypoints to a process per part costs more than it saves
     return WholeBodyStats(
-        **{part: _score(people, found, areas, skeleton, span) for part, span in spans.items()}
+        **{part: _score(people, found, areas, skeleton, spans[part]) for part in parts}
     )
 
 
-def _require_somebody(people: Annotations) -> None:
+def _read_people(ground_truth: Source, skeleton: Skeleton) -> Annotations:
+    people = read_annotations(ground_truth, skeleton)
     if not ((people.keypoints[:, :, 2] > 0).any(axis=1) & ~people.is_crowd).any():
         raise DataError(f"{people.source} holds nobody with labelled keypoints; AP is undefined")
+    return people
 
 
 def _extents(keypoints: Array) -> Array:

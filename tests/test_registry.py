@@ -1,0 +1,149 @@
+"""Names, tags, configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+import posezoo
+from posezoo import _registry
+from posezoo._config import InputCfg, PretrainedCfg, SourceCfg
+from posezoo.errors import UnknownModelError
+
+ALL = posezoo.list_models(tags=True)
+
+
+def test_names_obey_the_pattern_and_are_in_natural_order():
+    assert all(_registry.NAME_PATTERN.fullmatch(name) for name in ALL)
+    names = posezoo.list_models("uniformer_s_*")
+    assert names == ["uniformer_s_256x192", "uniformer_s_384x288", "uniformer_s_448x320"]
+
+
+def test_natural_order_puts_6_before_24():
+    assert sorted(["l_d24", "l_d6"], key=_registry._natural) == ["l_d6", "l_d24"]
+
+
+def test_unknown_name_suggests_close_ones():
+    with pytest.raises(UnknownModelError, match="uniformer_s_256x192"):
+        posezoo.get_pretrained_cfg("uniformer_s_256x129")
+    with pytest.raises(KeyError):
+        posezoo.create_model("uniformer_s_256x129")
+
+
+def test_unknown_tag_lists_available_tags():
+    with pytest.raises(UnknownModelError, match="'mpii'.*available: coco, coco_official"):
+        posezoo.get_pretrained_cfg("uniformer_s_256x192.mpii")
+
+
+def test_is_model_demands_the_tag_too():
+    assert posezoo.is_model("uniformer_s_256x192")
+    assert posezoo.is_model("uniformer_s_256x192.coco")
+    assert not posezoo.is_model("uniformer_s_256x192.imaginary")
+    assert not posezoo.is_model("")
+
+
+def test_first_tag_is_the_default():
+    assert posezoo.get_pretrained_cfg("uniformer_s_256x192").tag == "coco"
+
+
+def test_filters_combine():
+    assert posezoo.list_models(["uniformer_s_2*", "uniformer_base"]) == [
+        "uniformer_base", "uniformer_s_256x192",
+    ]  # fmt: skip
+    assert set(posezoo.list_models(task="classification")) >= {"uniformer_small"}
+    assert not set(posezoo.list_models(task="pose")) & {"uniformer_small"}
+    assert "uniformer_s_256x192.coco_official" in posezoo.list_models("*official*", tags=True)
+
+
+def test_models_without_weights_are_left_out_where_weights_are_asked(monkeypatch):
+    cfg = posezoo.get_pretrained_cfg("uniformer_small")
+    lost = dataclasses.replace(cfg, source=SourceCfg(unavailable="nobody published any"))
+    monkeypatch.setitem(_registry._CFGS["uniformer_small"], "in1k", lost)
+    assert "uniformer_small" in posezoo.list_models()
+    assert "uniformer_small" not in posezoo.list_models(pretrained=True)
+    with pytest.raises(posezoo.errors.WeightsUnavailableError, match="nobody published any"):
+        posezoo.create_model("uniformer_small", pretrained=True)
+
+
+def test_duplicate_name_raises():
+    with pytest.raises(ValueError, match="twice"):
+        _registry.register_model(lambda: None, x=_cfg())(uniformer_small_like("uniformer_small"))
+
+
+def test_bad_name_raises():
+    with pytest.raises(ValueError, match="does not match"):
+        _registry.register_model(lambda: None, x=_cfg())(uniformer_small_like("Uniformer"))
+
+
+def _cfg() -> PretrainedCfg:
+    return PretrainedCfg(task="pose", dataset="coco", input=InputCfg(size=(8, 8)))
+
+
+def uniformer_small_like(name: str):
+    def builder():
+        raise AssertionError("never built")
+
+    builder.__name__ = name
+    return builder
+
+
+# ------------------------------------------------------------------------------- configurations
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_configuration_survives_json(name):
+    cfg = posezoo.get_pretrained_cfg(name)
+    again = PretrainedCfg.from_dict(json.loads(json.dumps(cfg.to_dict())))
+    assert again.to_dict() == cfg.to_dict()
+    assert again == cfg
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_configuration_obeys_the_schema_of_its_task(name):
+    cfg = posezoo.get_pretrained_cfg(name)
+    assert cfg.description and cfg.source.paper and cfg.macs
+    assert cfg.has_weights == (cfg.source.unavailable is None)
+    if cfg.has_weights:
+        assert cfg.source.license and cfg.source.dataset_license
+        assert cfg.source.original_urls or cfg.source.original_page
+    if cfg.task == "pose":
+        assert cfg.decode and cfg.input.geometry and cfg.input.bbox_padding
+        assert posezoo.get_skeleton(cfg.dataset)
+        if cfg.decode.codec == "heatmap":
+            assert cfg.decode.heatmap_size == tuple(s // 4 for s in cfg.input.size)
+    elif cfg.task == "classification":
+        assert cfg.input.crop_pct and cfg.decode is None
+    if cfg.metrics:
+        assert cfg.metrics.protocol and cfg.metrics.url.startswith("https://")
+        losses = {"loss"}
+        assert all(0 < v <= 1 for k, v in cfg.metrics.values.items() if k not in losses)
+
+
+@pytest.mark.parametrize("name", posezoo.list_models())
+def test_parameter_count_is_the_stated_one(name):
+    with torch.device("meta"):
+        model = _registry.build_model(name)
+    assert sum(p.numel() for p in model.parameters()) == model.pretrained_cfg.params
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "unknown config field 'colour'"),
+        ({"input": {"size": [8, 8], "stretch": 1}}, "unknown config field 'input.stretch'"),
+        ({"input": {"size": [8]}}, "'input.size' is"),
+        ({"input": {"size": ["a", "b"]}}, "'input.size' is"),
+        ({"input": {}}, "'input.size' is missing"),
+        ({"input": 3}, "must be an object"),
+        ({"task": "cooking"}, "'task' is 'cooking'"),
+        ({"params": 1.5}, "'params' is 1.5"),
+        ({"params": True}, "'params' is True"),
+    ],
+)
+def test_wrong_configuration_is_named(change, message):
+    data = {"task": "pose", "dataset": "coco", "input": {"size": [8, 8]}}
+    with pytest.raises(ValueError, match=message):
+        PretrainedCfg.from_dict({**data, **change})
