@@ -1,14 +1,14 @@
 """Draw poses onto an image, with Pillow alone.
 
 The person's left side is warm, the right side cold, the middle pale; each person gets the next
-pair of colours. Thickness follows the size of the person, and for hands and faces the size of
+triple of colours. Thickness follows the size of the person, and for hands and face the size of
 the part, so that small and large photos look alike.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,172 @@ from .transforms import ImageSource, load_image
 __all__ = ["draw_poses"]
 
 Color = tuple[int, int, int]
-Points = NDArray[np.float64]
+Point = tuple[float, float]
 
-_PALETTE: Sequence[dict[str, Color]] = (  # one per person, in turn
-    {"left": (255, 140, 0), "right": (0, 155, 255), "middle": (255, 244, 214)},
-    {"left": (255, 62, 92), "right": (0, 214, 170), "middle": (255, 226, 232)},
-    {"left": (255, 221, 26), "right": (158, 118, 255), "middle": (238, 230, 255)},
-    {"left": (255, 105, 210), "right": (134, 220, 40), "middle": (232, 255, 214)},
+_PALETTE: tuple[dict[str, Color], ...] = (  # of one person after the other
+    {"left": (255, 140, 0), "right": (0, 155, 255), "middle": (255, 246, 224)},
+    {"left": (255, 62, 92), "right": (0, 214, 170), "middle": (255, 232, 236)},
+    {"left": (255, 221, 26), "right": (158, 118, 255), "middle": (241, 235, 255)},
+    {"left": (255, 105, 210), "right": (134, 220, 40), "middle": (236, 255, 222)},
 )
-_OUTLINE = (16, 18, 24)
-_LAYER_SIDE = 3000  # pixels; larger drawings are smoothed less
-_CHAINS = {  # lines through the 68 face points; a closed one returns to its start
-    "jaw": [*range(17)],
-    "brows": [*range(17, 22), *range(22, 27)],
-}
+_OUTLINE: Color = (18, 20, 26)
+_FACE_LINES = (  # first and last of the 68 face points, and whether the line closes
+    (0, 16, False),  # jaw
+    (17, 21, False),  # brows
+    (22, 26, False),
+    (27, 30, False),  # nose
+    (31, 35, False),
+    (36, 41, True),  # eyes
+    (42, 47, True),
+    (48, 59, True),  # lips
+    (60, 67, True),
+)
+_HEAD = ("nose", "eye", "ear")
+_FINEST = 0.6  # pixels
+_MAX_LAYER = 3000  # pixels along a side; larger drawings are smoothed less
+
+
+def draw_poses(
+    image: ImageSource, result: PoseResult, *, threshold: float = 0.3, boxes: bool = False
+) -> Image.Image:
+    """Return a copy of the image with the poses drawn onto it.
+
+    Args:
+        image: what `load_image` takes; the image the result belongs to.
+        result: the persons to draw.
+        threshold: keypoints with a lower score, and limbs that end in one, are left out.
+        boxes: also draw the boxes.
+
+    Raises:
+        InputError: the image cannot be read, or has another size than the result says.
+    """
+    canvas = Image.fromarray(load_image(image))
+    if canvas.size != tuple(result.image_size[::-1]):
+        raise InputError(
+            f"the image has {canvas.height} x {canvas.width} pixels (H x W), the result belongs to "
+            f"one of {result.image_size[0]} x {result.image_size[1]}; give the same image"
+        )
+    widths, heights = (result.bboxes[:, 2:] - result.bboxes[:, :2]).T
+    for index in np.argsort(-widths * heights, kind="stable"):  # small persons stay on top
+        _draw_person(canvas, result[index], _PALETTE[index % len(_PALETTE)], threshold, boxes)
+    return canvas
+
+
+@dataclass
+class _Strokes:
+    """Lines (ends, width, colour) and discs (centre, radius, colour), in image pixels."""
+
+    lines: list[tuple[list[Point], float, Color]] = field(default_factory=list)
+    discs: list[tuple[Point, float, Color]] = field(default_factory=list)
+
+
+def _draw_person(
+    canvas: Image.Image, person: PoseResult, colors: dict[str, Color], threshold: float, boxes: bool
+) -> None:
+    points = person.keypoints[0].astype(np.float64)
+    far = 2 * max(canvas.size)  # a stray point must not blow up the drawing
+    with np.errstate(invalid="ignore"):
+        shown = (person.keypoint_scores[0] >= threshold) & (np.abs(points) < far).all(axis=1)
+    x1, y1, x2, y2 = person.bboxes[0].tolist()
+    size = math.sqrt(max(x2 - x1, 1.0) * max(y2 - y1, 1.0))
+    width = max(size * 0.017, min(0.8 + max(canvas.size) * 0.0006, size * 0.05))
+    strokes = _Strokes()
+    if boxes:
+        corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+        strokes.lines.append((corners, max(1.0, width * 0.5), colors["middle"]))
+    _add_limbs(strokes, person.skeleton, points, shown, width, colors)
+    _paint(canvas, strokes)
+
+
+def _side(name: str) -> str:
+    side = name.partition("_")[0]
+    return side if side in ("left", "right") else "middle"
+
+
+def _add_limbs(
+    strokes: _Strokes,
+    skeleton: Skeleton,
+    points: NDArray[np.float64],
+    shown: NDArray[np.bool_],
+    width: float,
+    colors: dict[str, Color],
+) -> None:
+    """Add the limbs and keypoints that are shown."""
+    names = skeleton.keypoint_names
+    widths = _widths(skeleton, points, shown, width)
+    sides = [_side(name) for name in names]
+    lines = [(a, b, 1.0) for a, b in skeleton.limbs]
+    start, stop = skeleton.parts.get("face", (0, 0))
+    for first, last, closed in _FACE_LINES if stop else ():
+        chain = [start + i for i in (*range(first, last + 1), *((first,) if closed else ()))]
+        lines += [(a, b, 0.7) for a, b in zip(chain, chain[1:])]
+    for a, b, factor in lines:
+        if shown[a] and shown[b]:
+            pair = {sides[a], sides[b]} - {"middle"}
+            side = pair.pop() if len(pair) == 1 else "middle"
+            ends: list[Point] = [tuple(points[a]), tuple(points[b])]
+            strokes.lines.append((ends, factor * min(widths[a], widths[b]), colors[side]))
+    for i in np.flatnonzero(shown):
+        strokes.discs.append((tuple(points[i]), widths[i] * 0.85, colors[sides[i]]))
+
+
+def _widths(
+    skeleton: Skeleton, points: NDArray[np.float64], shown: NDArray[np.bool_], width: float
+) -> NDArray[np.float64]:
+    """Return the line width at each keypoint: fine parts get a share of their own extent."""
+    head = [i for i, name in enumerate(skeleton.keypoint_names) if name.split("_")[-1] in _HEAD]
+    parts = {part: list(range(*span)) for part, span in skeleton.parts.items()}
+    widths = np.full(len(points), width)
+    for indices, share, least in (
+        (head, 0.09, 0.4 * width),
+        (parts.get("face", []), 0.02, _FINEST),
+        (parts.get("left_hand", []), 0.05, _FINEST),
+        (parts.get("right_hand", []), 0.05, _FINEST),
+    ):
+        seen = points[[i for i in indices if shown[i]]]
+        extent = float(np.ptp(seen, axis=0).max()) if len(seen) else 0.0
+        widths[indices] = min(width, max(extent * share, least))
+    return widths
+
+
+def _paint(canvas: Image.Image, strokes: _Strokes) -> None:
+    """Paint on an enlarged transparent layer, shrink it, lay it over the canvas."""
+    reach = [(p, w) for line, w, _ in strokes.lines for p in line]
+    reach += [(p, r * 2) for p, r, _ in strokes.discs]
+    if not reach:
+        return
+    margin = max(w for _, w in reach) * 2 + 2
+    xy = np.array([p for p, _ in reach])
+    left, top = np.maximum(np.floor(xy.min(axis=0) - margin), 0).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(xy.max(axis=0) + margin), canvas.size).astype(int).tolist()
+    if right <= left or bottom <= top:
+        return
+    zoom = max(1, min(4, _MAX_LAYER // max(right - left, bottom - top)))
+    layer = Image.new("RGBA", ((right - left) * zoom, (bottom - top) * zoom), (*_OUTLINE, 0))
+    pen = ImageDraw.Draw(layer)
+
+    def move(point: Point) -> Point:  # pixel centres are integers
+        return (point[0] + 0.5 - left) * zoom - 0.5, (point[1] + 0.5 - top) * zoom - 0.5
+
+    def disc(point: Point, radius: float, color: tuple[int, ...]) -> None:
+        x, y = move(point)
+        r = radius * zoom
+        pen.ellipse((round(x - r), round(y - r), round(x + r), round(y + r)), fill=color)
+
+    def line(ends: list[Point], width: float, color: tuple[int, ...]) -> None:
+        pen.line([move(p) for p in ends], fill=color, width=max(1, round(width * zoom)))
+        for point in ends:
+            disc(point, width / 2, color)
+
+    def rim(width: float) -> float:
+        return min(1.2, 0.35 * width)
+
+    for ends, width, _ in strokes.lines:
+        line(ends, width + 2 * rim(width), (*_OUTLINE, 170))
+    for ends, width, color in strokes.lines:
+        line(ends, width, (*color, 255))
+    for point, radius, color in strokes.discs:
+        disc(point, radius + rim(radius), (*_OUTLINE, 255))
+        disc(point, radius, (*color, 255))
+    layer = layer.reduce(zoom)
+    canvas.paste(layer, (left, top), layer)
