@@ -1,0 +1,69 @@
+"""The main job on real photographs, with a model fetched by name from the stand-in Hub.
+
+Skipped where ../shared/photos is absent. The weights are stand-ins, so the poses mean nothing;
+that everything between a photo and a number fits together is the point.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from goldens.fill import make_state, manifests
+from PIL import Image
+
+import posezoo
+from posezoo.cli import main
+
+# model -> (family, manifest)
+POSE_MODELS = {"uniformer_s_256x192": ("uniformer", "uniformer_s_256x192")}
+
+
+@pytest.fixture(params=POSE_MODELS)
+def published(request, hub, tmp_path) -> str:
+    """A variant with stand-in weights, published on the stand-in Hub under its own name."""
+    family, variant = POSE_MODELS[request.param]
+    weights = tmp_path / "original.pth"
+    torch.save({"state_dict": make_state(manifests(family)[variant])}, weights)
+    model = posezoo.create_model(request.param, checkpoint=weights)
+    folder = posezoo.save_pretrained(model, tmp_path / "published")
+    name = model.pretrained_cfg.name
+    hub.add(f"posezoo/{name}", {p.name: p.read_bytes() for p in folder.iterdir()})
+    return request.param
+
+
+def _run(*args: object) -> str:
+    result = CliRunner().invoke(main, [str(a) for a in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_predict_draws_everybody_annotated(published, photos, tmp_path):
+    images = sorted((photos / "coco").glob("*.jpg"))
+    _run("predict", *images, "--model", published, "--boxes", photos / "coco/test_coco.json",
+         "--out", tmp_path / "out.json", "--draw", tmp_path / "drawn", "--draw-threshold", -9)  # fmt: skip
+    found = json.loads((tmp_path / "out.json").read_text())
+    truth = json.loads((photos / "coco/test_coco.json").read_text())
+    assert sum(len(f["persons"]) for f in found) == len(truth["annotations"])
+    for image in images:
+        drawn = np.asarray(Image.open(tmp_path / "drawn" / f"{image.stem}.png"))
+        plain = np.asarray(Image.open(image).convert("RGB"))
+        assert drawn.shape == plain.shape
+        assert 0.001 < (np.abs(drawn.astype(int) - plain).max(-1) > 30).mean() < 0.6
+
+
+@pytest.mark.parametrize("boxes", ["gt", pytest.param("det56.4", marks=pytest.mark.slow)])
+def test_eval_names_its_box_source(published, photos, tmp_path, boxes):
+    folder: Path = photos / "coco"
+    file = "gt" if boxes == "gt" else folder / "test_coco_det_AP_H_56.json"
+    annotations = folder / "test_coco.json"
+    output = _run("eval", published, "--data", folder, "--annotations", annotations,
+                  "--boxes", file, "--out", tmp_path)  # fmt: skip
+    assert f"bbox={boxes}" in output
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["boxes"] == (12 if boxes == "gt" else 118) and record["images"] == 4
+    assert record["weights"]["origin_sha256"]

@@ -1,0 +1,187 @@
+"""From images and boxes to results: forms of input, batches, bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import posezoo
+from posezoo import PosePredictor
+from posezoo.errors import InputError
+from posezoo.predictor import CropRequest
+
+BOXES = np.array([[10.0, 20.0, 90.0, 150.0], [30.0, 5.0, 120.0, 110.0], [0.0, 0.0, 60.0, 60.0]])
+
+
+class Brightest(nn.Module):
+    """A network that can be right: keypoint k sits on the brightest spot of channel k % 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.pretrained_cfg = posezoo.get_pretrained_cfg("uniformer_s_256x192")
+        self.num_keypoints = 17
+        self.batches: list[int] = []
+
+    def forward(self, images):
+        self.batches.append(len(images))
+        maps = nn.functional.avg_pool2d(images.float(), 4)  # (B, 3, 64, 48)
+        return maps.repeat(1, 6, 1, 1)[:, :17]
+
+
+@pytest.fixture
+def network():
+    return Brightest()
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """Dark noise with one white spot at (64, 80)."""
+    noise = np.random.default_rng(0).integers(0, 60, (200, 160, 3), np.uint8)
+    noise[77:84, 61:68] = 255
+    return noise
+
+
+def test_keypoints_land_where_the_picture_says(network, picture):
+    result = PosePredictor(network)(picture, BOXES[:2])
+    assert len(result) == 2 and result.image_size == (200, 160)
+    assert np.abs(result.keypoints - [64, 80]).max() < 2.5
+    np.testing.assert_array_equal(result.bboxes, BOXES[:2])
+    np.testing.assert_array_equal(result.bbox_scores, [1, 1])
+
+
+def test_path_pillow_and_numpy_give_the_same_result(network, picture, tmp_path):
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    predictor = PosePredictor(network)
+    forms = [picture, Image.fromarray(picture), tmp_path / "p.png", str(tmp_path / "p.png")]
+    results = [predictor(form, BOXES).keypoints for form in forms]
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
+def test_batches_fill_across_images(network, picture, batch_size):
+    images = [picture, picture[:150], np.ascontiguousarray(picture[:, :130])]
+    boxes = [BOXES, np.zeros((0, 4)), BOXES[:2]]
+    results = PosePredictor(network, batch_size=batch_size).predict_batch(images, boxes)
+    assert [len(r) for r in results] == [3, 0, 2]
+    full, rest = divmod(5, batch_size)
+    assert network.batches == [2 * batch_size] * full + ([2 * rest] if rest else [])
+    alone = [PosePredictor(network)(i, b).keypoints for i, b in zip(images, boxes)]
+    for one, other in zip(results, alone):
+        np.testing.assert_array_equal(one.keypoints, other)
+
+
+def test_no_boxes_give_an_empty_result_without_running(network, picture):
+    for empty in (np.zeros((0, 4)), []):
+        result = PosePredictor(network)(picture, empty)
+        assert len(result) == 0 and result.keypoints.shape == (0, 17, 2)
+    assert network.batches == []
+
+
+def test_without_detector_the_whole_image_is_one_box(network, picture):
+    result = PosePredictor(network, detector=None)(picture)
+    np.testing.assert_array_equal(result.bboxes, [[0, 0, 160, 200]])
+
+
+def test_detector_is_asked_only_for_images_without_boxes(network, picture):
+    calls = []
+
+    def detector(image):
+        calls.append(image.shape)
+        return BOXES[:1], np.array([0.7])
+
+    predictor = PosePredictor(network, detector=detector)
+    predictor(picture, BOXES)
+    assert calls == []
+    result = predictor(picture)
+    assert calls == [picture.shape]
+    np.testing.assert_allclose(result.bbox_scores, [0.7], rtol=1e-6)
+
+
+def test_flip_test_follows_the_recipe_unless_told(network, picture):
+    PosePredictor(network)(picture, BOXES)
+    PosePredictor(network, flip_test=False)(picture, BOXES)
+    assert network.batches == [6, 3]
+
+
+def test_double_precision_runs_the_network_in_double(picture):
+    class Typed(Brightest):
+        def forward(self, images):
+            self.seen = images.dtype
+            return super().forward(images)
+
+    for dtype in (torch.float64, torch.float32):
+        network = Typed()
+        PosePredictor(network, dtype=dtype)(picture, BOXES)
+        assert network.seen == dtype
+
+
+def test_requests_are_read_as_batches_need_them(network, picture):
+    """A loader must not be drained before the first result."""
+    predictor = PosePredictor(network, batch_size=2)
+    read = []
+
+    def requests():
+        for i in range(10):
+            read.append(i)
+            yield predictor.request(picture, BOXES[:2])
+
+    results = predictor.predict_crops(requests())
+    next(results)
+    assert len(read) <= 3
+    assert isinstance(predictor.request(picture, BOXES), CropRequest)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        (np.zeros((2, 3)), r"shape \(2, 3\)"),
+        (np.array([1.0, 2, 3, 4]), r"shape \(4,\)"),
+        ([[5, 5, 5, 50]], "area"),
+        ([[50, 50, 20, 60]], "area"),
+        ([[1, 2, np.nan, 4]], "NaN"),
+        ([[1, 2, np.inf, 4]], "NaN, infinity"),
+        ([[500, 500, 600, 600]], "outside|overlap"),
+        ("boxes", "numbers"),
+    ],
+)
+def test_bad_boxes_are_refused_before_anything_runs(network, picture, boxes, words):
+    with pytest.raises(InputError, match=words):
+        PosePredictor(network)(picture, boxes)
+    assert network.batches == []
+
+
+def test_bad_scores_and_counts(network, picture):
+    predictor = PosePredictor(network)
+    with pytest.raises(InputError, match="bbox_scores must be 3"):
+        predictor(picture, BOXES, np.ones(2))
+    with pytest.raises(InputError, match="finite"):
+        predictor(picture, BOXES, np.array([1, np.nan, 1]))
+    with pytest.raises(InputError, match="without bboxes"):
+        predictor(picture, None, np.ones(2))
+    with pytest.raises(InputError, match="1 sets of boxes"):
+        predictor.predict_batch([picture, picture], [BOXES])
+
+
+def test_what_is_no_pose_model_is_refused(network):
+    with pytest.raises(InputError, match="uniformer_small.in1k is not a pose model"):
+        PosePredictor(posezoo.create_model("uniformer_small"))
+    with pytest.raises(InputError, match="Linear is not a pose model"):
+        PosePredictor(nn.Linear(1, 1))
+    with pytest.raises(InputError, match="batch_size"):
+        PosePredictor(network, batch_size=0)
+    with pytest.raises(InputError, match="floating-point"):
+        PosePredictor(network, dtype=torch.int32)
+    with pytest.raises(InputError, match="unknown detector 'yolo'"):
+        PosePredictor(network, detector="yolo")(np.zeros((9, 9, 3), np.uint8))
+    network.num_keypoints = 21
+    with pytest.raises(InputError, match="21 keypoints"):
+        PosePredictor(network)
+
+
+def test_name_of_a_model_loads_its_weights(hub):
+    with pytest.raises(posezoo.errors.WeightsUnavailableError):
+        PosePredictor("uniformer_s_256x192")
