@@ -83,8 +83,14 @@ def make_case(name: str, batch: int, dtype: str, compiled: bool, device: torch.d
         with cast or contextlib.nullcontext():
             return network(image)
 
-    return {"model": name, "batch": batch, "dtype": dtype, "compiled": compiled, "run": run,
-            "params": sum(p.numel() for p in model.parameters())}  # fmt: skip
+    return {
+        "model": name,
+        "batch": batch,
+        "dtype": dtype,
+        "compiled": compiled,
+        "run": run,
+        "params": sum(p.numel() for p in model.parameters()),
+    }
 
 
 def measure(cases: list[dict], args: argparse.Namespace, device: torch.device) -> None:
@@ -106,7 +112,7 @@ def measure(cases: list[dict], args: argparse.Namespace, device: torch.device) -
 
 
 def memory_of(name: str, batch: int) -> dict[str, float]:
-    """Run in a fresh process (Linux): load time, and peak memory of one forward in MiB over imports."""
+    """In a fresh process (Linux): load time, and peak MiB of one forward beyond the imports."""
     import timm  # noqa: F401  the models import it when they are built
 
     def peak() -> float:  # of this process image alone; getrusage inherits its parent's
@@ -128,22 +134,38 @@ def summarise(case: dict, macs: int, side: int) -> dict[str, Any]:
     median = statistics.median(seconds)
     floor = macs * case["batch"] / side**3
     return {
-        "model": case["model"], "batch": case["batch"], "dtype": case["dtype"],
-        "compiled": case["compiled"], "params": case["params"], "macs": macs,
+        "model": case["model"],
+        "batch": case["batch"],
+        "dtype": case["dtype"],
+        "compiled": case["compiled"],
+        "params": case["params"],
+        "macs": macs,
         "median_ms": round(median * 1e3, 2),
         "p95_ms": round(seconds[min(len(seconds) - 1, int(0.95 * len(seconds)))] * 1e3, 2),
         "images_per_s": round(case["batch"] / median, 1),
-        "units": round(units, 2), "floor_units": round(floor, 2), "share": round(floor / units, 3),
+        "units": round(units, 2),
+        "floor_units": round(floor, 2),
+        "share": round(floor / units, 3),
         "gemm_tflops": round(2 * side**3 / statistics.median(case["gemm"]) / 1e12, 3),
         **{k: case[k] for k in ("create_s", "peak_mib") if k in case},
-    }  # fmt: skip
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    columns = {"model": "model", "batch": "batch", "dtype": "dtype", "median_ms": "median ms",
-               "p95_ms": "p95 ms", "images_per_s": "images/s", "units": "units",
-               "share": "of limit", "params": "params M", "macs": "GMACs",
-               "create_s": "create s", "peak_mib": "peak MiB"}  # fmt: skip
+    columns = {
+        "model": "model",
+        "batch": "batch",
+        "dtype": "dtype",
+        "median_ms": "median ms",
+        "p95_ms": "p95 ms",
+        "images_per_s": "images/s",
+        "units": "units",
+        "share": "of limit",
+        "params": "params M",
+        "macs": "GMACs",
+        "create_s": "create s",
+        "peak_mib": "peak MiB",
+    }
     shown = [key for key in columns if any(key in row for row in rows)]
     lines = [[columns[key] for key in shown]]
     for row in rows:
@@ -184,8 +206,13 @@ def main() -> int:
     side = 8192 if device.type == "cuda" else 1024
     rows = [summarise(case, macs[case["model"]], side) for case in cases]
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    record = {"command": " ".join(sys.argv), "device": f"{device} {where}",
-              "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}  # fmt: skip
+    record = {
+        "command": " ".join(sys.argv),
+        "device": f"{device} {where}",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "rows": rows,
+    }
     print(table(rows))
     if args.out:
         args.out.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,14 +1,14 @@
 """posezoo: accurate human-pose models with verified weights.
 
-    model = posezoo.create_model("uniformer_s_256x192", pretrained=True)
-    result = posezoo.PosePredictor(model)("photo.jpg", bboxes)
+model = posezoo.create_model("uniformer_s_256x192", pretrained=True)
+result = posezoo.PosePredictor(model)("photo.jpg", bboxes)
 """
 
+from . import errors
 from ._checkpoints import LoadReport, load_checkpoint
 from ._config import PretrainedCfg
 from ._factory import create_model
 from ._hub import push_to_hub, save_pretrained
-from . import errors
 from ._registry import get_pretrained_cfg, is_model, list_models
 from .codecs import build_codec
 from .predictor import PosePredictor
@@ -27,6 +27,7 @@ __all__ = [
     "build_codec",
     "build_transform",
     "create_model",
+    "errors",
     "get_pretrained_cfg",
     "get_skeleton",
     "is_model",

@@ -66,9 +66,11 @@ class LoadReport:
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file as 64 hex digits."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
-            hashlib, "file_digest"
-        ) else _digest(file)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(file)
+        )
 
 
 def _digest(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
@@ -107,7 +109,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give a weights file, or name it local-dir:{path}")
+        raise CheckpointError(
+            f"{path} is a folder; give a weights file, or name it local-dir:{path}"
+        )
     if not path.is_file():
         raise CheckpointError(f"no weights file at {path}")
     kind = _kind_of(path)
@@ -168,7 +172,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             return {key: file.get_tensor(key) for key in file.keys()}
     except Exception as error:  # the Rust reader raises its own type
         raise CheckpointError(
-            f"cannot read {path} as safetensors ({error}); it is truncated or damaged: fetch it again"
+            f"cannot read {path} as safetensors ({error}); "
+            "it is truncated or damaged: fetch it again"
         ) from error
 
 
@@ -255,7 +260,8 @@ def _unwrap(content: Any, path: Path) -> Mapping[str, Tensor]:
     else:
         found = f"a {type(content).__name__}"
     raise CheckpointError(
-        f"{path} holds no state dict, neither bare nor below {', '.join(_WRAPPERS)}; it holds {found}"
+        f"{path} holds no state dict, neither bare nor below {', '.join(_WRAPPERS)}; "
+        f"it holds {found}"
     )
 
 
@@ -362,7 +368,9 @@ def load_checkpoint(
 def convert(model: nn.Module, state: Mapping[str, Tensor], where: str) -> Conversion:
     """Bring `state` under the keys of `model`'s family."""
     if not hasattr(model, "convert_state_dict"):
-        raise TypeError(f"{type(model).__name__} is not a posezoo model: it has no convert_state_dict")
+        raise TypeError(
+            f"{type(model).__name__} is not a posezoo model: it has no convert_state_dict"
+        )
     try:
         return model.convert_state_dict(state)  # type: ignore[operator]
     except ValueError as error:
@@ -390,9 +398,7 @@ def _fill(model: nn.Module, state: dict[str, Tensor], target: Mapping[str, Tenso
     model.load_state_dict(state, strict=False, assign=any(t.is_meta for t in target.values()))
 
 
-def _misfit(
-    model: nn.Module, where: str, report: LoadReport, state: Mapping[str, Tensor]
-) -> str:
+def _misfit(model: nn.Module, where: str, report: LoadReport, state: Mapping[str, Tensor]) -> str:
     cfg = getattr(model, "pretrained_cfg", None)
     name = cfg.architecture if cfg else type(model).__name__
     parts = [f"{where} does not fit {name}"]

@@ -159,9 +159,7 @@ def _build(cls: type[T], data: Any, where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise ValueError(
-            f"unknown config field {where + unknown[0]!r}; valid: {', '.join(fields)}"
-        )
+        raise ValueError(f"unknown config field {where + unknown[0]!r}; valid: {', '.join(fields)}")
     missing = [
         name
         for name, f in fields.items()

@@ -109,9 +109,7 @@ def _plan_of(config_path: Path, weights: Path) -> _Plan:
     )
 
 
-def _take_head(
-    plan: _Plan, given: Mapping[str, Any], args: dict[str, Any]
-) -> dict[str, Any]:
+def _take_head(plan: _Plan, given: Mapping[str, Any], args: dict[str, Any]) -> dict[str, Any]:
     """Move a head size that differs from the stored weights' out of `args`."""
     valid = _registry.model_arguments(plan.cfg.architecture)
     head = {}

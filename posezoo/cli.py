@@ -46,18 +46,25 @@ def main() -> None:
 @click.option("--pretrained", is_flag=True, help="Only models with weights that can be had.")
 @click.option("--tags", is_flag=True, help="One line per set of weights: architecture.tag.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def list_command(
-    pattern: str, task: Any, pretrained: bool, tags: bool, as_json: bool
-) -> None:
+def list_command(pattern: str, task: Any, pretrained: bool, tags: bool, as_json: bool) -> None:
     """List models whose name matches PATTERN (shell wildcards, default all)."""
     from . import _registry
 
     names = _registry.list_models(pattern, task=task, pretrained=pretrained, tags=tags)
     if as_json:
         cfgs = [_registry.get_pretrained_cfg(name) for name in names]
-        rows = [{"name": n, "task": c.task, "dataset": c.dataset, "input_size": list(c.input.size),
-                 "params": c.params, "macs": c.macs, "has_weights": c.has_weights}
-                for n, c in zip(names, cfgs)]  # fmt: skip
+        rows = [
+            {
+                "name": n,
+                "task": c.task,
+                "dataset": c.dataset,
+                "input_size": list(c.input.size),
+                "params": c.params,
+                "macs": c.macs,
+                "has_weights": c.has_weights,
+            }
+            for n, c in zip(names, cfgs)
+        ]
         click.echo(json.dumps(rows, indent=2))
         return
     for name in names:
@@ -90,7 +97,10 @@ def info(name: str, as_json: bool) -> None:
         ("params", f"{cfg.params / 1e6:.2f} M" if cfg.params else None),
         ("MACs", f"{cfg.macs / 1e9:.2f} G" if cfg.macs else None),
         ("crop", f"{cfg.input.geometry}, padding {cfg.input.bbox_padding}" if decode else None),
-        ("decode", f"{decode.codec}, {decode.refine}, flip test {decode.flip_test}" if decode else None),
+        (
+            "decode",
+            f"{decode.codec}, {decode.refine}, flip test {decode.flip_test}" if decode else None,
+        ),
         ("weights", f"hf-hub:{_hub.hub_id(cfg)}" if cfg.has_weights else source.unavailable),
         ("original", ", ".join(source.original_urls) or source.original_page),
         ("license", source.license),
@@ -102,10 +112,16 @@ def info(name: str, as_json: bool) -> None:
             click.echo(f"  {label:11s} {value}")
     if cfg.metrics:
         values = "  ".join(f"{k} {100 * v:.1f}" for k, v in cfg.metrics.values.items())
-        click.echo(f"  {'reported':11s} {values}\n  {'':11s} {cfg.metrics.protocol}; {cfg.metrics.url}")
-    click.echo("  arguments   " + ", ".join(
-        f"{k}={v!r}" for k, v in (_registry.model_arguments(cfg.architecture) | dict(cfg.model_args)).items()
-    ))
+        click.echo(
+            f"  {'reported':11s} {values}\n  {'':11s} {cfg.metrics.protocol}; {cfg.metrics.url}"
+        )
+    click.echo(
+        "  arguments   "
+        + ", ".join(
+            f"{k}={v!r}"
+            for k, v in (_registry.model_arguments(cfg.architecture) | dict(cfg.model_args)).items()
+        )
+    )
 
 
 # ------------------------------------------------------------------------------- predict
@@ -115,9 +131,12 @@ def info(name: str, as_json: bool) -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", "name", required=True, help="Registered name, hf-hub:… or local-dir:…")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights file to use instead.")
-@click.option("--boxes", type=click.Path(path_type=Path),
-              help="COCO annotations or detections, or {file name: [[x1, y1, x2, y2], …]}; "
-                   "default: ask a detector.")  # fmt: skip
+@click.option(
+    "--boxes",
+    type=click.Path(path_type=Path),
+    help="COCO annotations or detections, or {file name: [[x1, y1, x2, y2], …]}; "
+    "default: ask a detector.",
+)
 @click.option("--whole-image", is_flag=True, help="No boxes: the whole image is one person.")
 @click.option("--detector", default="auto", show_default=True, help="torchvision detector.")
 @click.option("--box-threshold", default=0.0, show_default=True, help="Smallest box score used.")
@@ -128,18 +147,37 @@ def info(name: str, as_json: bool) -> None:
 @click.option("--batch-size", default=64, show_default=True, help="Crops per forward.")
 @click.option("--flip-test/--no-flip-test", default=None, help="Default: the recipe's choice.")
 def predict(
-    images: tuple[Path, ...], name: str, checkpoint: Path | None, boxes: Path | None,
-    whole_image: bool, detector: str, box_threshold: float, out: Path | None, draw: Path | None,
-    draw_threshold: float, device: str | None, batch_size: int, flip_test: bool | None,
-) -> None:  # fmt: skip
+    images: tuple[Path, ...],
+    name: str,
+    checkpoint: Path | None,
+    boxes: Path | None,
+    whole_image: bool,
+    detector: str,
+    box_threshold: float,
+    out: Path | None,
+    draw: Path | None,
+    draw_threshold: float,
+    device: str | None,
+    batch_size: int,
+    flip_test: bool | None,
+) -> None:
     """Find the people's keypoints in IMAGES."""
     from . import PoseResult, _predict
 
-    outcome = list(_predict.predict_files(
-        images, name, checkpoint=checkpoint, boxes=boxes, box_threshold=box_threshold,
-        detector=None if whole_image else detector, device=device, batch_size=batch_size,
-        flip_test=flip_test, progress=sys.stderr.isatty(),
-    ))  # fmt: skip
+    outcome = list(
+        _predict.predict_files(
+            images,
+            name,
+            checkpoint=checkpoint,
+            boxes=boxes,
+            box_threshold=box_threshold,
+            detector=None if whole_image else detector,
+            device=device,
+            batch_size=batch_size,
+            flip_test=flip_test,
+            progress=sys.stderr.isatty(),
+        )
+    )
     good = [(path, result) for path, result in outcome if isinstance(result, PoseResult)]
     text = json.dumps(
         [
@@ -167,15 +205,20 @@ def predict(
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--model", "name", required=True, help="Registered name: architecture[.tag].")
-@click.option("--out", type=click.Path(path_type=Path),
-              help="Folder to write; default: where pretrained=True looks first.")  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to write; default: where pretrained=True looks first.",
+)
 def convert(source: Path, name: str, out: Path | None) -> None:
     """Convert the authors' checkpoint SOURCE to safetensors. Nothing in it is executed."""
     from ._convert import convert_file
 
     report = convert_file(source, name, out)
     click.echo(f"input    sha256 {report.sha256}")
-    click.echo(f"tensors  {report.read} read, {report.used} used, {report.read - report.used} ignored")
+    click.echo(
+        f"tensors  {report.read} read, {report.used} used, {report.read - report.used} ignored"
+    )
     for reason, count in report.ignored.items():
         click.echo(f"         {count} ignored: {reason}")
     click.echo(f"output   sha256 {report.output_sha256}")
@@ -184,25 +227,49 @@ def convert(source: Path, name: str, out: Path | None) -> None:
 
 @main.command("eval")
 @click.argument("name")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set.")
-@click.option("--boxes", default="det", show_default=True,
-              help="'gt', a detection file, or 'det': the file with person AP 56.4 in the folder.")  # fmt: skip
-@click.option("--annotations", type=click.Path(path_type=Path),
-              help="Annotation file; default: the usual one of the model's data set.")  # fmt: skip
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set."
+)
+@click.option(
+    "--boxes",
+    default="det",
+    show_default=True,
+    help="'gt', a detection file, or 'det': the common one (person AP 56.4).",
+)
+@click.option(
+    "--annotations",
+    type=click.Path(path_type=Path),
+    help="Annotation file; default: the usual one of the model's data set.",
+)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights file to use instead.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for results.json, record.json.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for results.json, record.json."
+)
 @click.option("--device", default=None, help="cpu, cuda, … (default: cuda if there is one)")
-@click.option("--dtype", type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
-              default="float32", show_default=True)  # fmt: skip
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+)
 @click.option("--batch-size", default=64, show_default=True, help="Crops per forward.")
 @click.option("--workers", default=4, show_default=True, help="Threads that read images.")
 @click.option("--flip-test/--no-flip-test", default=None, help="Default: the recipe's choice.")
 @click.option("--limit", type=int, help="First so many images only; partial, not comparable.")
 def eval_command(
-    name: str, data: Path, boxes: str, annotations: Path | None, checkpoint: Path | None,
-    out: Path | None, device: str | None, dtype: str, batch_size: int, workers: int,
-    flip_test: bool | None, limit: int | None,
-) -> None:  # fmt: skip
+    name: str,
+    data: Path,
+    boxes: str,
+    annotations: Path | None,
+    checkpoint: Path | None,
+    out: Path | None,
+    device: str | None,
+    dtype: str,
+    batch_size: int,
+    workers: int,
+    flip_test: bool | None,
+    limit: int | None,
+) -> None:
     """Evaluate the model NAME on a data set and print its table row."""
     import torch
 
@@ -211,17 +278,26 @@ def eval_command(
 
     model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
     predictor = PosePredictor(
-        model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        dtype=getattr(torch, dtype), batch_size=batch_size, flip_test=flip_test,
-    )  # fmt: skip
+        model,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        dtype=getattr(torch, dtype),
+        batch_size=batch_size,
+        flip_test=flip_test,
+    )
     if annotations is None:
         annotations, images, box_file = runner.find_files(data, predictor.cfg.dataset, boxes)
     else:
         images, box_file = data, "gt" if boxes == "gt" else Path(boxes)
     record = runner.evaluate(
-        predictor, annotations, images, box_file, out=out, workers=workers, limit=limit,
+        predictor,
+        annotations,
+        images,
+        box_file,
+        out=out,
+        workers=workers,
+        limit=limit,
         progress=sys.stderr.isatty(),
-    )  # fmt: skip
+    )
     click.echo(_table(record))
     click.echo(json.dumps(record.to_dict()))
 

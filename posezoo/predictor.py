@@ -27,7 +27,7 @@ from .errors import InputError
 from .geometry import boxes_to_center_size, check_bboxes, crop_matrices, input_to_image
 from .results import PoseResult
 from .skeletons import get_skeleton
-from .transforms import build_transform, load_image
+from .transforms import TopDownCrop, load_image
 
 __all__ = ["CropRequest", "PosePredictor"]
 
@@ -96,7 +96,7 @@ class PosePredictor:
         self.batch_size = batch_size
         self.flip_test = cfg.decode.flip_test if flip_test is None else flip_test
         self.codec = build_codec(cfg)
-        self.crop = build_transform(cfg)
+        self.crop = TopDownCrop(cfg.input.size, cfg.input.mean, cfg.input.std)
         self._detector = detector
 
     def __call__(
@@ -232,7 +232,7 @@ class PosePredictor:
         cfg = self.cfg.input
         centers, box_sizes = request.centers[part], request.box_sizes[part]
         matrices = crop_matrices(centers, box_sizes, cfg.size, cfg.geometry)  # type: ignore[arg-type]
-        batch.crops.append(self.crop(image, matrices))  # type: ignore[operator]
+        batch.crops.append(self.crop(image, matrices))
         batch.centers.append(centers)
         batch.box_sizes.append(box_sizes)
         batch.targets.append((rows, part))

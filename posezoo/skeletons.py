@@ -100,7 +100,6 @@ def _twice(*values: float) -> tuple[float, ...]:
     return tuple(value for value in values for _ in range(2))
 
 
-
 _COCO_NAMES = (
     "nose",
     *_both_sides(
@@ -230,8 +229,22 @@ MPII_16 = Skeleton(
     ),
     # PCKh does not use sigmas; these are the COCO-like ones of mmpose
     sigmas=(
-        0.089, 0.083, 0.107, 0.107, 0.083, 0.089, 0.026, 0.026,
-        0.026, 0.026, 0.062, 0.072, 0.179, 0.179, 0.072, 0.062,
+        0.089,
+        0.083,
+        0.107,
+        0.107,
+        0.083,
+        0.089,
+        0.026,
+        0.026,
+        0.026,
+        0.026,
+        0.062,
+        0.072,
+        0.179,
+        0.179,
+        0.072,
+        0.062,
     ),  # fmt: skip
     limbs=_pairs(
         _MPII_NAMES,

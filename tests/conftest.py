@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests. The Hub client reads its settings at import, so they are set here."""
+"""Fixtures of all tests. The Hub client reads its settings at import, so they are set here."""
 
 from __future__ import annotations
 

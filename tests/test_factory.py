@@ -105,4 +105,6 @@ def test_damaged_config_is_refused(saved, tmp_path, change, words):
 def test_official_tag_brings_its_epsilon():
     model = posezoo.create_model("uniformer_s_256x192.coco_official")
     assert model.backbone.stages[2].blocks[0].norm1.eps == 1e-6
-    assert posezoo.create_model("uniformer_s_256x192").backbone.stages[2].blocks[0].norm1.eps == 1e-5
+    assert (
+        posezoo.create_model("uniformer_s_256x192").backbone.stages[2].blocks[0].norm1.eps == 1e-5
+    )

@@ -172,9 +172,11 @@ def test_many_boxes_equal_one_by_one(geometry: Geometry) -> None:
 def test_no_boxes_give_no_matrices(geometry: Geometry) -> None:
     centers, sizes = boxes_to_center_size(np.zeros((0, 4)), (256, 192), 1.25, geometry)
     assert crop_matrices(centers, sizes, (256, 192), geometry).shape == (0, 2, 3)
-    assert input_to_image(
-        torch.zeros(0, 17, 2), centers, sizes, (256, 192), geometry
-    ).shape == (0, 17, 2)
+    assert input_to_image(torch.zeros(0, 17, 2), centers, sizes, (256, 192), geometry).shape == (
+        0,
+        17,
+        2,
+    )
 
 
 @pytest.mark.parametrize("width", [0.8, 0.2, 0.5])

@@ -86,9 +86,7 @@ def test_damaged_cache_is_noticed_and_fetched_again(hub, files, tmp_path, caplog
 def test_pinned_hash_wins_over_what_the_hub_says(hub, files, tmp_path):
     hub.add("org/pinned", files)
     with pytest.raises(IntegrityError):
-        _hub.fetch_from_hub(
-            "org/pinned", "model.safetensors", sha256="0" * 64, cache_dir=tmp_path
-        )
+        _hub.fetch_from_hub("org/pinned", "model.safetensors", sha256="0" * 64, cache_dir=tmp_path)
 
 
 def test_checked_file_is_not_hashed_again(hub, files, tmp_path, monkeypatch):
@@ -129,9 +127,10 @@ def test_repository_name_that_is_none(tmp_path):
 def test_push_uploads_a_folder_that_loads_back(hub, folder, tmp_path):
     url = posezoo.push_to_hub(folder, "user/pushed", token="hf_secret")
     assert "/user/pushed/commit/" in url
-    assert hub.repos["user/pushed"].files["model.safetensors"] == (
-        folder / "model.safetensors"
-    ).read_bytes()
+    assert (
+        hub.repos["user/pushed"].files["model.safetensors"]
+        == (folder / "model.safetensors").read_bytes()
+    )
     image = torch.randn(1, 3, 64, 64)
     back = posezoo.create_model("hf-hub:user/pushed", cache_dir=tmp_path)
     assert torch.equal(back(image), posezoo.create_model(f"local-dir:{folder}")(image))

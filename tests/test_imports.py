@@ -35,9 +35,9 @@ def _imports(path: Path, *, top_level_only: bool = False) -> set[str]:
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda p: p.name)
 def test_model_file_knows_nothing_of_files_and_downloads(path):
-    plumbing = {
-        name.split(".")[1] for name in _imports(path) if name.startswith("posezoo.")
-    } - {"models"}
+    plumbing = {name.split(".")[1] for name in _imports(path) if name.startswith("posezoo.")} - {
+        "models"
+    }
     allowed = {"_config", "_registry", "_conversion", "errors"}
     assert plumbing <= allowed, plumbing - allowed
 

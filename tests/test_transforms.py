@@ -47,8 +47,6 @@ def _stored_crop(name: str, image: Tensor) -> np.ndarray:
     return _rows(crop)
 
 
-
-
 @pytest.mark.parametrize("name", _cases("noise"))
 def test_stored_noise_crops_are_equal_to_the_bit(name: str) -> None:
     assert (_stored_crop(name, NOISE) == TENSORS[name].numpy()).all()
@@ -175,8 +173,6 @@ def test_top_down_crop_normalises_after_padding() -> None:
     torch.testing.assert_close(tensor[0, :, 5, 5], black, rtol=0, atol=1e-6)
 
 
-
-
 def _cfg(task: Any, **input_args: Any) -> PretrainedCfg:
     decode = DecodeCfg(codec="regression") if task == "pose" else None
     return PretrainedCfg(task=task, dataset="coco", input=InputCfg(**input_args), decode=decode)
@@ -200,8 +196,6 @@ def test_classifier_configuration_gives_the_stored_imagenet_crop(photos: Path) -
                                atol=1e-5)  # fmt: skip
     torch.testing.assert_close(tensor.std((1, 2)).tolist(), stored["normalised_std"], rtol=0,
                                atol=1e-5)  # fmt: skip
-
-
 
 
 @pytest.mark.parametrize("name", STORED["decoded_rgb_sha256"])

@@ -118,7 +118,11 @@ def evaluate(
     clock = _Clock()
     cfg = predictor.cfg
     samples = read_coco(
-        annotations, images, boxes=boxes, skeleton=predictor.skeleton, rule=cfg.input.geometry  # type: ignore[arg-type]
+        annotations,
+        images,
+        boxes=boxes,
+        skeleton=predictor.skeleton,
+        rule=cfg.input.geometry,  # type: ignore[arg-type]
     )[:limit]
     clock.stop("read")
     rows = predict_samples(predictor, samples, workers=workers, progress=progress)

@@ -43,7 +43,7 @@ class HeatmapHead(nn.Module):
         """Put a fresh last layer in place, N(0, 0.001) with zero bias."""
         self.final_layer = nn.Conv2d(in_channels, num_keypoints, 1)
         nn.init.normal_(self.final_layer.weight, std=0.001)
-        nn.init.zeros_(self.final_layer.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.final_layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.final_layer(self.deconv_layers(x))  # (B, K, h * 2^n, w * 2^n)

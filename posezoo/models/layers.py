@@ -29,8 +29,12 @@ def check_images(x: Tensor, channels: int, size: tuple[int, int] | None, multipl
             f"images must have shape {want}, got {tuple(x.shape)}; "
             "resize them, or choose the variant made for this size"
         )
-    if size is None and (min(x.shape[2:]) < multiple or x.shape[2] % multiple or x.shape[3] % multiple):
-        raise InputError(f"image height and width must be multiples of {multiple}, got {tuple(x.shape[2:])}")
+    if size is None and (
+        min(x.shape[2:]) < multiple or x.shape[2] % multiple or x.shape[3] % multiple
+    ):
+        raise InputError(
+            f"image height and width must be multiples of {multiple}, got {tuple(x.shape[2:])}"
+        )
     if not x.is_floating_point():
         raise InputError(f"images must be normalised floating point, got {x.dtype}")
 

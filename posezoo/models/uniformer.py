@@ -48,9 +48,9 @@ def norm_conv1x1(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
     weight, bias = conv.weight.flatten(1), conv.bias  # (C_out, C_in)
     if norm.training:
         return F.linear(nhwc(norm(nchw(x))), weight, bias)
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # type: ignore[operator]
-    shift = norm.bias - norm.running_mean * scale  # type: ignore[operator]
-    return F.linear(x, weight * scale, torch.addmv(bias, weight, shift))  # type: ignore[arg-type]
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    return F.linear(x, weight * scale, torch.addmv(bias, weight, shift))
 
 
 class PositionalConv(nn.Conv2d):
@@ -64,8 +64,8 @@ class PositionalConv(nn.Conv2d):
 
     def init_non_persistent_buffers(self) -> None:
         """Refill the buffer after the module was built without memory."""
-        self.centre.zero_()  # type: ignore[operator]
-        self.centre[..., 1, 1] = 1.0  # type: ignore[index]
+        self.centre.zero_()
+        self.centre[..., 1, 1] = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight + self.centre  # the residual is a 1 in the middle
@@ -268,8 +268,8 @@ class _UniFormer(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         patch_embed = self.backbone.stages[0].patch_embed
-        first = patch_embed.proj if isinstance(patch_embed, PatchEmbed) else patch_embed.proj[0]  # type: ignore[index, union-attr]
-        check_images(x, first.in_channels, self.input_size, 32)  # type: ignore[union-attr, arg-type]
+        first = patch_embed.proj if isinstance(patch_embed, PatchEmbed) else patch_embed.proj[0]
+        check_images(x, first.in_channels, self.input_size, 32)
 
     def forward_intermediates(self, x: Tensor, *, norm: bool = False) -> list[Tensor]:
         """Return the maps after each stage, (B, D, h, w) at strides 4, 8, 16, 32.
@@ -287,7 +287,7 @@ class _UniFormer(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: recompute each block in the backward pass."""
         for stage in self.backbone.stages:
-            stage.grad_checkpointing = enable  # type: ignore[assignment]
+            stage.grad_checkpointing = enable
 
 
 class UniFormerPose(_UniFormer):
@@ -317,7 +317,7 @@ class UniFormerPose(_UniFormer):
             InputError: wrong shape or type.
         """
         self._check(x)
-        return nchw(self.backbone.stages[3].norm(self.backbone(x)))  # type: ignore[operator, union-attr]
+        return nchw(self.backbone.stages[3].norm(self.backbone(x)))
 
     def forward_head(self, features: Tensor) -> Tensor:
         """(B, 512, h, w) -> heatmaps (B, K, 8 h, 8 w)."""

@@ -31,8 +31,10 @@ class Golden:
     def distance(self, name: str, ours: Tensor) -> float:
         """Largest difference to the stored values, relative to the tensor's spread."""
         stored = self.tensors[name].double()
-        spread = float(self.tensors[f"{name}.std"]) if f"{name}.std" in self.tensors else (
-            float(stored.std())
+        spread = (
+            float(self.tensors[f"{name}.std"])
+            if f"{name}.std" in self.tensors
+            else (float(stored.std()))
         )
         flat = self._cut(name, ours.detach().double())
         return float((flat - stored).abs().max()) / spread

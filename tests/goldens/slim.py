@@ -3,8 +3,9 @@
     python tests/goldens/slim.py ../shared/reference/uniformer
 
 Tensors above 1024 values keep every n-th value of the flattened tensor (after the slicing that
-the reference file states), which detects any wrong channel, row or scale. In the
-metadata `stride:<name>` is n and `shape:<name>` the shape before flattening. Manifests go into one `manifests.json.gz`.
+the reference file states), which detects any wrong channel, row or scale. In the metadata
+`stride:<name>` is n and `shape:<name>` the shape before flattening. Manifests go into one
+`manifests.json.gz`.
 """
 
 from __future__ import annotations
