@@ -209,9 +209,11 @@ def test_quarter_offset_is_within_a_quarter_cell(point: tuple[float, float]) -> 
 
 
 def test_dark_leaves_the_border_and_flat_maps_alone() -> None:
-    heatmaps = torch.cat([_maps((1.3, 8.0), (6.0, 13.6)), torch.ones(1, 1, 16, 12)], dim=1)
-    codec = _codec(3, refine="dark", blur_kernel=11)
-    assert _cells(codec, heatmaps) == [[1.0, 8.0], [6.0, 14.0], [0.0, 0.0]]
+    border = _maps((1.3, 8.0), (6.0, 13.6), (9.7, 8.0), (6.0, 1.3))
+    heatmaps = torch.cat([border, torch.ones(1, 1, 16, 12)], dim=1)
+    codec = _codec(5, refine="dark", blur_kernel=11)
+    expected = [[1.0, 8.0], [6.0, 14.0], [10.0, 8.0], [6.0, 1.0], [0.0, 0.0]]
+    assert _cells(codec, heatmaps) == expected
 
 
 def test_cells_become_input_pixels_by_the_geometry() -> None:

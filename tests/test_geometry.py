@@ -221,6 +221,8 @@ def test_good_boxes_come_back_unchanged_as_float64() -> None:
         ([[100, 100, 50, 60]], "has no area"),
         ([[1, 1, 2, 2], [640, 0, 700, 20]], "bbox 1 .* outside the image of 640 x 480"),
         ([[0, -30, 20, 0]], "bbox 0 .* outside"),
+        ([[-30, 0, 0, 20]], "bbox 0 .* outside"),
+        ([[5, 480, 9, 490]], "bbox 0 .* outside"),
     ],
 )
 def test_bad_boxes_are_refused_by_index_and_value(bboxes: Any, message: str) -> None:

@@ -126,6 +126,13 @@ def test_identity_copies_the_image_and_pads_with_black() -> None:
     assert crop.sum(dtype=torch.int64) == NOISE.sum(dtype=torch.int64)
 
 
+@pytest.mark.parametrize("matrix", [[[1, 0.25, 3], [0, 1, -2]], [[1, 0, 3], [0.25, 1, -2]]])
+def test_shear_along_one_axis_equals_the_plain_reference(matrix: list[list[float]]) -> None:
+    crop = _rows(warp_crops(NOISE, np.array([matrix], float), (12, 17))[0])
+    assert (crop == _reference_warp(NOISE.numpy(), np.array(matrix, float), (12, 17))).all()
+
+
+@pytest.mark.filterwarnings("error")  # numpy only warns when a number does not fit an integer
 @pytest.mark.parametrize("shift", [1e4, -1e4, 1e9, -1e9, 1e18, -1e18])
 def test_crops_far_outside_are_black(shift: float) -> None:
     matrices = np.array([[[1.0, 0, shift], [0, 1, 0]], [[1.0, 0, 0], [0, 1, shift]],
@@ -259,6 +266,7 @@ def test_palette_with_transparent_colour_and_cmyk_become_rgb(tmp_path: Path) -> 
     assert load_image(Image.new("1", (1, 1), 1)).tolist() == [[[255, 255, 255]]]
 
 
+@pytest.mark.filterwarnings("error")  # torch only warns about read-only arrays
 def test_reversed_and_read_only_arrays_can_become_tensors() -> None:
     reversed_channels = NOISE.numpy()[:, :, ::-1]
     read_only = NOISE.numpy().copy()
