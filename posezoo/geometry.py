@@ -215,14 +215,21 @@ def input_to_image(
 ) -> Tensor:
     """Map points `(N, K, 2)` from input pixels to image pixels, on their device.
 
-    `centers` and `box_sizes` `(N, 2)` are those of the crops.
+    `centers` and `box_sizes` `(N, 2)` are those of the crops; as tensors on the same device
+    they cost no transfer.
 
     Quirk: "tokenpose" uses the factor of the width for both axes, as its crops do.
     """
     center = torch.as_tensor(centers, dtype=points.dtype, device=points.device)[:, None]
     box = torch.as_tensor(box_sizes, dtype=points.dtype, device=points.device)[:, None]
+    x, y = points.unbind(-1)  # (N, K)
+    (center_x, center_y), (w, h) = center.unbind(-1), box.unbind(-1)  # (N, 1)
     height, width = input_size
     if geometry == "tokenpose":
-        middle = points.new_tensor([(width - 1) / 2, (height - 1) / 2])
-        return (points - middle) * ((box[..., :1] - 1) / (width - 1)) + center
-    return points * (box / points.new_tensor([width, height])) + center - box * 0.5
+        factor = (w - 1) / (width - 1)
+        x = (x - (width - 1) / 2) * factor + center_x
+        y = (y - (height - 1) / 2) * factor + center_y
+    else:
+        x = x * (w / width) + center_x - w * 0.5
+        y = y * (h / height) + center_y - h * 0.5
+    return torch.stack([x, y], dim=-1)

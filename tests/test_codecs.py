@@ -163,6 +163,7 @@ def test_cuda_decodes_like_the_cpu_without_waiting() -> None:
             try:
                 merged = codec.merge_flip(on_gpu, on_gpu)
                 points, scores = codec.decode(on_gpu)
+                input_to_image(points, points[:, 0], points[:, 1], (256, 192), geometry)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
             expected, expected_scores = codec.decode(maps)
