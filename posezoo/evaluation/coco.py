@@ -335,9 +335,7 @@ def _persons(people: Annotations, part: slice) -> list[dict[str, Any]]:
         "num_keypoints": (keypoints[:, :, 2] > 0).sum(axis=1).tolist(),
         "keypoints": list(keypoints),
     }
-    return [
-        dict(zip(columns, values), category_id=PERSON) for values in zip(*columns.values())
-    ]
+    return [dict(zip(columns, values), category_id=PERSON) for values in zip(*columns.values())]
 
 
 def _index(people: Annotations, annotations: list[dict[str, Any]]) -> COCO:

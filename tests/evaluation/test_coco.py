@@ -120,6 +120,24 @@ def test_fast_scorer_equals_pycocotools(seed: int, k: int, images: int) -> None:
     assert_same_evaluation(ours, theirs)
 
 
+def test_hits_exact_to_rounding_count_at_a_threshold_of_one() -> None:
+    rows = changed(one_result(), (0, "keypoints", 0), 10 + 1e-6)
+
+    def at_one(scorer: type) -> COCOeval:
+        evaluation = run(scorer, one_person(), rows, COCO_17.sigmas)
+        evaluation.params.iouThrs = np.array([0.5, 1.0])
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return evaluation
+
+    ours = at_one(FastCOCOeval)
+    assert_same_evaluation(ours, at_one(COCOeval))
+    assert ours.ious[7, 1] < 1
+    assert ours.stats[0] == pytest.approx(1)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_evaluate_coco_equals_pycocotools(seed: int) -> None:
