@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from . import _checkpoints, _hub, _registry
+from . import _convert, _hub, _registry
 from ._config import PretrainedCfg
 from .errors import UnknownModelError, WeightsUnavailableError
 
@@ -75,7 +74,9 @@ def create_model(
         model.pretrained_cfg = plan.cfg
         return model.eval()
     head = {} if checkpoint is not None else _take_head(plan, model_args, args)
-    model, _ = load_into_new(plan.cfg, weights or find_weights(plan.cfg, cache_dir), **args)
+    model, _ = _convert.load_into_new(
+        plan.cfg, weights or find_weights(plan.cfg, cache_dir), **args
+    )
     for size in head.values():
         model.reset_head(size)  # type: ignore[operator]
     return model
@@ -125,47 +126,49 @@ def _take_head(plan: _Plan, given: Mapping[str, Any], args: dict[str, Any]) -> d
 def find_weights(cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path:
     """Return a verified local weights file for the configuration.
 
-    Looks for a converted file first, then on the Hub.
+    Looks for a converted file, then on the Hub, then at the places where the authors put theirs,
+    which is converted once and kept.
+
+    Raises:
+        WeightsUnavailableError: none of them has it; the message says why, one by one.
+        IntegrityError: a place has other bytes than it should.
     """
     if not cfg.has_weights:
         raise WeightsUnavailableError(
             f"there are no weights for {cfg.name}: {cfg.source.unavailable}. Train it with its "
             "recipe, or load a file of your own with checkpoint="
         )
-    converted = _hub.converted_dir(cfg, cache_dir) / _hub.WEIGHTS_FILE
-    if converted.is_file():
+    if converted := _convert.find_converted(cfg, cache_dir):
         return converted
-    return _hub.fetch_from_hub(
-        _hub.hub_id(cfg),
-        _hub.WEIGHTS_FILE,
-        revision=cfg.source.hf_revision,
-        sha256=cfg.source.sha256,
-        cache_dir=cache_dir,
+    failures = []
+    try:
+        return _hub.fetch_from_hub(
+            _hub.hub_id(cfg),
+            _hub.WEIGHTS_FILE,
+            revision=cfg.source.hf_revision,
+            sha256=cfg.source.sha256,
+            cache_dir=cache_dir,
+        )
+    except WeightsUnavailableError as error:
+        failures.append(str(error))
+    if not _hub.is_offline():
+        try:
+            return _convert.fetch_and_convert(cfg, cache_dir)
+        except WeightsUnavailableError as error:
+            failures.append(str(error))
+    raise WeightsUnavailableError(
+        f"no weights for {cfg.name} within reach: " + "; ".join(failures) + _by_hand(cfg)
     )
 
 
-def load_into_new(
-    cfg: PretrainedCfg, path: Path, **args: Any
-) -> tuple[nn.Module, _checkpoints.LoadReport]:
-    """Build without memory, load a file strictly, and give the derived buffers memory."""
-    with torch.device("meta"):
-        model = _registry.build_model(cfg.architecture, **{**cfg.model_args, **args})
-    model.pretrained_cfg = cfg
-    report = _checkpoints.load_checkpoint(model, path)
-    for module in model.modules():
-        for key, buffer in module._buffers.items():
-            if buffer is not None and buffer.is_meta:
-                module._buffers[key] = torch.zeros_like(buffer, device="cpu")
-    for module in model.modules():
-        if hasattr(module, "init_non_persistent_buffers"):
-            module.init_non_persistent_buffers()
-    model.origin = _origin(path, report)
-    return model.eval(), report
-
-
-def _origin(path: Path, report: _checkpoints.LoadReport) -> dict[str, str]:
-    """Return where the weights came from: our file's own record, or the file itself."""
-    if report.converted_from is None and path.suffix == ".safetensors":
-        metadata = _checkpoints.read_metadata(path)
-        return {k: v for k, v in metadata.items() if k not in ("format", "posezoo")}
-    return {"origin_file": path.name, "origin_sha256": _checkpoints.sha256_of(path)}
+def _by_hand(cfg: PretrainedCfg) -> str:
+    """Say how to get the file with a browser."""
+    source = cfg.source
+    page = source.original_page or next(iter(source.original_urls), None)
+    if page is None:
+        return ""
+    file = source.original_filename or "the file"
+    return (
+        f". By hand: take {file} from {page} and run "
+        f"`posezoo convert {source.original_filename or 'FILE'} --model {cfg.name}`"
+    )

@@ -97,9 +97,7 @@ def fetch_from_hub(
     try:
         _verify_hub_file(path, repo_id, filename, revision, sha256, cache_dir)
     except IntegrityError as error:
-        from huggingface_hub import constants
-
-        if constants.HF_HUB_OFFLINE:
+        if is_offline():
             raise
         _log.warning("%s; fetching it again", error)
         path = _download(repo_id, filename, revision, cache_dir, force=True)
@@ -155,10 +153,15 @@ def _download(
         raise WeightsUnavailableError(f"{where} cannot be fetched: {_reason(error)}") from error
 
 
-def _reason(error: BaseException) -> str:
+def is_offline() -> bool:
+    """Whether the Hub client was told to stay off the network (HF_HUB_OFFLINE=1)."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _reason(error: BaseException) -> str:
+    if is_offline():
         return "offline mode is on (HF_HUB_OFFLINE=1); fetch it once while online"
     while error.__cause__ is not None:
         error = error.__cause__

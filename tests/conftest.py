@@ -49,6 +49,22 @@ def _fresh_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSEZOO_CACHE", str(tmp_path / "posezoo-cache"))
 
 
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but this machine is ever asked."""
+    from posezoo import _origins
+    from posezoo.errors import WeightsUnavailableError
+
+    real = _origins._open
+
+    def guarded(url: str) -> object:
+        if not url.startswith("http://127.0.0.1"):
+            raise WeightsUnavailableError(f"{url} is not asked in tests")
+        return real(url)
+
+    monkeypatch.setattr(_origins, "_open", guarded)
+
+
 @pytest.fixture(scope="session")
 def photos() -> Path:
     """The folder of real photos beside the repository; tests that want it skip without."""

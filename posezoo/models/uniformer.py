@@ -668,7 +668,7 @@ def uniformer_small(**model_args: Any) -> UniFormerClassifier:
         0.834,
         params=24_032_552,
         gmacs=4.21,
-        hub_url="hf:Sense-X/uniformer_image@93e7067/uniformer_small_plus_in1k.pth",
+        hub_url="hf:Sense-X/uniformer_image/uniformer_small_plus_in1k.pth",
         sha256="53bc55180eb750f00b12933c75fefb5f9ee652bea606cd26104b738f0c4c472e",
     ),
 )
@@ -700,7 +700,7 @@ def uniformer_small_plus_dim64(**model_args: Any) -> UniFormerClassifier:
         0.838,
         params=49_776_552,
         gmacs=8.27,
-        hub_url="hf:Sense-X/uniformer_image@ae70a7d/uniformer_base_in1k.pth",
+        hub_url="hf:Sense-X/uniformer_image/uniformer_base_in1k.pth",
         sha256="82c01015818cb897b00a29352043053df53ce4c02c2d012226b3a8a12ccb60eb",
     ),
 )

@@ -1,0 +1,79 @@
+"""A stand-in for file servers: plain downloads, and Google Drive with its confirmation page."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+LARGE = 10_000  # Drive asks to confirm files from this size on
+
+_PAGE = """<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>
+<form id="download-form" action="{action}" method="get">
+<input type="submit" value="Download anyway"/><input type="hidden" name="id" value="{id}">
+<input type="hidden" name="export" value="download"><input type="hidden" name="confirm" value="t">
+<input type="hidden" name="uuid" value="1234"></form></body></html>"""
+
+
+class FileServer:
+    """`/files/<name>` serves `files`, `/uc?id=` serves `drive` as Google Drive does."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.drive: dict[str, bytes] = {}
+        self.log: list[str] = []
+        self.fault: Callable[[Any, bytes], bool] | None = None
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *args: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                server.log.append(self.path)
+                url = urlsplit(self.path)
+                query = {k: v[0] for k, v in parse_qs(url.query).items()}
+                if url.path == "/uc":
+                    return self.drive(query)
+                if url.path == "/download" and query.get("uuid") == "1234":
+                    return self.body(server.drive[query["id"]])
+                data = server.files.get(url.path.removeprefix("/files/"))
+                return self.body(data) if data is not None else self.send_error(404)
+
+            def drive(self, query: dict[str, str]) -> None:
+                data = server.drive.get(query["id"])
+                if data is None:
+                    return self.page(
+                        "<html><body>Sorry, too many users have viewed it</body></html>"
+                    )
+                if len(data) >= LARGE:
+                    return self.page(_PAGE.format(action=f"{server.url}/download", id=query["id"]))
+                self.body(data)
+
+            def page(self, text: str) -> None:
+                self.reply(text.encode(), "text/html; charset=utf-8")
+
+            def body(self, data: bytes) -> None:
+                if server.fault is None or not server.fault(self, data):
+                    self.reply(data, "application/octet-stream")
+
+            def reply(self, data: bytes, kind: str, length: int | None = None) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(data) if length is None else length))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> FileServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
