@@ -9,11 +9,11 @@ import threading
 import pytest
 import torch
 from goldens.fill import make_state, manifests
+from standins.files import FileServer
 
 import posezoo
 from posezoo import _checkpoints, _convert, _origins, _registry
 from posezoo.errors import CheckpointError, IntegrityError, WeightsUnavailableError
-from standins.files import FileServer
 
 
 @pytest.fixture(scope="module")
