@@ -27,7 +27,7 @@ __all__ = [
     "load_into_new",
 ]
 
-_HASH_FILE = _hub.WEIGHTS_FILE + ".sha256"
+HASH_FILE = _hub.WEIGHTS_FILE + ".sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def convert_file(
     directory = directory or _hub.converted_dir(cfg)
     _hub.save_pretrained(model, directory)
     output_sha256 = _checkpoints.sha256_of(directory / _hub.WEIGHTS_FILE)
-    with _checkpoints.replacing(directory / _HASH_FILE) as temporary:
+    with _checkpoints.replacing(directory / HASH_FILE) as temporary:
         temporary.write_text(output_sha256 + "\n")
     return ConversionReport(
         directory=directory,
@@ -88,7 +88,7 @@ def find_converted(cfg: PretrainedCfg, cache_dir: str | Path | None = None) -> P
     """
     folder = _hub.converted_dir(cfg, cache_dir)
     try:
-        expected = (folder / _HASH_FILE).read_text().strip()
+        expected = (folder / HASH_FILE).read_text().strip()
     except OSError:
         return None
     path = folder / _hub.WEIGHTS_FILE

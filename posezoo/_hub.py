@@ -100,7 +100,13 @@ def fetch_from_hub(
         if is_offline():
             raise
         _log.warning("%s; fetching it again", error)
-        path = _download(repo_id, filename, revision, cache_dir, force=True)
+        blob = path.resolve()
+        try:
+            path.unlink()  # never written over in place: a running model may have it mapped
+            blob.unlink(missing_ok=True)
+        except OSError:
+            raise error from None
+        path = _download(repo_id, filename, revision, cache_dir)
         _verify_hub_file(path, repo_id, filename, revision, sha256, cache_dir)
     return path
 
@@ -110,7 +116,6 @@ def _download(
     filename: str,
     revision: str | None,
     cache_dir: str | Path | None,
-    force: bool = False,
 ) -> Path:
     """Call the Hub client; its many exceptions become one kind with a plain sentence."""
     import huggingface_hub
@@ -126,7 +131,6 @@ def _download(
                 filename,
                 revision=revision,
                 cache_dir=None if cache_dir is None else str(cache_root(cache_dir) / "hub"),
-                force_download=force,
                 library_name="posezoo",
                 library_version=__version__,
             )
@@ -151,6 +155,19 @@ def _download(
         raise WeightsUnavailableError(f"{repo_id!r} is not a repository name: {error}") from error
     except Exception as error:  # OSErrors of disk and network, and the HTTP library's own
         raise WeightsUnavailableError(f"{where} cannot be fetched: {_reason(error)}") from error
+
+
+def cached_blob(cfg: PretrainedCfg, cache_dir: str | Path | None = None) -> Path | None:
+    """Return the cached weights file of a variant, under the hash that names it; None if absent."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(
+        hub_id(cfg),
+        WEIGHTS_FILE,
+        revision=cfg.source.hf_revision,
+        cache_dir=None if cache_dir is None else str(cache_root(cache_dir) / "hub"),
+    )
+    return Path(found).resolve() if isinstance(found, str) else None
 
 
 def is_offline() -> bool:
@@ -339,5 +356,7 @@ def push_to_hub(
     read_config(directory / CONFIG_FILE)
     api = huggingface_hub.HfApi(token=token, library_name="posezoo")
     api.create_repo(repo_id, private=private, exist_ok=True)
-    commit = api.upload_folder(repo_id=repo_id, folder_path=directory)
+    commit = api.upload_folder(
+        repo_id=repo_id, folder_path=directory, ignore_patterns=[".*", "*.sha256", "*.tmp"]
+    )
     return str(getattr(commit, "commit_url", commit))

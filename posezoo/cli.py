@@ -317,3 +317,48 @@ def _table(record: Any) -> str:
     if record.settings["limit"] is not None:
         lines.append(f"partial, not comparable: the first {record.settings['limit']} images only")
     return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------- weights
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Check the weights of NAMES (default: all that are in the cache) against their hashes."""
+    from ._verify import verify_cached
+
+    bad = 0
+    for report in verify_cached(list(names) or ["*"]):
+        bad += report.state == "damaged"
+        click.echo(f"{report.name:42s} {report.state:10s} {report.detail}")
+    sys.exit(1 if bad else 0)
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--repo", required=True, help="Hub repository: org/name.")
+@click.option("--private", is_flag=True, help="Make the repository private if it is created.")
+def push(directory: Path, repo: str, private: bool) -> None:
+    """Upload DIRECTORY, written by `posezoo convert` or save_pretrained, to the Hub."""
+    from . import push_to_hub
+
+    click.echo(push_to_hub(directory, repo, private=private))
+
+
+@main.command()
+@click.argument("patterns", nargs=-1)
+@click.option("--namespace", required=True, help="Hub user or organisation.")
+@click.option("--dry-run", is_flag=True, help="Do everything but upload.")
+@click.option("--private", is_flag=True, help="Make new repositories private.")
+def publish(patterns: tuple[str, ...], namespace: str, dry_run: bool, private: bool) -> None:
+    """Fetch, convert, verify and upload every architecture.tag that matches PATTERNS."""
+    from . import _publish
+
+    failed = 0
+    for report in _publish.publish(
+        list(patterns) or ["*"], namespace, dry_run=dry_run, private=private
+    ):
+        failed += report.state == "failed"
+        click.echo(f"{report.repo_id:52s} {report.state:14s} {report.detail}")
+    sys.exit(1 if failed else 0)

@@ -453,7 +453,8 @@ def _pose_cfgs(
             original_sha256=mmpose[1],
             license="apache-2.0",
             dataset_license="COCO: annotations CC BY 4.0, images under mixed Flickr licences",
-            paper="arXiv:2201.09450",
+            paper="UniFormer: Unifying Convolution and Self-attention for Visual Recognition, "
+            "Li et al., TPAMI 2023, arXiv:2201.09450",
         ),
         input=InputCfg(size=input_size, bbox_padding=1.25, geometry="mmpose1"),
         decode=DecodeCfg(
@@ -510,7 +511,8 @@ def _in1k_cfg(
             original_sha256=sha256,
             license="mit",
             dataset_license="ImageNet-1k: research and non-commercial terms for the images",
-            paper="arXiv:2201.09450",
+            paper="UniFormer: Unifying Convolution and Self-attention for Visual Recognition, "
+            "Li et al., TPAMI 2023, arXiv:2201.09450",
         ),
         input=InputCfg(size=(224, 224), interpolation="bicubic", crop_pct=0.875),
         metrics=MetricsCfg(
