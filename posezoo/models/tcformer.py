@@ -47,7 +47,7 @@ HEAD_DIM = 64
 SMALLEST_INPUT = 32
 TRAINING_NOISE = 1e-6
 _NEIGHBOURS = 5
-_BLOCK_ROWS = 512  # rows of the distance matrix that exist at a time
+_BLOCK_ROWS = 256  # rows of the distance matrix that exist at a time
 
 
 def nchw(x: Tensor) -> Tensor:
@@ -86,50 +86,69 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         x = x - x.mean(1, keepdim=True)  # same distances from smaller numbers
         square = x.square().sum(-1)  # (B, N)
-        # |a - b|^2 = |a|^2 - 2 (a . b - |b|^2 / 2), the bracket being one matrix product
-        query = torch.cat([x, torch.ones_like(x[..., :1])], -1)  # (B, N, C + 1)
-        key = torch.cat([x, -0.5 * square[..., None]], -1)  # (B, N, C + 1)
+        half = 0.5 * square
         resolution = 16 * torch.finfo(x.dtype).eps * square
 
-        nearest = square[..., None] - 2 * _nearest(query, key)  # (B, N, 5) squared distances
+        nearest = square[..., None] - 2 * _nearest(x, half)  # (B, N, 5) squared distances
         nearest = nearest * (nearest > resolution[..., None])
         density = torch.exp(-nearest.mean(-1) / x.shape[-1])
         if density_noise:
             density = density + density_noise * torch.rand_like(density)
 
         order = density.argsort(dim=1, descending=True, stable=True)
-        by_density = order[..., None].expand_as(query)
-        closest = _nearest_denser(query.gather(1, by_density), key.gather(1, by_density))
-        denser = square - 2 * torch.empty_like(square).scatter_(1, order, closest)
+        denser = _nearest_before(_rows(x, order), half.gather(1, order))
+        denser = square - 2 * torch.empty_like(square).scatter_(1, order, denser)
         score = (denser * (denser > resolution)).sqrt() * density
         centres = score.argsort(dim=1, descending=True, stable=True)[:, :num_clusters]  # (B, M)
 
-        centre_key = key.gather(1, centres[..., None].expand(-1, -1, key.shape[-1]))
-        affinity = query @ centre_key.mT  # (B, N, M)
-        limit = 0.5 * (square - resolution)[..., None]  # beyond it distances count as zero
-        cluster = torch.minimum(affinity, limit).argmax(-1)  # (B, N), the first of equals
+        closeness = _closeness(x, _rows(x, centres), half.gather(1, centres))  # (B, N, M)
+        closeness.clamp_(max=(half - 0.5 * resolution)[..., None])
+        cluster = closeness.argmax(-1)  # (B, N), the first of equals
         own = torch.arange(num_clusters, device=x.device).expand_as(centres)
         return cluster.scatter_(1, centres, own)
 
 
-def _nearest(query: Tensor, key: Tensor) -> Tensor:
-    """Return the five largest products of each query with all keys, (B, N, 5), falling."""
-    k = min(_NEIGHBOURS, key.shape[1])
-    blocks = [(rows @ key.mT).topk(k).values for rows in query.split(_BLOCK_ROWS, 1)]
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """Pick tokens: (B, N, C) and (B, M) -> (B, M, C)."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def _closeness(a: Tensor, b: Tensor, half: Tensor) -> Tensor:
+    """Return a . b - |b|^2 / 2 for all pairs, (B, N, M), given `half` = |b|^2 / 2.
+
+    One matrix product orders all distances: |a - b|^2 is |a|^2 minus twice the result.
+    """
+    return (a @ b.mT).sub_(half[:, None])
+
+
+def _nearest(x: Tensor, half: Tensor) -> Tensor:
+    """Return the closeness of each token to its five nearest, itself included, (B, N, 5)."""
+    blocks = [_largest(_closeness(rows, x, half)) for rows in x.split(_BLOCK_ROWS, 1)]
     return torch.cat(blocks, 1)
 
 
-def _nearest_denser(query: Tensor, key: Tensor) -> Tensor:
-    """Return the largest product of each query with the keys before it, (B, N); -inf for none."""
-    blocks = []
-    start = 0
-    for rows in query.split(_BLOCK_ROWS, 1):
-        size = rows.shape[1]
-        product = rows @ key[:, : start + size].mT  # (B, size, start + size)
-        later = torch.ones(size, size, dtype=torch.bool, device=query.device).triu()
-        product[..., start:].masked_fill_(later, -math.inf)
-        blocks.append(product.amax(-1))
-        start += size
+def _largest(x: Tensor) -> Tensor:
+    """Return the five largest values along the last axis, falling.
+
+    They lie in the five groups with the largest maxima, which are found in one cheap pass.
+    """
+    k, width = min(_NEIGHBOURS, x.shape[-1]), math.gcd(x.shape[-1], 64)
+    if x.shape[-1] > 2 * k * width:
+        groups = x.unflatten(-1, (-1, width))  # (B, R, N / width, width)
+        best = groups.amax(-1).topk(k).indices[..., None].expand(-1, -1, -1, width)
+        x = groups.gather(-2, best).flatten(-2)  # (B, R, 5 * width)
+    return x.topk(k).values
+
+
+def _nearest_before(x: Tensor, half: Tensor) -> Tensor:
+    """Return the closeness of each token to the nearest one before it, (B, N); -inf for none."""
+    later = torch.ones(_BLOCK_ROWS, _BLOCK_ROWS, dtype=torch.bool, device=x.device).triu()
+    blocks, end = [], 0
+    for rows in x.split(_BLOCK_ROWS, 1):
+        start, end = end, end + rows.shape[1]
+        closeness = _closeness(rows, x[:, :end], half[:, :end])  # (B, rows, end)
+        closeness[..., start:].masked_fill_(later[: end - start, : end - start], -math.inf)
+        blocks.append(closeness.amax(-1))
     return torch.cat(blocks, 1)
 
 
@@ -166,7 +185,7 @@ def row_table(
         group: (B or 1, L) group of each entry, in [0, num_groups), none of them empty.
         source: (B or 1, L) row of each entry, in [0, num_sources).
     """
-    batch, length = max(group.shape[0], source.shape[0]), group.shape[1]
+    batch, length = torch.broadcast_shapes(group.shape, source.shape)
     image = torch.arange(batch, device=group.device)[:, None]
     ordered, order = group.sort(dim=1, stable=True)  # (B or 1, L)
     rows = (source + image * num_sources).gather(1, order.expand(batch, -1))
@@ -236,13 +255,14 @@ class Tokens(NamedTuple):
     """The tokens of one stage.
 
     `mass` is what the original sums up from its aggregation weights: 1 up to the 1e-6 terms.
-    `cluster` tells into which of these tokens each token of the stage before was merged.
+    `cluster` tells into which of these tokens each token of the stage before was merged, or in
+    the first stage each cell.
     """
 
     x: Tensor  # (B, N, C)
     regions: Regions
     mass: Tensor  # (B, N)
-    cluster: Tensor | None  # (B, tokens of the stage before) int64
+    cluster: Tensor  # (B, tokens of the stage before) int64
 
 
 class Source(NamedTuple):
@@ -264,38 +284,60 @@ class StageMap(NamedTuple):
 
 
 class TokenConv(nn.Conv2d):
-    """3x3 convolution of tokens: on their map and back, plus a 1x1 `skip` on the tokens.
+    """3x3 convolution of stride 2 on the tokens' map and back, plus a linear skip on the tokens."""
 
-    Without `skip` it is the plain convolution of stage 1. Depthwise, `skip` is one factor per
-    channel.
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, c_out, 3, stride=2, padding=1)
+        self.skip = nn.Conv1d(c_in, c_out, 1, bias=False)
+
+    def forward(self, x: Tensor, regions: Regions, halved: Regions) -> Tensor:
+        """(B, N, C) -> (B, N, C_out); both regions are of the same tokens, on their two maps."""
+        y = super().forward(nchw(regions.token2map(x)))  # (B, C_out, h / 2, w / 2)
+        return F.linear(x, self.skip.weight[..., 0]) + halved.map2token(nhwc(y))
+
+
+class DepthwiseTokenConv(nn.Conv2d):
+    """3x3 depthwise convolution on the tokens' map and back: (B, N, C) -> (B, N, C).
+
+    `skip` (stages 2 to 4) adds the tokens themselves, with one factor per channel.
     """
 
-    def __init__(self, c_in: int, c_out: int, *, stride: int = 1, groups: int = 1, skip: bool = True):
-        super().__init__(c_in, c_out, 3, stride, 1, groups=groups)
-        self.skip = nn.Conv1d(c_in, c_out, 1, groups=groups, bias=False) if skip else None
+    def __init__(self, channels: int, *, skip: bool) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+        self.skip = nn.Conv1d(channels, channels, 1, groups=channels, bias=False) if skip else None
 
-    def forward(self, x: Tensor, regions: Regions, out: Regions | None = None) -> Tensor:
-        """(B, N, C) -> (B, N, C_out); `out` has the map size after the stride."""
-        y = super().forward(nchw(regions.token2map(x)))
-        y = (out or regions).map2token(nhwc(y))
-        if self.skip is None:
-            return y
-        if self.groups == 1:
-            return y + F.linear(x, self.skip.weight[..., 0])
-        return torch.addcmul(y, x, self.skip.weight.flatten())
+    def forward(self, x: Tensor, regions: Regions, part: slice) -> Tensor:
+        """Convolve the channels `part`, which are all that x holds."""
+        y = nchw(regions.token2map(x))
+        weight, bias = self.weight[part], self.bias[part]
+        y = nhwc(F.conv2d(y, weight, bias, padding=1, groups=y.shape[1]))
+        y = regions.map2token(y)
+        return y if self.skip is None else y.addcmul_(x, self.skip.weight[part].flatten())
 
 
 class TokenMlp(nn.Module):
-    """Linear, depthwise token convolution, exact GELU, linear: (B, N, D) -> (B, N, D)."""
+    """Linear, depthwise token convolution, exact GELU, linear: (B, N, D) -> (B, N, D).
+
+    Hidden channels meet only in the last sum, so on the CPU they go through in parts small
+    enough to stay in its cache.
+    """
 
     def __init__(self, dim: int, hidden: int, *, skip: bool) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
-        self.dwconv = TokenConv(hidden, hidden, groups=hidden, skip=skip)
+        self.dwconv = DepthwiseTokenConv(hidden, skip=skip)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor, regions: Regions) -> Tensor:
-        return self.fc2(F.gelu(self.dwconv(self.fc1(x), regions)))
+        hidden = self.fc1.out_features
+        width = 256 if x.device.type == "cpu" and x.shape[1] > 512 else hidden
+        out = self.fc2.bias
+        for start in range(0, hidden, width):
+            part = slice(start, start + width)
+            y = F.linear(x, self.fc1.weight[part], self.fc1.bias[part])  # (B, N, width)
+            y = F.gelu(self.dwconv(y, regions, part))
+            out = torch.addmm(out, y.flatten(0, 1), self.fc2.weight[:, part].mT)  # (B * N, D)
+        return out.view_as(x)
 
 
 class ReducedAttention(nn.Module):
@@ -376,7 +418,7 @@ class TokenMerge(nn.Module):
 
     def __init__(self, c_in: int, dim: int, *, sample_ratio: float, density_noise: float) -> None:
         super().__init__()
-        self.conv = TokenConv(c_in, dim, stride=2)
+        self.conv = TokenConv(c_in, dim)
         self.norm = nn.LayerNorm(dim, eps=1e-5)
         self.score = nn.Linear(dim, 1)
         self.sample_ratio = sample_ratio
@@ -384,7 +426,7 @@ class TokenMerge(nn.Module):
 
     def forward(self, tokens: Tokens) -> tuple[Tokens, Source]:
         """Return the merged tokens, and the un-merged ones with their scores."""
-        old, batch, num_tokens = tokens.regions, *tokens.x.shape[:2]
+        old, num_tokens = tokens.regions, tokens.x.shape[1]
         map_size = ((old.map_size[0] + 1) // 2, (old.map_size[1] + 1) // 2)
         dtype = tokens.mass.dtype
         halved = locate_tokens(old.cell_token, num_tokens, old.grid_size, map_size, dtype)
@@ -500,7 +542,7 @@ class TCFormerBackbone(nn.Module):
         regions = grid_regions(x.shape[0], (x.shape[1], x.shape[2]), x.device)
         x = x.flatten(1, 2)  # (B, H0 W0, 64), row-major
         mass = torch.ones_like(x[..., 0], dtype=torch.promote_types(x.dtype, torch.float32))
-        tokens = Tokens(x, regions, mass, None)
+        tokens = Tokens(x, regions, mass, regions.cell_token)
         out = []
         for stage in self.stages:
             tokens = stage(tokens)
@@ -514,7 +556,7 @@ def init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(module.bias)
 
 
 class TCFormer(nn.Module):
@@ -533,9 +575,8 @@ class TCFormer(nn.Module):
         """
         check_images(x, self.backbone.patch_embed.proj.in_channels, self.input_size, 1)
         if min(x.shape[2:]) < SMALLEST_INPUT:
-            raise InputError(
-                f"image height and width must be at least {SMALLEST_INPUT}, got {tuple(x.shape[2:])}"
-            )
+            size = tuple(x.shape[2:])
+            raise InputError(f"image height and width must be {SMALLEST_INPUT} or more, got {size}")
         return self.backbone(x)
 
     @overload
@@ -567,7 +608,7 @@ class TCFormer(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: recompute each block in the backward pass."""
         for stage in self.backbone.stages:
-            stage.grad_checkpointing = enable  # type: ignore[assignment]
+            stage.grad_checkpointing = enable
 
 
 class TCFormerClassifier(TCFormer):

@@ -57,38 +57,31 @@ class MTANeck(nn.Module):
     def forward(self, stages: list[Tokens]) -> list[Tokens]:
         """Return the aggregated tokens of each level, finest first, 256 wide."""
         levels = [
-            stage._replace(x=F.linear(stage.x, lateral.weight.flatten(1), lateral.bias))  # type: ignore[operator, arg-type]
+            stage._replace(x=F.linear(stage.x, lateral.weight.flatten(1), lateral.bias))
             for stage, lateral in zip(stages, self.laterals)
         ]
         for i in (2, 1, 0):
-            level = levels[i]
-            x = level.x + move_down(levels[i + 1], level.mass)
-            levels[i] = level._replace(x=self.blocks[i](x, level.regions))
+            x = move_down(levels[i + 1], levels[i])
+            regions = levels[i].regions
+            levels[i] = levels[i]._replace(x=self.blocks[i](x, regions))
         return levels
 
 
-def move_down(coarse: Tokens, mass: Tensor) -> Tensor:
-    """Give every token of the finer level the features of the token it was merged into.
+def move_down(coarse: Tokens, fine: Tokens) -> Tensor:
+    """Add to each token (B, N, C) of the finer level the token it was merged into.
 
-    Args:
-        coarse: M tokens (B, M, C) with the cluster of each of the N finer tokens.
-        mass: (B, N) of the finer tokens.
-
-    Returns:
-        (B, N, C). Quirk: scaled by mass / (mass + 1e-6); checkpoints notice at the 1e-5 level.
+    Quirk: what comes down is scaled by mass / (mass + 1e-6); outputs notice at the 1e-5 level.
     """
-    if coarse.cluster is None:
-        raise ValueError("the finest level has nothing below it")
-    rows = coarse.cluster[..., None].expand(-1, -1, coarse.x.shape[-1])
-    scale = (mass / (mass + 1e-6)).to(coarse.x.dtype)
-    return coarse.x.gather(1, rows) * scale[..., None]
+    rows = coarse.cluster[..., None].expand_as(fine.x)
+    scale = (fine.mass / (fine.mass + 1e-6)).to(fine.x.dtype)
+    return torch.addcmul(fine.x, coarse.x.gather(1, rows), scale[..., None])
 
 
 def _init_weights(module: nn.Module) -> None:
     init_transformer_weights(module)
     if isinstance(module, nn.Conv2d):
         nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(module.bias)
 
 
 class TCFormerPose(TCFormer):
@@ -219,10 +212,7 @@ def _wholebody_cfg(
     ),
     coco_wholebody_mmpose=_wholebody_cfg(
         (256, 192),
-        (
-            f"{OPENMMLAB}top_down/tcformer/"
-            "tcformer_coco-wholebody_256x192-a0720efa_20220627.pth",
-        ),
+        (f"{OPENMMLAB}top_down/tcformer/tcformer_coco-wholebody_256x192-a0720efa_20220627.pth",),
         (0.691, 0.769, 0.690, 0.809, 0.650, 0.747, 0.534, 0.647, 0.574, 0.678),
         filename="tcformer_coco-wholebody_256x192-a0720efa_20220627.pth",
         sha256="a0720efa",
