@@ -234,7 +234,7 @@ def convert(source: Path, name: str, out: Path | None) -> None:
     "--boxes",
     default="det",
     show_default=True,
-    help="'gt', a detection file, or 'det': the common one (person AP 56.4).",
+    help="'gt', a detection file, or 'det': the common one (person AP 56.4) in the folder.",
 )
 @click.option(
     "--annotations",
@@ -242,9 +242,7 @@ def convert(source: Path, name: str, out: Path | None) -> None:
     help="Annotation file; default: the usual one of the model's data set.",
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights file to use instead.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for results.json, record.json."
-)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for results and record.")
 @click.option("--device", default=None, help="cpu, cuda, … (default: cuda if there is one)")
 @click.option(
     "--dtype",
@@ -252,70 +250,90 @@ def convert(source: Path, name: str, out: Path | None) -> None:
     default="float32",
     show_default=True,
 )
-@click.option("--batch-size", default=64, show_default=True, help="Crops per forward.")
+@click.option("--tf32/--no-tf32", default=False, show_default=True, help="TF32 products on CUDA.")
+@click.option("--compile", is_flag=True, help="Run the network through torch.compile.")
+@click.option("--batch-size", default=64, show_default=True, help="Crops or images per forward.")
 @click.option("--workers", default=4, show_default=True, help="Threads that read images.")
 @click.option("--flip-test/--no-flip-test", default=None, help="Default: the recipe's choice.")
 @click.option("--limit", type=int, help="First so many images only; partial, not comparable.")
+@click.option("--shard", metavar="I/N", help="Do part I of N only (from 0); needs --out.")
+@click.option("--resume", is_flag=True, help="Finish the run that --out holds.")
+@click.option("--skip-bad", is_flag=True, help="Exit 0 although images could not be used.")
 def eval_command(
     name: str,
     data: Path,
-    boxes: str,
-    annotations: Path | None,
     checkpoint: Path | None,
-    out: Path | None,
-    device: str | None,
     dtype: str,
-    batch_size: int,
-    workers: int,
-    flip_test: bool | None,
-    limit: int | None,
+    tf32: bool,
+    shard: str | None,
+    skip_bad: bool,
+    **options: Any,
 ) -> None:
-    """Evaluate the model NAME on a data set and print its table row."""
+    """Evaluate the model NAME on its data set and print the table row.
+
+    Several processes: torchrun --nproc-per-node N -m posezoo eval NAME … --out DIR
+    """
     import torch
 
-    from . import PosePredictor, create_model
-    from .evaluation import runner
+    from . import create_model
+    from .evaluation.entry import evaluate_model
 
-    model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
-    predictor = PosePredictor(
-        model,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    record = evaluate_model(
+        create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint),
+        data,
         dtype=getattr(torch, dtype),
-        batch_size=batch_size,
-        flip_test=flip_test,
-    )
-    if annotations is None:
-        annotations, images, box_file = runner.find_files(data, predictor.cfg.dataset, boxes)
-    else:
-        images, box_file = data, "gt" if boxes == "gt" else Path(boxes)
-    record = runner.evaluate(
-        predictor,
-        annotations,
-        images,
-        box_file,
-        out=out,
-        workers=workers,
-        limit=limit,
+        share=_share(shard),
         progress=sys.stderr.isatty(),
+        command="posezoo " + " ".join(sys.argv[1:]),
+        **options,
     )
+    if record is None:
+        click.echo("this share is done; the others are not, or another process scores", err=True)
+        return
     click.echo(_table(record))
     click.echo(json.dumps(record.to_dict()))
+    for path, reason in record.bad.items():
+        click.echo(f"posezoo: not used: {path}: {reason}", err=True)
+    sys.exit(1 if record.bad and not skip_bad else 0)
+
+
+def _share(text: str | None) -> Any:
+    if text is None:
+        return None
+    from .evaluation.runner import Share
+
+    try:
+        index, count = map(int, text.split("/"))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} is not I/N, such as 0/4", param_hint="--shard"
+        ) from error
+    return Share(index=index, count=count)
 
 
 def _table(record: Any) -> str:
     """One table row, with the protocol beside it."""
     numbers = {k: v for k, v in record.statistics.items() if isinstance(v, float)}
-    header = "  ".join(f"{name:>8s}" for name in numbers)
-    values = "  ".join(f"{100 * v:8.1f}" if v >= 0 else f"{'-':>8s}" for v in numbers.values())
-    flip = "flip test" if record.settings["flip_test"] else "no flip test"
-    lines = [
-        f"{record.model}  {record.dataset}  bbox={record.box_source}  {flip}  "
-        f"{record.settings['dtype']}  {record.images} images, {record.boxes} boxes",
-        header,
-        values,
+    widths = [max(8, len(name)) for name in numbers]
+    header = "  ".join(name.rjust(w) for name, w in zip(numbers, widths))
+    texts = [
+        "-" if v == -1 else f"{v:.3f}" if k.startswith("loss") else f"{100 * v:.1f}"
+        for k, v in numbers.items()
     ]
+    values = "  ".join(text.rjust(w) for text, w in zip(texts, widths))
+    protocol = [record.model, record.dataset]
+    if record.box_source != "none":
+        protocol.append(f"bbox={record.box_source}")
+        protocol.append("flip test" if record.settings["flip_test"] else "no flip test")
+    protocol += [record.settings["dtype"], f"{record.images} images, {record.results} results"]
+    lines = ["  ".join(protocol), header, values]
+    if record.dataset == "mpii":
+        lines.append("PCKh; mean_at_0_11 is what the HRNet lineage prints as Mean@0.1")
     if record.settings["limit"] is not None:
         lines.append(f"partial, not comparable: the first {record.settings['limit']} images only")
+    if record.bad:
+        lines.append(f"{len(record.bad)} images could not be used and count as empty")
     return "\n".join(lines)
 
 

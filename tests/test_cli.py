@@ -99,7 +99,7 @@ def test_convert_then_predict_and_eval(weights, data, tmp_path):
         result = run("eval", f"local-dir:{folder}", "--data", data, "--annotations",
                      data / "truth.json", "--boxes", boxes, "--out", tmp_path / source)  # fmt: skip
         assert result.exit_code == 0, result.output
-        assert f"bbox={source}" in result.output and f"{count} boxes" in result.output
+        assert f"bbox={source}" in result.output and f"{count} results" in result.output
         record = json.loads(result.output.splitlines()[-1])
         assert set(record["statistics"]) >= {"AP", "AR"}
         assert record == json.loads((tmp_path / source / "record.json").read_text())

@@ -22,13 +22,12 @@ from .datasets import (
     read_imagenet_folders,
     read_mpii,
 )
-from .imagenet import ClassificationMeter, ClassificationStats
+from .imagenet import ClassificationStats, evaluate_classification, score_logits
 from .pckh import MpiiTruth, PckhStats, evaluate_pckh, read_mpii_truth
 
 __all__ = [
     "BoxRule",
     "ClassSample",
-    "ClassificationMeter",
     "ClassificationStats",
     "CocoStats",
     "FastCOCOeval",
@@ -40,6 +39,7 @@ __all__ = [
     "box_source_of",
     "clean_boxes",
     "coco_results",
+    "evaluate_classification",
     "evaluate_coco",
     "evaluate_pckh",
     "evaluate_wholebody",
@@ -50,4 +50,5 @@ __all__ = [
     "read_mpii",
     "read_mpii_truth",
     "rescore",
+    "score_logits",
 ]

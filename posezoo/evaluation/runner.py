@@ -1,48 +1,60 @@
-"""From images on disk to a table row: read, predict, score, record.
+"""From a task to a table row: shares, checkpoints, merging, scoring, the record.
 
-Images are read by worker threads (Pillow releases the interpreter lock), each once; the
-predictor fills its batches across them. The settings are those of the model's recipe; whatever
-else was chosen stands in the record.
+The samples are cut into blocks; each block is one file once it is done, written atomically. A
+process takes every n-th block, so shares need no padding; blocks that are there already are not
+done again, which makes them checkpoints. Whoever is first (or alone) merges all blocks, checks
+that every sample occurs exactly once, and scores. Numbers are rounded before they are written
+(coordinates to 1/10000 pixel), so that the same run gives the same bytes in any number of
+processes.
 """
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import json
+import os
 import platform
+import shutil
+import tempfile
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from .. import PosePredictor, __version__
+from .. import __version__
+from .._checkpoints import replacing
 from ..errors import DataError
-from ..predictor import CropRequest
-from ..transforms import load_image
-from .coco import coco_results, evaluate_coco, evaluate_wholebody
-from .datasets import ImageSample, read_coco
+from .tasks import BadImage, Rows, Task
 
-__all__ = ["EvaluationRecord", "evaluate", "find_files", "predict_samples"]
+__all__ = ["EvaluationRecord", "Share", "evaluate"]
 
-_ANNOTATIONS = {
-    "coco": "person_keypoints_val2017.json",
-    "coco_wholebody": "coco_wholebody_val_v1.0.json",
-}
-_DETECTIONS = "COCO_val2017_detections_AP_H_56_person.json"
+_BLOCK = 16  # images per block file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which part of the blocks this process does: number `index` of `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise DataError(f"share {self.index}/{self.count}: the index runs from 0 to count - 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord:
     """One measured row: what was measured, on what, with what, and how long it took.
 
-    `statistics` are fractions. `seconds` is wall time by stage; decoding of images runs beside
-    the network, so it counts only what the network waited for.
+    `statistics` are fractions. `seconds` is the wall time of this process by stage; images are
+    decoded beside the network. `bad` names images that could not be used, with the reason.
     """
 
     model: str
@@ -51,194 +63,200 @@ class EvaluationRecord:
     statistics: Mapping[str, Any]
     settings: Mapping[str, Any]
     images: int
-    boxes: int
     results: int
+    bad: Mapping[str, str]
     seconds: Mapping[str, float]
     environment: Mapping[str, str]
     weights: Mapping[str, str]
+    command: str
+    date: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return asdict(self)
 
 
-def find_files(
-    data: Path, dataset: str, boxes: str | Path
-) -> tuple[Path, Path, Literal["gt"] | Path]:
-    """Return (annotations, images, boxes) of a COCO folder, where the files usually lie.
-
-    Args:
-        data: the folder; annotations may be in it or in `annotations/`, a detection file also
-            in `person_detection_results/`.
-        dataset: "coco" or "coco_wholebody".
-        boxes: "gt", "det" for the common detection file (person AP 56.4), or a file.
-
-    Raises:
-        DataError: a file is not there; the message names the places looked at.
-    """
-
-    def find(name: str, *folders: str) -> Path:
-        places = [data / folder / name for folder in ("", "annotations", *folders)]
-        for place in places:
-            if place.is_file():
-                return place
-        raise DataError(f"no {name} at any of {', '.join(map(str, places))}")
-
-    annotations = find(_ANNOTATIONS[dataset])
-    if boxes == "det":
-        return annotations, data, find(_DETECTIONS, "person_detection_results")
-    return annotations, data, "gt" if boxes == "gt" else Path(boxes)
-
-
 def evaluate(
-    predictor: PosePredictor,
-    annotations: Path,
-    images: Path,
-    boxes: Literal["gt"] | Path,
+    task: Task,
     *,
+    model: str,
+    dataset: str,
+    settings: Mapping[str, Any],
+    weights: Mapping[str, str],
+    device: torch.device,
+    command: str = "",
     out: Path | None = None,
-    workers: int = 4,
-    limit: int | None = None,
+    share: Share | None = None,
+    resume: bool = False,
     progress: bool = False,
-) -> EvaluationRecord:
-    """Evaluate a pose model on COCO or COCO-WholeBody keypoints.
+) -> EvaluationRecord | None:
+    """Run a task, or a share of it, and score it once all blocks are there.
 
     Args:
-        predictor: holds the model and every setting.
-        annotations, images, boxes: see `read_coco`.
-        out: folder for `results.json` (COCO result rows) and `record.json`.
-        workers: threads that read images.
-        limit: only the first so many images; the record says so, the numbers compare with
-            nothing.
+        task: the data set and the model.
+        model, dataset, settings, weights, command: for the record; a resumed run must agree in
+            model, settings and weights.
+        out: folder for `results.json`, `record.json` and, while the run lasts, `blocks/`.
+        share: which part to do; without it the share is that of the torchrun process, or all.
+        resume: use the blocks that an earlier run left in `out`.
         progress: show a bar.
 
+    Returns:
+        The record; None where this process only did its share.
+
     Raises:
-        DataError: malformed files, missing images, non-finite predictions.
+        DataError: non-finite predictions, a folder that holds another run, or blocks that are
+            missing or overlap.
     """
+    launched = _torchrun_share()
+    mine = share or launched or Share()
+    if out is None and mine.count > 1:
+        raise DataError("several processes need a folder to meet in: give --out")
+    temporary = None if out is not None else tempfile.mkdtemp(prefix="posezoo-eval-")
+    folder = out or Path(temporary)  # type: ignore[arg-type]
     clock = _Clock()
-    cfg = predictor.cfg
-    samples = read_coco(
-        annotations,
-        images,
-        boxes=boxes,
-        skeleton=predictor.skeleton,
-        rule=cfg.input.geometry,  # type: ignore[arg-type]
-    )[:limit]
-    clock.stop("read")
-    rows = predict_samples(predictor, samples, workers=workers, progress=progress)
-    clock.stop("predict")
-    statistics = _score(predictor, annotations, rows, [s.image_id for s in samples], limit)
-    clock.stop("score")
-    record = EvaluationRecord(
-        model=cfg.name,
-        dataset=cfg.dataset,
-        box_source=samples[0].box_source,
-        statistics=statistics,
-        settings={
-            "flip_test": predictor.flip_test,
-            "dtype": str(predictor.dtype).removeprefix("torch."),
-            "batch_size": predictor.batch_size,
-            "input_size": list(cfg.input.size),
-            "geometry": cfg.input.geometry,
-            "limit": limit,
-        },
-        images=len(samples),
-        boxes=sum(len(s.bboxes) for s in samples),
-        results=len(rows),
-        seconds=clock.seconds,
-        environment=_environment(predictor.device),
-        weights=dict(getattr(predictor.model, "origin", {})),
-    )
-    if out is not None:
-        _write(out / "results.json", rows)
-        _write(out / "record.json", record.to_dict())
-    return record
-
-
-def predict_samples(
-    predictor: PosePredictor,
-    samples: list[ImageSample],
-    *,
-    workers: int = 4,
-    progress: bool = False,
-) -> list[dict[str, Any]]:
-    """Return the COCO result rows of all samples: poses, rescoring, OKS-NMS.
-
-    Raises:
-        DataError: an image cannot be read or differs from its annotated size, or the network
-            gave numbers that are not finite.
-    """
-    rows: list[dict[str, Any]] = []
-    writes_boxes = predictor.cfg.input.geometry == "mmpose1"  # its scorer takes areas from them
-    sizes: deque[np.ndarray] = deque()
-
-    def requests() -> Iterator[CropRequest]:
-        for sample, image in zip(samples, _read_ahead(samples, workers)):
-            request = predictor.request(image, sample.bboxes)
-            sizes.append(request.box_sizes)
-            yield request
-
-    bar = tqdm(total=sum(len(s.bboxes) for s in samples), unit="box", disable=not progress)
-    with bar:
-        for sample, (keypoints, scores) in zip(samples, predictor.predict_crops(requests())):
-            rows += coco_results(
-                image_id=sample.image_id,
-                box_ids=sample.box_ids,
-                keypoints=keypoints,
-                keypoint_scores=scores,
-                bbox_scores=sample.bbox_scores,
-                areas=sizes.popleft().astype(np.float64).prod(axis=1),
-                skeleton=predictor.skeleton,
-                bboxes=sample.bboxes if writes_boxes else None,
-            )
-            bar.update(len(sample.bboxes))
-    return rows
-
-
-def _read_ahead(samples: Iterable[ImageSample], workers: int) -> Iterator[np.ndarray]:
-    """Yield the images in order, with a few dozen read ahead by threads."""
-    ahead: deque[Future[np.ndarray]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for sample in samples:
-                ahead.append(pool.submit(_read, sample))
-                if len(ahead) >= 8 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
-def _read(sample: ImageSample) -> np.ndarray:
-    image = load_image(sample.path)
-    if sample.size is not None and image.shape[:2] != sample.size:
-        raise DataError(
-            f"{sample.path} is {image.shape[0]}x{image.shape[1]} (HxW), "
-            f"annotated as {sample.size[0]}x{sample.size[1]}; it is another image"
+    try:
+        _open_run(folder, task, {"model": model, **settings, **weights}, resume, mine)
+        if launched:
+            _barrier()  # nobody writes before the folder is ready
+        _do_blocks(task, folder / "blocks", mine, progress)
+        clock.stop("predict")
+        if launched:
+            _barrier()
+        if mine.index != 0 or (
+            share is not None and share.count > 1 and not _all_done(task, folder)
+        ):
+            return None
+        rows, bad = _merge(task, folder / "blocks")
+        statistics = task.score(rows)
+        clock.stop("score")
+        record = EvaluationRecord(
+            model=model,
+            dataset=dataset,
+            box_source=task.box_source,
+            statistics=statistics,
+            settings=settings,
+            images=len(task.paths),
+            results=len(task.result_rows(rows)),
+            bad=bad,
+            seconds=clock.seconds,
+            environment=_environment(device),
+            weights=weights,
+            command=command,
+            date=datetime.date.today().isoformat(),
         )
-    return image
+        _write(folder / "results.json", task.result_rows(rows))
+        _write(folder / "record.json", record.to_dict())
+        shutil.rmtree(folder / "blocks")
+        return record
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _score(
-    predictor: PosePredictor,
-    annotations: Path,
-    rows: list[dict[str, Any]],
-    image_ids: list[int],
-    limit: int | None,
-) -> dict[str, Any]:
-    truth: Any = json.loads(annotations.read_text(encoding="utf-8"))
-    if limit is not None:
-        wanted = set(image_ids)
-        truth["images"] = [i for i in truth["images"] if i["id"] in wanted]
-        truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in wanted]
-    if predictor.cfg.dataset == "coco_wholebody":
-        return evaluate_wholebody(truth, rows, predictor.skeleton).to_dict()
-    area: Literal["bbox", "keypoints"] = (
-        "bbox" if predictor.cfg.input.geometry == "mmpose1" else "keypoints"
-    )
-    return evaluate_coco(truth, rows, predictor.skeleton, detection_area=area).to_dict()
+# ------------------------------------------------------------------------------- blocks
+
+
+def _open_run(
+    folder: Path, task: Task, identity: Mapping[str, Any], resume: bool, mine: Share
+) -> None:
+    """Make the block folder, or make sure that the one that is there belongs to this run."""
+    digest = hashlib.sha256("\n".join(map(str, task.paths)).encode()).hexdigest()
+    wanted = {**identity, "box_source": task.box_source, "samples": digest}
+    note = folder / "blocks" / "run.json"
+    found = json.loads(note.read_text()) if note.is_file() else None
+    if found is not None and found != json.loads(json.dumps(wanted)):
+        different = sorted(k for k in wanted if found.get(k) != json.loads(json.dumps(wanted[k])))
+        raise DataError(
+            f"{folder} holds an unfinished run that differs in {', '.join(different)}; "
+            "give another --out, or delete its blocks"
+        )
+    if found is not None and not resume and mine == Share():
+        raise DataError(
+            f"{folder} holds an unfinished run of the same settings; give --resume to finish it, "
+            "or delete its blocks"
+        )
+    if found is None:
+        _write(note, wanted)
+
+
+def _blocks(task: Task) -> list[range]:
+    count = len(task.paths)
+    return [range(i, min(i + _BLOCK, count)) for i in range(0, count, _BLOCK)]
+
+
+def _path(folder: Path, block: range) -> Path:
+    return folder / f"{block.start:08d}.json"
+
+
+def _do_blocks(task: Task, folder: Path, mine: Share, progress: bool) -> None:
+    """Predict the blocks of this share that are not there yet; batches fill across blocks."""
+    todo = [
+        b for b in _blocks(task)[mine.index :: mine.count] if not _path(folder, b).is_file()
+    ]  # fmt: skip
+    results = task.predict([i for block in todo for i in block])
+    bar = tqdm(total=sum(map(len, todo)), unit="image", disable=not progress)
+    with bar:
+        for block in todo:
+            done = []
+            for i in block:
+                rows = next(results)
+                bad = isinstance(rows, BadImage)
+                done.append({"sample": i, "bad": str(rows)} if bad else {"sample": i, "rows": rows})
+                bar.update()
+            _write(_path(folder, block), _rounded(done))
+
+
+def _rounded(value: Any) -> Any:
+    """Round numbers: 4 digits behind the point in lists (pixels, scores), 6 elsewhere."""
+    if isinstance(value, dict):
+        return {k: round(v, 6) if isinstance(v, float) else _rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [round(v, 4) if isinstance(v, float) else _rounded(v) for v in value]
+    return value
+
+
+def _all_done(task: Task, folder: Path) -> bool:
+    return all(_path(folder / "blocks", block).is_file() for block in _blocks(task))
+
+
+def _merge(task: Task, folder: Path) -> tuple[list[Rows], dict[str, str]]:
+    """Read all blocks and check that every sample is there exactly once."""
+    found: dict[int, Any] = {}
+    for path in sorted(folder.glob("[0-9]*.json")):
+        for entry in json.loads(path.read_text()):
+            if entry["sample"] in found:
+                raise DataError(f"sample {entry['sample']} occurs twice in {folder}")
+            found[entry["sample"]] = entry
+    missing = sorted(set(range(len(task.paths))) - set(found))
+    if missing or len(found) != len(task.paths):
+        raise DataError(
+            f"{len(missing)} of {len(task.paths)} samples are missing in {folder}, first "
+            f"{missing[:1]}; run the other shares, or this one again with --resume"
+        )
+    ordered = [found[i] for i in range(len(task.paths))]
+    bad = {str(task.paths[e["sample"]]): e["bad"] for e in ordered if "bad" in e}
+    return [entry.get("rows", []) for entry in ordered], bad
+
+
+def _write(path: Path, value: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value) + "\n", encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------- processes
+
+
+def _torchrun_share() -> Share | None:
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(days=2))
+    return Share(index=torch.distributed.get_rank(), count=torch.distributed.get_world_size())
+
+
+def _barrier() -> None:
+    torch.distributed.barrier()
 
 
 class _Clock:
@@ -255,8 +273,9 @@ class _Clock:
 
 
 def _environment(device: torch.device) -> dict[str, str]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
-    return {
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else platform.machine()
+    environment = {
         "posezoo": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -264,10 +283,7 @@ def _environment(device: torch.device) -> dict[str, str]:
         "device": f"{device} {name}".strip(),
         "threads": str(torch.get_num_threads()),
     }
-
-
-def _write(path: Path, value: Any) -> None:
-    from .._checkpoints import replacing
-
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value) + "\n", encoding="utf-8")
+    if cuda:
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+        environment["peak_memory_mib"] = f"{peak:.0f}"
+    return environment

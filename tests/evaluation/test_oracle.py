@@ -11,8 +11,8 @@ import pytest
 
 from evaluation.oracle import GOLDENS, OracleNetwork, blank_images, cfg_of, load_run, people_of
 from posezoo import PosePredictor, get_skeleton
-from posezoo.evaluation import runner
 from posezoo.evaluation.datasets import read_coco
+from posezoo.evaluation.entry import evaluate_model
 
 NAMES = ["AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L"]
 BODY = ("keypoints",)
@@ -57,9 +57,11 @@ def _check(name: str, annotations: Path, detections: Path, images: Path, keys, b
     assert far.mean() <= 0.005, f"{far.sum()} of {far.size} keypoints are off"
     np.testing.assert_allclose(found[..., 2], expected[..., 2], atol=1e-4)
 
+    assert found.shape[0] == run["num_boxes"]
     network.next = 0
-    record = runner.evaluate(predictor, annotations, images, boxes)
-    assert record.boxes == run["num_boxes"]
+    record = evaluate_model(
+        network, images, annotations=annotations, boxes=str(boxes), batch_size=batch_size
+    )
     assert record.results == run["num_results_after_nms"]
     return record, run
 

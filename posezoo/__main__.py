@@ -1,0 +1,5 @@
+"""`python -m posezoo` is the command line; torchrun needs a module."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,107 @@
+"""Random damage to good files: success or the documented error, nothing else."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import posezoo
+from posezoo import _checkpoints, _hub
+from posezoo.errors import CheckpointError
+
+FEW, MANY = 150, 2000
+
+
+def mutate(data: bytes, chance: random.Random) -> bytes:
+    """Flip, cut, insert, repeat or drop a few bytes, more often near the start."""
+    out = bytearray(data)
+    for _ in range(chance.choice([1, 1, 1, 2, 5, 20])):
+        if not out:
+            break
+        at = chance.randrange(min(len(out), chance.choice([16, 400, len(out)])))
+        kind = chance.randrange(5)
+        if kind == 0:
+            out[at] = chance.randrange(256)
+        elif kind == 1:
+            del out[at:]
+        elif kind == 2:
+            out[at:at] = bytes(chance.randrange(256) for _ in range(chance.randrange(1, 9)))
+        elif kind == 3:
+            out[at:at] = out[at : at + chance.randrange(1, 40)]
+        else:
+            del out[at : at + chance.randrange(1, 40)]
+    return bytes(out)
+
+
+@contextmanager
+def no_hang(seconds: int) -> Iterator[None]:
+    def stop(*_):
+        raise TimeoutError("took too long")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _good(kind: str, folder: Path) -> bytes:
+    path = folder / "good"
+    state = {f"layer.{i}.weight": torch.full((4, 3), float(i)) for i in range(5)}
+    if kind == "safetensors":
+        save_file(state, path, {"format": "pt"})
+    elif kind == "config":
+        cfg = posezoo.get_pretrained_cfg("uniformer_s_256x192")
+        config = {"architecture": cfg.architecture, "model_args": {}, "posezoo": cfg.to_dict()}
+        path.write_text(json.dumps(config))
+    else:
+        content = {"state_dict": state, "meta": {"epoch": 3, "text": "x"}}
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    return path.read_bytes()
+
+
+def _reader(kind: str) -> Callable[[Path], object]:
+    return _hub.read_config if kind == "config" else _checkpoints.read_checkpoint
+
+
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["safetensors", "config", "zip", "legacy"])
+def test_damaged_file_loads_or_is_refused_in_our_words(kind, count, tmp_path):
+    chance = random.Random(f"{kind}{count}")
+    good, path, read = _good(kind, tmp_path), tmp_path / "damaged", _reader(kind)
+    executed: list[str] = []
+    watched = {"os.system", "subprocess.Popen", "exec", "os.exec", "socket.connect", "os.mkdir"}
+    watching = [True]
+
+    def watch(event: str, args: object) -> None:
+        if watching[0] and event in watched:
+            executed.append(event)
+
+    path.write_bytes(good)
+    read(path)  # what the readers import on first use is no finding
+    sys.addaudithook(watch)
+    refused = 0
+    try:
+        for i in range(count):
+            path.write_bytes(mutate(good, chance))
+            try:
+                with no_hang(20):
+                    read(path)
+            except CheckpointError as error:
+                refused += 1
+                assert str(path) in str(error), (i, error)
+    finally:
+        watching[0] = False
+    assert refused > count / 10
+    assert not [e for e in executed if e != "exec"], executed
