@@ -11,7 +11,11 @@ PACKAGE = Path(__file__).parents[1] / "posezoo"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODELS = sorted((PACKAGE / "models").glob("*.py"))
 # family -> the family it may import
-EDGES = {"tcformer_mta": {"tcformer"}}
+EDGES = {
+    "tcformer_mta": {"tcformer"},
+    "pct_tokenizer": {"swin"},
+    "pct": {"pct_tokenizer", "swin"},
+}
 SHARED = {"layers", "heads"}
 HEAVY = {"timm", "torchvision", "huggingface_hub", "pycocotools", "scipy", "matplotlib"}
 

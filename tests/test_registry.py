@@ -116,6 +116,10 @@ def test_configuration_obeys_the_schema_of_its_task(name):
             assert cfg.decode.heatmap_size == tuple(s // 4 for s in cfg.input.size)
     elif cfg.task == "classification":
         assert cfg.input.crop_pct and cfg.decode is None
+    else:
+        assert cfg.task == "tokenizer" and cfg.decode is None
+        assert cfg.input.geometry and cfg.input.bbox_padding
+        assert posezoo.get_skeleton(cfg.dataset)
     if cfg.metrics:
         assert cfg.metrics.protocol and cfg.metrics.url.startswith("https://")
         losses = {"loss"}

@@ -4,8 +4,8 @@
 
 Tensors above 1024 values keep every n-th value of the flattened tensor (after the slicing that
 the reference file states), which detects any wrong channel, row or scale. In the metadata
-`stride:<name>` is n and `shape:<name>` the shape before flattening. Manifests go into one
-`manifests.json.gz`.
+`stride:<name>` is n and `shape:<name>` the shape before flattening. Results of training steps
+(`train_*`) are left out. Manifests go into one `manifests.json.gz`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(source: Path, keep_whole: set[str]) -> None:
     for path in sorted(source.glob("*.golden.safetensors")):
         tensors, metadata = {}, {}
         with safe_open(path, "np") as file:
-            for name in file.keys():
+            for name in (n for n in file.keys() if not n.startswith("train_")):
                 whole = file.get_tensor(name)
                 flat = whole.reshape(-1)
                 stride = 1 if name in keep_whole else -(-flat.size // LIMIT)
