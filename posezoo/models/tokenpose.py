@@ -1,0 +1,814 @@
+"""TokenPose: Learning Keypoint Tokens for Human Pose Estimation (ICCV 2021, arXiv 2104.03516),
+and TMPose: Token Masked Pose Transformers Are Efficient Learners (CMC 83(2), 2025,
+doi 10.32604/cmc.2025.059006).
+
+Originals: leeyegy/TokenPose and lshua98/tmpose. Neither has a licence and neither published
+weights; this file is written from the papers and measured behaviour. A TMPose network is a
+TokenPose network in which only some of the visual tokens take part: same parameters, same
+checkpoints, so both are one class here and the mask can be turned at run time. Differences:
+
+* Kept tokens keep their own positions (`mask_pos="token"`). The published code gives the j-th
+  kept token the j-th position, wherever it came from; `mask_pos="slot"` does the same.
+* A random mask is drawn per sample in training, and is one fixed list in evaluation, where the
+  published code draws again at every call.
+* Masked tokens are left out before they are embedded, which gives the same numbers for less.
+* The fixed table of positions is computed, not stored; a checkpoint's copy is ignored.
+* The trunk is timm's HRNet up to stage 3, its BatchNorm folded in evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .._config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
+from .._conversion import Conversion, rename_keys
+from .._registry import register_model
+from ..errors import InputError
+from .layers import Mlp, check_images, conv_norm, init_transformer_weights
+
+__all__ = ["HRNetStem", "HRNetTrunk", "TokenMask", "TokenPose", "sine_positions"]
+
+WIDTH = 192
+MLP_WIDTH = 3 * WIDTH
+
+MaskType = Literal["none", "uniform", "random", "zone", "block"]
+MaskPos = Literal["token", "slot"]
+
+
+# ------------------------------------------------------------------------------- positions, masks
+
+
+def sine_positions(grid: tuple[int, int], dim: int) -> Tensor:
+    """Return the fixed table of positions (h * w, dim) for a grid (h, w), row-major, float32.
+
+    The first half of the channels codes the row, the second half the column, as sine and
+    cosine in turn (DETR, arXiv 2005.12872, appendix A.4). Rows and columns count from 1 and
+    are scaled to 2 pi.
+    """
+    exponent = 2 * torch.div(torch.arange(dim // 2), 2, rounding_mode="floor") / (dim // 2)
+    wavelengths = 10000**exponent  # (dim / 2,)
+
+    def encode(count: int) -> Tensor:
+        steps = torch.arange(1, count + 1, dtype=torch.float32)
+        angles = (steps / (count + 1e-6) * (2 * math.pi))[:, None] / wavelengths
+        waves = [angles[:, 0::2].sin(), angles[:, 1::2].cos()]
+        return torch.stack(waves, dim=-1).flatten(1)  # (count, dim / 2)
+
+    height, width = grid
+    rows = encode(height)[:, None].expand(-1, width, -1)
+    columns = encode(width)[None].expand(height, -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1)  # (h * w, dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenMask:
+    """Which visual tokens take part, and which positions they get.
+
+    Args:
+        type: "none" keeps all; "uniform" evenly spaced ones; "random" draws; "zone" the
+            beginning of each quarter of the tokens in raster order (repaired from the published
+            code, where it cannot run); "block" the beginning of all (four quarters of the
+            count, as published: the bottom of the crop is dropped).
+        ratio: share of the tokens that is kept, in (0, 1]; rounded down to whole tokens.
+        pos: "token", each token has its own position; or "slot", see the module's docstring.
+        in_eval: whether the mask holds in evaluation too.
+
+    Raises:
+        InputError: an unknown word, or a ratio outside (0, 1].
+    """
+
+    type: MaskType = "none"
+    ratio: float = 1.0
+    pos: MaskPos = "token"
+    in_eval: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value, valid in (
+            ("mask_type", self.type, get_args(MaskType)),
+            ("mask_pos", self.pos, get_args(MaskPos)),
+        ):
+            if value not in valid:
+                raise InputError(f"{name} is {value!r}, expected one of {', '.join(valid)}")
+        if not isinstance(self.ratio, (int, float)) or not 0 < self.ratio <= 1:
+            raise InputError(
+                f"mask_ratio is {self.ratio!r}; it is the share of tokens kept, above 0 and at "
+                "most 1"
+            )
+
+    def count(self, num_tokens: int) -> int:
+        """Return how many of `num_tokens` are kept.
+
+        Raises:
+            InputError: not even one.
+        """
+        if self.type == "none" or self.ratio == 1:
+            return num_tokens
+        parts = 4 if self.type in ("zone", "block") else 1
+        count = parts * int(num_tokens * self.ratio / parts)
+        if count == 0:
+            raise InputError(
+                f"mask_ratio {self.ratio} keeps none of {num_tokens} tokens with mask_type "
+                f"{self.type!r}; take at least {parts / num_tokens:.3g}"
+            )
+        return count
+
+    def kept(self, num_tokens: int) -> list[int]:
+        """Return the kept tokens; for "random" a fixed list, a beginning of one permutation."""
+        count = self.count(num_tokens)
+        if count == num_tokens or self.type == "block":
+            return list(range(count))
+        if self.type == "uniform":  # numpy.linspace(0, num_tokens - 1, count, dtype=int)
+            step = (num_tokens - 1) / max(count - 1, 1)
+            inner = [int(i * step) for i in range(count - 1)]
+            return [*inner, num_tokens - 1 if count > 1 else 0]
+        if self.type == "zone":
+            starts = [zone * num_tokens // 4 for zone in range(4)]
+            return [start + i for start in starts for i in range(count // 4)]
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randperm(num_tokens, generator=generator, device="cpu")[:count].tolist()
+        return drawn if self.pos == "slot" else sorted(drawn)
+
+
+def check_keep_idx(keep_idx: Tensor, batch: int, num_tokens: int) -> None:
+    """Refuse what does not name tokens once each, as (n,) or (batch, n) int64.
+
+    Raises:
+        InputError: wrong type or shape; indices out of range or repeated.
+    """
+    if keep_idx.dtype != torch.int64:
+        raise InputError(f"keep_idx must be int64, got {keep_idx.dtype}")
+    if keep_idx.ndim not in (1, 2) or not keep_idx.numel():
+        raise InputError(f"keep_idx must be (n,) or (B, n), got shape {tuple(keep_idx.shape)}")
+    if keep_idx.ndim == 2 and len(keep_idx) != batch:
+        raise InputError(f"keep_idx has {len(keep_idx)} rows for a batch of {batch}")
+    if torch.compiler.is_compiling():
+        return  # the values are not known while a graph is traced
+    ordered = keep_idx.sort(dim=-1).values
+    if ordered.min() < 0 or ordered.max() >= num_tokens:
+        raise InputError(
+            f"keep_idx must lie in 0 to {num_tokens - 1}, got {int(ordered.min())} to "
+            f"{int(ordered.max())}"
+        )
+    if (ordered.diff(dim=-1) == 0).any():
+        raise InputError("keep_idx names a token twice; give each token at most once")
+
+
+# ------------------------------------------------------------------------------- trunk
+
+
+def run_layers(x: Tensor, layers: nn.Module) -> Tensor:
+    """Run nested Sequentials in which every BatchNorm follows a convolution."""
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv2d):
+            conv = layer
+        elif isinstance(layer, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+            x = conv_norm(x, conv, layer)
+        elif not isinstance(layer, nn.Sequential):
+            x = layer(x)
+    return x
+
+
+def run_block(x: Tensor, block: nn.Module) -> Tensor:
+    """Run a residual block of timm's, BasicBlock or Bottleneck."""
+    y = F.relu(conv_norm(x, block.conv1, block.bn1), inplace=True)
+    y = conv_norm(y, block.conv2, block.bn2)
+    if hasattr(block, "conv3"):
+        y = conv_norm(F.relu(y, inplace=True), block.conv3, block.bn3)
+    y += x if block.downsample is None else run_layers(x, block.downsample)
+    return F.relu(y, inplace=True)
+
+
+def run_module(branches: list[Tensor], module: nn.Module) -> list[Tensor]:
+    """Run a module of HRNet: residual blocks per branch, then every output sums all branches."""
+    maps = []
+    for x, blocks in zip(branches, module.branches):
+        for block in blocks:
+            x = run_block(x, block)
+        maps.append(x)
+    fused = []
+    for paths in module.fuse_layers:
+        y = run_layers(maps[0], paths[0])
+        for x, path in zip(maps[1:], list(paths)[1:]):
+            y = y + run_layers(x, path)
+        fused.append(F.relu(y, inplace=True))
+    return fused
+
+
+class HRNetStem(nn.Module):
+    """Beginning of HRNet: (B, C, H, W) -> (B, 256, H / 4, W / 4). Names are timm's."""
+
+    width = 256
+
+    def __init__(self, variant: str, in_chans: int) -> None:
+        super().__init__()
+        self._take(variant, in_chans)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.001)
+
+    def _take(self, variant: str, in_chans: int) -> nn.Module:
+        """Build timm's network and keep the beginning; return it all."""
+        from timm.models.hrnet import HighResolutionNet, cfg_cls
+
+        cfg = cfg_cls[variant]
+        # stage 4 is not used: one channel costs nothing
+        last = {**cfg["stage4"], "num_modules": 1, "num_blocks": (1,) * 4, "num_channels": (1,) * 4}
+        net = HighResolutionNet(cfg, in_chans, head="", stage4=last)
+        for name in ("conv1", "bn1", "conv2", "bn2", "layer1"):
+            self.add_module(name, getattr(net, name))
+        return net
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = F.relu(conv_norm(x, self.conv1, self.bn1), inplace=True)  # (B, 64, H / 2, W / 2)
+        x = F.relu(conv_norm(x, self.conv2, self.bn2), inplace=True)  # (B, 64, H / 4, W / 4)
+        for block in self.layer1:
+            x = run_block(x, block)  # (B, 256, H / 4, W / 4)
+        return x
+
+
+class HRNetTrunk(HRNetStem):
+    """HRNet (arXiv 1902.09212) up to stage 3: (B, C, H, W) -> finest map (B, W, H / 4, W / 4)."""
+
+    def _take(self, variant: str, in_chans: int) -> nn.Module:
+        net = super()._take(variant, in_chans)
+        for name in ("transition1", "stage2", "transition2", "stage3"):
+            self.add_module(name, getattr(net, name))
+        self.stage3[-1].fuse_layers = self.stage3[-1].fuse_layers[:1]  # only the finest is used
+        self.width = net.stage3_cfg["num_channels"][0]
+        return net
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        maps = [run_layers(x, path) for path in self.transition1]  # strides 4, 8
+        for module in self.stage2:
+            maps = run_module(maps, module)
+        maps = [*maps, run_layers(maps[-1], self.transition2[-1])]  # strides 4, 8, 16
+        for module in self.stage3:
+            maps = run_module(maps, module)
+        return maps[0]
+
+
+# ------------------------------------------------------------------------------- transformer
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens (B, T, D) -> (B, T, D); no bias on q, k, v."""
+
+    def __init__(self, num_heads: int, scale: float) -> None:
+        super().__init__()
+        self.num_heads, self.scale = num_heads, scale
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
+        self.proj = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, heads, D / heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D / heads) each
+        x = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.proj(x.transpose(1, 2).flatten(2))  # (B, T, D)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer layer, (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, num_heads: int, scale: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(WIDTH)
+        self.attn = Attention(num_heads, scale)
+        self.norm2 = nn.LayerNorm(WIDTH)
+        self.mlp = Mlp(WIDTH, MLP_WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def make_head(dim: int, heatmap_size: tuple[int, int]) -> nn.Sequential:
+    """Return the map from a keypoint token to its heatmap, (..., dim) -> (..., h * w).
+
+    Two layers where the token is at most half as wide as the hidden layer, otherwise one.
+    Quirk: there is no activation between the two.
+    """
+    cells = math.prod(heatmap_size)
+    hidden = cells // 8
+    if 2 * dim > hidden:
+        return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, cells))
+    return nn.Sequential(
+        nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.LayerNorm(hidden), nn.Linear(hidden, cells)
+    )
+
+
+class TokenPose(nn.Module):
+    """Top-down heatmap pose: (B, 3, H, W) -> heatmaps (B, K, H / 4, W / 4), raw values.
+
+    Keypoint tokens, which are learned, and visual tokens, which are patches of the trunk's map,
+    go through the transformer together; each keypoint token is then mapped to its heatmap.
+
+    Args:
+        trunk: image to feature map; None cuts patches out of the image itself.
+        patch: (h, w) of a visual token in cells of the trunk's map.
+        depths: layers of each stack; the tokens that leave each stack are concatenated.
+        scale: factor on q . k.
+    """
+
+    def __init__(
+        self,
+        trunk: HRNetStem | None,
+        *,
+        input_size: tuple[int, int],
+        patch: tuple[int, int],
+        depths: tuple[int, ...],
+        num_heads: int,
+        scale: float,
+        num_keypoints: int,
+        in_chans: int,
+        mask: TokenMask,
+    ) -> None:
+        super().__init__()
+        stride, channels = (4, trunk.width) if trunk else (1, in_chans)
+        self.input_size, self.patch, self.in_chans = input_size, patch, in_chans
+        self.grid = (input_size[0] // stride // patch[0], input_size[1] // stride // patch[1])
+        self.heatmap_size = (input_size[0] // 4, input_size[1] // 4)
+        self.grad_checkpointing = False
+        self.trunk = trunk
+        self.patch_embed = nn.Linear(math.prod(patch) * channels, WIDTH)
+        self.stacks = nn.ModuleList(
+            nn.ModuleList(Block(num_heads, scale) for _ in range(depth)) for depth in depths
+        )
+        self.head = make_head(WIDTH * len(depths), self.heatmap_size)
+        for part in (self.patch_embed, self.stacks, self.head):
+            part.apply(init_transformer_weights)
+        self.reset_head(num_keypoints)
+        self.register_buffer("positions", sine_positions(self.grid, WIDTH), persistent=False)
+        self._set_mask(mask)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of visual tokens before masking."""
+        return self.grid[0] * self.grid[1]
+
+    @staticmethod
+    def convert_state_dict(state: Mapping[str, Tensor]) -> Conversion:
+        """Rename keys of TokenPose, TMPose and PPT training files; ours stay as they are."""
+        return rename_keys(
+            state, _KEYS, ignore={"pos_embedding": "fixed table of positions, computed here"}
+        )
+
+    def init_non_persistent_buffers(self) -> None:
+        """Refill the buffers after the module was built without memory."""
+        self.positions.copy_(sine_positions(self.grid, WIDTH))
+        self._set_mask(self.mask)
+
+    def reset_head(self, num_keypoints: int) -> None:
+        """Put fresh keypoint tokens in place; the map to heatmaps is shared by all and stays."""
+        self.num_keypoints = num_keypoints
+        self.keypoint_tokens = nn.Parameter(torch.empty(1, num_keypoints, WIDTH))
+        nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory in training: recompute each layer in the backward pass."""
+        self.grad_checkpointing = enable
+
+    def init_trunk_from_imagenet(self) -> None:
+        """Fill the trunk with timm's ImageNet weights of the same width, fetched by timm.
+
+        Raises:
+            InputError: the trunk is not HRNet up to stage 3; those are trained from scratch.
+        """
+        import timm
+
+        if not isinstance(self.trunk, HRNetTrunk):
+            raise InputError("only models with an HRNet trunk start from ImageNet weights")
+        donor = timm.create_model(f"hrnet_w{self.trunk.width}.ms_in1k", pretrained=True)
+        weights = donor.state_dict()
+        self.trunk.load_state_dict({key: weights[key] for key in self.trunk.state_dict()})
+
+    # --------------------------------------------------------------------------- mask
+
+    def set_mask(
+        self,
+        mask_type: MaskType | None,
+        mask_ratio: float | None = None,
+        mask_pos: MaskPos | None = None,
+        mask_eval: bool | None = None,
+    ) -> None:
+        """Change the mask; what is not given stays. See `TokenMask` for the words.
+
+        Any weights can be run with any mask. Weights trained without one expect
+        `mask_pos="token"`, and lose accuracy as the ratio falls.
+
+        Raises:
+            InputError: an unknown word, or a ratio outside (0, 1].
+        """
+        given = {"ratio": mask_ratio, "pos": mask_pos, "in_eval": mask_eval}
+        changes = {name: value for name, value in given.items() if value is not None}
+        self._set_mask(replace(self.mask, type=mask_type or "none", **changes))
+
+    def set_mask_ratio(self, mask_ratio: float) -> None:
+        """Change the share of visual tokens that is kept.
+
+        Raises:
+            InputError: a ratio outside (0, 1], or there is no mask to change.
+        """
+        mask = replace(self.mask, ratio=mask_ratio)
+        if mask.type == "none" and mask_ratio != 1:
+            raise InputError(
+                f"mask_ratio {mask_ratio} without a mask; choose one with "
+                "set_mask('uniform', ratio)"
+            )
+        self._set_mask(mask)
+
+    def _set_mask(self, mask: TokenMask) -> None:
+        kept = mask.kept(self.num_tokens)
+        device = self.positions.device
+        self.register_buffer("kept", torch.tensor(kept, device=device), persistent=False)
+        self.mask = mask
+
+    def _keep(self, batch: int, keep_idx: Tensor | None) -> Tensor | None:
+        """Return the tokens to keep, (n,) or (B, n), or None for all."""
+        count = len(self.kept)
+        if keep_idx is not None:
+            check_keep_idx(keep_idx, batch, self.num_tokens)
+            keep = keep_idx.to(self.positions.device)
+        elif count == self.num_tokens or not (self.training or self.mask.in_eval):
+            return None
+        elif self.training and self.mask.type == "random":
+            noise = torch.rand(batch, self.num_tokens, device=self.positions.device)
+            keep = noise.argsort(dim=1)[:, :count]  # (B, n)
+        else:
+            return self.kept
+        return keep if self.mask.pos == "slot" else keep.sort(dim=-1).values
+
+    def _visual_tokens(self, maps: Tensor, keep: Tensor | None) -> Tensor:
+        """Cut the map (B, C, h, w) into patches and embed those to keep: (B, n, D).
+
+        A patch is flattened by row, column, channel, the channel fastest.
+        """
+        patches = maps.unflatten(3, (-1, self.patch[1])).unflatten(2, (-1, self.patch[0]))
+        patches = patches.permute(0, 2, 4, 3, 5, 1)  # (B, rows, columns, p1, p2, C)
+        if keep is None:
+            return self.patch_embed(patches.flatten(3).flatten(1, 2))
+        row, column = keep // self.grid[1], keep % self.grid[1]
+        if keep.ndim == 1:
+            patches = patches[:, row, column]  # (B, n, p1, p2, C)
+        else:
+            sample = torch.arange(len(maps), device=maps.device)[:, None]
+            patches = patches[sample, row, column]  # (B, n, p1, p2, C)
+        return self.patch_embed(patches.flatten(2))
+
+    # --------------------------------------------------------------------------- forward
+
+    def forward_features(self, x: Tensor, keep_idx: Tensor | None = None) -> Tensor:
+        """(B, 3, H, W) -> keypoint tokens (B, K, D * stacks).
+
+        Args:
+            x: normalised images.
+            keep_idx: visual tokens to keep instead of the mask's choice, int64 (n,) or (B, n)
+                in raster order of the grid. Their order matters only with `mask_pos="slot"`.
+                Checking its values waits for the device that holds them.
+
+        Raises:
+            InputError: wrong shape or type of either; indices out of range or repeated.
+        """
+        check_images(x, self.in_chans, self.input_size, 1)
+        keep = self._keep(len(x), keep_idx)
+        visual = self._visual_tokens(x if self.trunk is None else self.trunk(x), keep)
+        if keep is None or self.mask.pos == "slot":
+            positions = self.positions[: visual.shape[1]]  # (n, D)
+        else:
+            positions = self.positions[keep]  # (n, D) or (B, n, D)
+        keypoint = self.keypoint_tokens.expand(len(x), -1, -1)
+        tokens = torch.cat([keypoint, visual + positions], dim=1)  # (B, K + n, D)
+        # keypoint tokens have no position
+        positions = F.pad(positions, (0, 0, self.num_keypoints, 0))
+        outputs = []
+        for stack in self.stacks:
+            for i, block in enumerate(stack):
+                if i:  # Quirk: positions are added again, but not where a stack begins
+                    tokens = tokens + positions
+                if self.grad_checkpointing and self.training:
+                    tokens = checkpoint(block, tokens, use_reentrant=False)
+                else:
+                    tokens = block(tokens)
+            outputs.append(tokens[:, : self.num_keypoints])
+        return torch.cat(outputs, dim=-1)
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """(B, K, D * stacks) -> heatmaps (B, K, H / 4, W / 4)."""
+        return self.head(features).unflatten(-1, self.heatmap_size)
+
+    def forward(self, x: Tensor, keep_idx: Tensor | None = None) -> Tensor:
+        """(B, 3, H, W) -> heatmaps (B, K, H / 4, W / 4); see `forward_features`."""
+        return self.forward_head(self.forward_features(x, keep_idx))
+
+
+# authors' names to ours: the trunk, where the transformer sits, and within its layers
+_KEYS = [
+    ("^pre_feature", "trunk"),
+    *((f"^features.{name}", f"trunk.{name}") for name in ("conv1", "bn1", "conv2", "bn2", "layer1")),
+    ("^transformer", ""),
+    ("^features", ""),
+    ("^transformer.layers", "stacks.0"),
+    *((f"^transformer{i + 1}.layers", f"stacks.{i}") for i in range(3)),
+    ("^keypoint_token", "keypoint_tokens"),
+    ("^patch_to_embedding", "patch_embed"),
+    ("^mlp_head", "head"),
+    ("0.fn.norm", "norm1"),
+    ("0.fn.fn.to_qkv", "attn.qkv"),
+    ("0.fn.fn.to_out.0", "attn.proj"),
+    ("0.norm", "norm1"),  # PPT has one wrapper less around attention
+    ("0.fn.to_qkv", "attn.qkv"),
+    ("0.fn.to_out.0", "attn.proj"),
+    ("1.fn.norm", "norm2"),
+    ("1.fn.fn.net.0", "mlp.fc1"),
+    ("1.fn.fn.net.3", "mlp.fc2"),
+]
+
+
+# ------------------------------------------------------------------------------- registration
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Size:
+    """What sets a variant apart; sizes are (H, W)."""
+
+    trunk: str | None
+    patch: tuple[int, int]
+    depths: tuple[int, ...]
+    num_heads: int
+    input_size: tuple[int, int] = (256, 192)
+
+
+_T = _Size(trunk=None, patch=(16, 12), depths=(12,), num_heads=16)
+_S_V1 = _Size(trunk="stem", patch=(4, 3), depths=(12,), num_heads=8)
+_S_V2 = replace(_S_V1, patch=(2, 2))
+_B = _Size(trunk="hrnet_w32", patch=(4, 3), depths=(12,), num_heads=8)
+_L_D6 = _Size(trunk="hrnet_w48", patch=(4, 3), depths=(2, 2, 2), num_heads=8)
+_L_D18 = replace(_L_D6, depths=(6, 6, 6))
+_L_D24 = replace(_L_D6, depths=(8, 8, 8), num_heads=12)
+_L_D24_LARGE = replace(_L_D24, patch=(6, 4), input_size=(384, 288))
+_L_D6_MPII = replace(_L_D6, patch=(4, 4), input_size=(256, 256))
+
+
+def _build(
+    size: _Size,
+    /,
+    *,
+    num_keypoints: int = 17,
+    in_chans: int = 3,
+    mask_type: MaskType | None = "uniform",
+    mask_ratio: float = 1.0,
+    mask_pos: MaskPos = "token",
+    mask_eval: bool = True,
+) -> TokenPose:
+    mask = TokenMask(type=mask_type or "none", ratio=mask_ratio, pos=mask_pos, in_eval=mask_eval)
+    if size.trunk is None:
+        trunk = None
+    elif size.trunk == "stem":
+        trunk = HRNetStem("hrnet_w32", in_chans)
+    else:
+        trunk = HRNetTrunk(size.trunk, in_chans)
+    # Quirk: the S models divide by the root of the whole width, whatever the heads
+    scale_width = WIDTH if size.trunk == "stem" else WIDTH // size.num_heads
+    return TokenPose(
+        trunk,
+        input_size=size.input_size,
+        patch=size.patch,
+        depths=size.depths,
+        num_heads=size.num_heads,
+        scale=scale_width**-0.5,
+        num_keypoints=num_keypoints,
+        in_chans=in_chans,
+        mask=mask,
+    )
+
+
+def _cfg(
+    size: _Size,
+    params: int,
+    gmacs: float,
+    description: str,
+    *,
+    paper: str = "arXiv:2104.03516",
+    unavailable: str = "the authors published no weights",
+    metrics: MetricsCfg | None = None,
+    **model_args: Any,
+) -> PretrainedCfg:
+    """Configuration of weights that nobody published; `gmacs` at the mask of `model_args`."""
+    is_mpii = model_args.get("num_keypoints") == 16
+    height, width = size.input_size
+    return PretrainedCfg(
+        task="pose",
+        dataset="mpii" if is_mpii else "coco",
+        description=description,
+        model_args=model_args,
+        source=SourceCfg(
+            unavailable=unavailable,
+            dataset_license="MPII: research purposes only"
+            if is_mpii
+            else "COCO: annotations CC BY 4.0, images under mixed Flickr licences",
+            paper=paper,
+        ),
+        input=InputCfg(size=size.input_size, bbox_padding=1.25, geometry="tokenpose"),
+        decode=DecodeCfg(
+            codec="heatmap",
+            heatmap_size=(height // 4, width // 4),
+            refine="dark",
+            blur_kernel=11,
+        ),
+        metrics=metrics,
+        params=params,
+        macs=round(gmacs * 1e9),
+    )
+
+
+def _tmpose_cfg(size: _Size, params: int, gmacs: float, what: str, **model_args: Any) -> Any:
+    """Configuration of a TMPose variant, with the published mask."""
+    return _cfg(
+        size,
+        params,
+        gmacs,
+        f"TokenPose with 60 % of the visual tokens kept; {what}",
+        paper="doi:10.32604/cmc.2025.059006",
+        mask_type="random",
+        mask_ratio=0.6,
+        **model_args,
+    )
+
+
+def _gtpt_row(ap: float, ar: float) -> MetricsCfg:
+    return MetricsCfg(
+        values={"AP": ap, "AR": ar},
+        protocol="COCO val2017, 256x192, detector boxes, as quoted by GTPT",
+        url="https://github.com/haonanwang0522/GTPT",
+    )
+
+
+_PPT = (
+    "the authors published no weights (files of the PPT project, HowieMa/PPT, fit; they have no "
+    "licence)"
+)
+
+
+@register_model(
+    _build,
+    coco=_cfg(_T, 5_816_448, 1.60, "no convolutions: patches of the image (reported: 1.29 GFLOPs)"),
+)
+def tokenpose_t_256x192(**model_args: Any) -> TokenPose:
+    """TokenPose-T, 256x192, COCO 17 keypoints."""
+    return _build(_T, **model_args)
+
+
+@register_model(
+    _build,
+    coco=_cfg(
+        _S_V1,
+        6_620_736,
+        2.73,
+        "on the stem of HRNet (reported: 2.23 GFLOPs)",
+        unavailable=_PPT,
+        metrics=_gtpt_row(0.725, 0.780),
+    ),
+)
+def tokenpose_s_v1_256x192(**model_args: Any) -> TokenPose:
+    """TokenPose-S-v1, 256x192, COCO 17 keypoints."""
+    return _build(_S_V1, **model_args)
+
+
+@register_model(
+    _build,
+    coco=_cfg(
+        _S_V2, 6_227_520, 7.49, "on the stem of HRNet, 768 small patches (reported: 11.62 GFLOPs)"
+    ),
+)
+def tokenpose_s_v2_256x192(**model_args: Any) -> TokenPose:
+    """TokenPose-S-v2, 256x192, COCO 17 keypoints."""
+    return _build(_S_V2, **model_args)
+
+
+@register_model(
+    _build,
+    coco=_cfg(
+        _B,
+        13_465_216,
+        6.28,
+        "on HRNet-W32 (reported: 5.66 GFLOPs)",
+        unavailable=_PPT,
+        metrics=_gtpt_row(0.747, 0.800),
+    ),
+)
+def tokenpose_b_256x192(**model_args: Any) -> TokenPose:
+    """TokenPose-B, 256x192, COCO 17 keypoints."""
+    return _build(_B, **model_args)
+
+
+@register_model(
+    _build,
+    coco=_cfg(
+        _L_D6, 20_815_776, 9.87, "on HRNet-W48, three stacks of 2 layers (reported: 9.06 GFLOPs)"
+    ),
+)
+def tokenpose_l_d6_256x192(**model_args: Any) -> TokenPose:
+    """TokenPose-L/D6, 256x192, COCO 17 keypoints. No configuration of it was published."""
+    return _build(_L_D6, **model_args)
+
+
+@register_model(
+    _build,
+    coco=_cfg(
+        _L_D24, 27_482_400, 12.19, "on HRNet-W48, three stacks of 8 layers (reported: 10.98 GFLOPs)"
+    ),
+)
+def tokenpose_l_d24_256x192(**model_args: Any) -> TokenPose:
+    """TokenPose-L/D24, 256x192, COCO 17 keypoints."""
+    return _build(_L_D24, **model_args)
+
+
+@register_model(
+    _build,
+    coco=_cfg(
+        _L_D24_LARGE,
+        29_808_672,
+        24.01,
+        "on HRNet-W48, three stacks of 8 layers (reported: 22.14 GFLOPs)",
+    ),
+)
+def tokenpose_l_d24_384x288(**model_args: Any) -> TokenPose:
+    """TokenPose-L/D24, 384x288, COCO 17 keypoints."""
+    return _build(_L_D24_LARGE, **model_args)
+
+
+@register_model(
+    _build,
+    mpii=_cfg(
+        _L_D6_MPII,
+        21_443_296,
+        12.89,
+        "on HRNet-W48, three stacks of 2 layers (reported: 11.86 GFLOPs)",
+        num_keypoints=16,
+    ),
+)
+def tokenpose_l_d6_256x256(**model_args: Any) -> TokenPose:
+    """TokenPose-L/D6, 256x256, MPII 16 joints."""
+    return _build(_L_D6_MPII, **model_args)
+
+
+@register_model(
+    _build,
+    coco=_tmpose_cfg(_B, 13_465_216, 5.60, "on HRNet-W32 (reported: 4.87 GFLOPs)"),
+)
+def tmpose_b_256x192(**model_args: Any) -> TokenPose:
+    """TMPose-B, 256x192, COCO 17 keypoints."""
+    return _build(_B, **model_args)
+
+
+@register_model(
+    _build,
+    coco=_tmpose_cfg(
+        _L_D18,
+        25_260_192,
+        10.41,
+        "on HRNet-W48; three stacks of 6, so 18 layers in spite of the name (reported: 9.17 "
+        "GFLOPs)",
+    ),
+)
+def tmpose_l_d6_256x192(**model_args: Any) -> TokenPose:
+    """TMPose-L/D6, 256x192, COCO 17 keypoints. Quirk: the published file has 18 layers."""
+    return _build(_L_D18, **model_args)
+
+
+@register_model(
+    _build,
+    coco=_tmpose_cfg(
+        _L_D24,
+        27_482_400,
+        10.85,
+        "on HRNet-W48, three stacks of 8 layers (reported: 9.42 GFLOPs)",
+    ),
+)
+def tmpose_l_d24_256x192(**model_args: Any) -> TokenPose:
+    """TMPose-L/D24, 256x192, COCO 17 keypoints."""
+    return _build(_L_D24, **model_args)
+
+
+@register_model(
+    _build,
+    mpii=_tmpose_cfg(
+        _L_D6_MPII,
+        21_443_296,
+        12.54,
+        "on HRNet-W48, three stacks of 2 layers (reported: 11.47 GFLOPs)",
+        num_keypoints=16,
+    ),
+)
+def tmpose_l_d6_256x256(**model_args: Any) -> TokenPose:
+    """TMPose-L/D6, 256x256, MPII 16 joints."""
+    return _build(_L_D6_MPII, **model_args)
