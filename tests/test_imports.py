@@ -15,6 +15,7 @@ EDGES = {
     "tcformer_mta": {"tcformer"},
     "pct_tokenizer": {"swin"},
     "pct": {"pct_tokenizer", "swin"},
+    "tokenpose": {"hrnet"},
 }
 SHARED = {"layers", "heads"}
 HEAVY = {"timm", "torchvision", "huggingface_hub", "pycocotools", "scipy", "matplotlib"}

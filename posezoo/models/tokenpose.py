@@ -32,9 +32,10 @@ from .._config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
 from .._conversion import Conversion, rename_keys
 from .._registry import register_model
 from ..errors import InputError
-from .layers import Mlp, check_images, conv_norm, init_transformer_weights
+from .hrnet import STEM_PARTS, HRNetStem, HRNetTrunk
+from .layers import Mlp, check_images, init_transformer_weights
 
-__all__ = ["HRNetStem", "HRNetTrunk", "TokenMask", "TokenPose", "sine_positions"]
+__all__ = ["TokenMask", "TokenPose", "sine_positions"]
 
 WIDTH = 192
 MLP_WIDTH = 3 * WIDTH
@@ -143,8 +144,9 @@ def check_keep_idx(keep_idx: Tensor, batch: int, num_tokens: int) -> None:
     Raises:
         InputError: wrong type or shape; indices out of range or repeated.
     """
-    if keep_idx.dtype != torch.int64:
-        raise InputError(f"keep_idx must be int64, got {keep_idx.dtype}")
+    if not isinstance(keep_idx, Tensor) or keep_idx.dtype != torch.int64:
+        kind = keep_idx.dtype if isinstance(keep_idx, Tensor) else type(keep_idx).__name__
+        raise InputError(f"keep_idx must be an int64 tensor, got {kind}")
     if keep_idx.ndim not in (1, 2) or not keep_idx.numel():
         raise InputError(f"keep_idx must be (n,) or (B, n), got shape {tuple(keep_idx.shape)}")
     if keep_idx.ndim == 2 and len(keep_idx) != batch:
@@ -159,102 +161,6 @@ def check_keep_idx(keep_idx: Tensor, batch: int, num_tokens: int) -> None:
         )
     if (ordered.diff(dim=-1) == 0).any():
         raise InputError("keep_idx names a token twice; give each token at most once")
-
-
-# ------------------------------------------------------------------------------- trunk
-
-
-def run_layers(x: Tensor, layers: nn.Module) -> Tensor:
-    """Run nested Sequentials in which every BatchNorm follows a convolution."""
-    for layer in layers.modules():
-        if isinstance(layer, nn.Conv2d):
-            conv = layer
-        elif isinstance(layer, (nn.BatchNorm2d, nn.SyncBatchNorm)):
-            x = conv_norm(x, conv, layer)
-        elif not isinstance(layer, nn.Sequential):
-            x = layer(x)
-    return x
-
-
-def run_block(x: Tensor, block: nn.Module) -> Tensor:
-    """Run a residual block of timm's, BasicBlock or Bottleneck."""
-    y = F.relu(conv_norm(x, block.conv1, block.bn1), inplace=True)
-    y = conv_norm(y, block.conv2, block.bn2)
-    if hasattr(block, "conv3"):
-        y = conv_norm(F.relu(y, inplace=True), block.conv3, block.bn3)
-    y += x if block.downsample is None else run_layers(x, block.downsample)
-    return F.relu(y, inplace=True)
-
-
-def run_module(branches: list[Tensor], module: nn.Module) -> list[Tensor]:
-    """Run a module of HRNet: residual blocks per branch, then every output sums all branches."""
-    maps = []
-    for x, blocks in zip(branches, module.branches):
-        for block in blocks:
-            x = run_block(x, block)
-        maps.append(x)
-    fused = []
-    for paths in module.fuse_layers:
-        y = run_layers(maps[0], paths[0])
-        for x, path in zip(maps[1:], list(paths)[1:]):
-            y = y + run_layers(x, path)
-        fused.append(F.relu(y, inplace=True))
-    return fused
-
-
-class HRNetStem(nn.Module):
-    """Beginning of HRNet: (B, C, H, W) -> (B, 256, H / 4, W / 4). Names are timm's."""
-
-    width = 256
-
-    def __init__(self, variant: str, in_chans: int) -> None:
-        super().__init__()
-        self._take(variant, in_chans)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.001)
-
-    def _take(self, variant: str, in_chans: int) -> nn.Module:
-        """Build timm's network and keep the beginning; return it all."""
-        from timm.models.hrnet import HighResolutionNet, cfg_cls
-
-        cfg = cfg_cls[variant]
-        # stage 4 is not used: one channel costs nothing
-        last = {**cfg["stage4"], "num_modules": 1, "num_blocks": (1,) * 4, "num_channels": (1,) * 4}
-        net = HighResolutionNet(cfg, in_chans, head="", stage4=last)
-        for name in ("conv1", "bn1", "conv2", "bn2", "layer1"):
-            self.add_module(name, getattr(net, name))
-        return net
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = F.relu(conv_norm(x, self.conv1, self.bn1), inplace=True)  # (B, 64, H / 2, W / 2)
-        x = F.relu(conv_norm(x, self.conv2, self.bn2), inplace=True)  # (B, 64, H / 4, W / 4)
-        for block in self.layer1:
-            x = run_block(x, block)  # (B, 256, H / 4, W / 4)
-        return x
-
-
-class HRNetTrunk(HRNetStem):
-    """HRNet (arXiv 1902.09212) up to stage 3: (B, C, H, W) -> finest map (B, W, H / 4, W / 4)."""
-
-    def _take(self, variant: str, in_chans: int) -> nn.Module:
-        net = super()._take(variant, in_chans)
-        for name in ("transition1", "stage2", "transition2", "stage3"):
-            self.add_module(name, getattr(net, name))
-        self.stage3[-1].fuse_layers = self.stage3[-1].fuse_layers[:1]  # only the finest is used
-        self.width = net.stage3_cfg["num_channels"][0]
-        return net
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
-        maps = [run_layers(x, path) for path in self.transition1]  # strides 4, 8
-        for module in self.stage2:
-            maps = run_module(maps, module)
-        maps = [*maps, run_layers(maps[-1], self.transition2[-1])]  # strides 4, 8, 16
-        for module in self.stage3:
-            maps = run_module(maps, module)
-        return maps[0]
 
 
 # ------------------------------------------------------------------------------- transformer
@@ -318,6 +224,9 @@ class TokenPose(nn.Module):
         depths: layers of each stack; the tokens that leave each stack are concatenated.
         scale: factor on q . k.
     """
+
+    positions: Tensor
+    kept: Tensor
 
     def __init__(
         self,
@@ -491,7 +400,7 @@ class TokenPose(nn.Module):
         positions = F.pad(positions, (0, 0, self.num_keypoints, 0))
         outputs = []
         for stack in self.stacks:
-            for i, block in enumerate(stack):
+            for i, block in enumerate(stack):  # type: ignore[var-annotated]
                 if i:  # Quirk: positions are added again, but not where a stack begins
                     tokens = tokens + positions
                 if self.grad_checkpointing and self.training:
@@ -510,10 +419,10 @@ class TokenPose(nn.Module):
         return self.forward_head(self.forward_features(x, keep_idx))
 
 
-# authors' names to ours: the trunk, where the transformer sits, and within its layers
+# authors' names to ours: where the parts sit, then the inside of a layer
 _KEYS = [
     ("^pre_feature", "trunk"),
-    *((f"^features.{name}", f"trunk.{name}") for name in ("conv1", "bn1", "conv2", "bn2", "layer1")),
+    *((f"^features.{name}", f"trunk.{name}") for name in STEM_PARTS),
     ("^transformer", ""),
     ("^features", ""),
     ("^transformer.layers", "stacks.0"),
@@ -533,29 +442,57 @@ _KEYS = [
 ]
 
 
-# ------------------------------------------------------------------------------- registration
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Size:
-    """What sets a variant apart; sizes are (H, W)."""
+    """What sets a network apart; sizes are (H, W). Each "l" trunk has three stacks of layers.
+
+    `reported` is what the authors' counter says, which takes the number of tokens for the
+    width of linear layers; `gmacs` are true multiply-adds.
+    """
 
     trunk: str | None
     patch: tuple[int, int]
     depths: tuple[int, ...]
     num_heads: int
     input_size: tuple[int, int] = (256, 192)
+    params: int
+    gmacs: float
+    reported: float
 
 
-_T = _Size(trunk=None, patch=(16, 12), depths=(12,), num_heads=16)
-_S_V1 = _Size(trunk="stem", patch=(4, 3), depths=(12,), num_heads=8)
-_S_V2 = replace(_S_V1, patch=(2, 2))
-_B = _Size(trunk="hrnet_w32", patch=(4, 3), depths=(12,), num_heads=8)
-_L_D6 = _Size(trunk="hrnet_w48", patch=(4, 3), depths=(2, 2, 2), num_heads=8)
-_L_D18 = replace(_L_D6, depths=(6, 6, 6))
-_L_D24 = replace(_L_D6, depths=(8, 8, 8), num_heads=12)
-_L_D24_LARGE = replace(_L_D24, patch=(6, 4), input_size=(384, 288))
-_L_D6_MPII = replace(_L_D6, patch=(4, 4), input_size=(256, 256))
+_T = _Size(
+    trunk=None, patch=(16, 12), depths=(12,), num_heads=16,
+    params=5_816_448, gmacs=1.60, reported=1.29,
+)  # fmt: skip
+_S_V1 = _Size(
+    trunk="stem", patch=(4, 3), depths=(12,), num_heads=8,
+    params=6_620_736, gmacs=2.73, reported=2.23,
+)  # fmt: skip
+_S_V2 = replace(_S_V1, patch=(2, 2), params=6_227_520, gmacs=7.49, reported=11.62)
+_B = _Size(
+    trunk="hrnet_w32", patch=(4, 3), depths=(12,), num_heads=8,
+    params=13_465_216, gmacs=6.28, reported=5.66,
+)  # fmt: skip
+_L_D6 = _Size(
+    trunk="hrnet_w48", patch=(4, 3), depths=(2, 2, 2), num_heads=8,
+    params=20_815_776, gmacs=9.87, reported=9.06,
+)  # fmt: skip
+_L_D18 = replace(_L_D6, depths=(6, 6, 6), params=25_260_192, gmacs=11.42, reported=10.34)
+_L_D24 = replace(
+    _L_D6, depths=(8, 8, 8), num_heads=12, params=27_482_400, gmacs=12.19, reported=10.98
+)
+_L_D24_LARGE = replace(
+    _L_D24, patch=(6, 4), input_size=(384, 288), params=29_808_672, gmacs=24.01, reported=22.14
+)
+_L_D6_MPII = replace(
+    _L_D6, patch=(4, 4), input_size=(256, 256), params=21_443_296, gmacs=12.89, reported=11.86
+)
+_TRUNKS = {
+    None: "patches of the image",
+    "stem": "stem of HRNet",
+    "hrnet_w32": "HRNet-W32 to stage 3",
+    "hrnet_w48": "HRNet-W48 to stage 3",
+}
 
 
 def _build(
@@ -570,11 +507,10 @@ def _build(
     mask_eval: bool = True,
 ) -> TokenPose:
     mask = TokenMask(type=mask_type or "none", ratio=mask_ratio, pos=mask_pos, in_eval=mask_eval)
-    if size.trunk is None:
-        trunk = None
-    elif size.trunk == "stem":
+    trunk: HRNetStem | None = None
+    if size.trunk == "stem":
         trunk = HRNetStem("hrnet_w32", in_chans)
-    else:
+    elif size.trunk:
         trunk = HRNetTrunk(size.trunk, in_chans)
     # Quirk: the S models divide by the root of the whole width, whatever the heads
     scale_width = WIDTH if size.trunk == "stem" else WIDTH // size.num_heads
@@ -591,52 +527,57 @@ def _build(
     )
 
 
+_NO_WEIGHTS = "the authors published no weights"
+_PPT_FITS = f"{_NO_WEIGHTS} (files of the PPT project, HowieMa/PPT, fit; they carry no licence)"
+
+
 def _cfg(
     size: _Size,
-    params: int,
-    gmacs: float,
-    description: str,
     *,
+    note: str = "",
+    unavailable: str = _NO_WEIGHTS,
+    quoted: tuple[float, float] | None = None,
     paper: str = "arXiv:2104.03516",
-    unavailable: str = "the authors published no weights",
-    metrics: MetricsCfg | None = None,
     **model_args: Any,
 ) -> PretrainedCfg:
-    """Configuration of weights that nobody published; `gmacs` at the mask of `model_args`."""
+    """Configuration of weights that nobody published; `quoted` is (AP, AR) in GTPT's table."""
     is_mpii = model_args.get("num_keypoints") == 16
-    height, width = size.input_size
+    terms = "COCO: annotations CC BY 4.0, images under mixed Flickr licences"
+    description = f"keypoint tokens on {_TRUNKS[size.trunk]}, {sum(size.depths)} layers{note}"
     return PretrainedCfg(
         task="pose",
         dataset="mpii" if is_mpii else "coco",
-        description=description,
+        description=f"{description}; reported as {size.reported} GFLOPs",
         model_args=model_args,
         source=SourceCfg(
             unavailable=unavailable,
-            dataset_license="MPII: research purposes only"
-            if is_mpii
-            else "COCO: annotations CC BY 4.0, images under mixed Flickr licences",
+            dataset_license="MPII: for research, not commercial use" if is_mpii else terms,
             paper=paper,
         ),
         input=InputCfg(size=size.input_size, bbox_padding=1.25, geometry="tokenpose"),
         decode=DecodeCfg(
             codec="heatmap",
-            heatmap_size=(height // 4, width // 4),
+            heatmap_size=(size.input_size[0] // 4, size.input_size[1] // 4),
             refine="dark",
             blur_kernel=11,
         ),
-        metrics=metrics,
-        params=params,
-        macs=round(gmacs * 1e9),
+        metrics=MetricsCfg(
+            values=dict(zip(("AP", "AR"), quoted)),
+            protocol="COCO val2017, detector boxes, as quoted in the table of GTPT",
+            url="https://github.com/haonanwang0522/GTPT",
+        )
+        if quoted
+        else None,
+        params=size.params,
+        macs=round(size.gmacs * 1e9),
     )
 
 
-def _tmpose_cfg(size: _Size, params: int, gmacs: float, what: str, **model_args: Any) -> Any:
-    """Configuration of a TMPose variant, with the published mask."""
+def _tmpose_cfg(size: _Size, gmacs: float, reported: float, **model_args: Any) -> PretrainedCfg:
+    """The published mask on top, with the costs at its ratio."""
     return _cfg(
-        size,
-        params,
-        gmacs,
-        f"TokenPose with 60 % of the visual tokens kept; {what}",
+        replace(size, gmacs=gmacs, reported=reported),
+        note=", 60 % of the visual tokens",
         paper="doi:10.32604/cmc.2025.059006",
         mask_type="random",
         mask_ratio=0.6,
@@ -644,171 +585,73 @@ def _tmpose_cfg(size: _Size, params: int, gmacs: float, what: str, **model_args:
     )
 
 
-def _gtpt_row(ap: float, ar: float) -> MetricsCfg:
-    return MetricsCfg(
-        values={"AP": ap, "AR": ar},
-        protocol="COCO val2017, 256x192, detector boxes, as quoted by GTPT",
-        url="https://github.com/haonanwang0522/GTPT",
-    )
-
-
-_PPT = (
-    "the authors published no weights (files of the PPT project, HowieMa/PPT, fit; they have no "
-    "licence)"
-)
-
-
-@register_model(
-    _build,
-    coco=_cfg(_T, 5_816_448, 1.60, "no convolutions: patches of the image (reported: 1.29 GFLOPs)"),
-)
+@register_model(_build, coco=_cfg(_T))
 def tokenpose_t_256x192(**model_args: Any) -> TokenPose:
     """TokenPose-T, 256x192, COCO 17 keypoints."""
     return _build(_T, **model_args)
 
 
-@register_model(
-    _build,
-    coco=_cfg(
-        _S_V1,
-        6_620_736,
-        2.73,
-        "on the stem of HRNet (reported: 2.23 GFLOPs)",
-        unavailable=_PPT,
-        metrics=_gtpt_row(0.725, 0.780),
-    ),
-)
+@register_model(_build, coco=_cfg(_S_V1, unavailable=_PPT_FITS, quoted=(0.725, 0.780)))
 def tokenpose_s_v1_256x192(**model_args: Any) -> TokenPose:
     """TokenPose-S-v1, 256x192, COCO 17 keypoints."""
     return _build(_S_V1, **model_args)
 
 
-@register_model(
-    _build,
-    coco=_cfg(
-        _S_V2, 6_227_520, 7.49, "on the stem of HRNet, 768 small patches (reported: 11.62 GFLOPs)"
-    ),
-)
+@register_model(_build, coco=_cfg(_S_V2))
 def tokenpose_s_v2_256x192(**model_args: Any) -> TokenPose:
     """TokenPose-S-v2, 256x192, COCO 17 keypoints."""
     return _build(_S_V2, **model_args)
 
 
-@register_model(
-    _build,
-    coco=_cfg(
-        _B,
-        13_465_216,
-        6.28,
-        "on HRNet-W32 (reported: 5.66 GFLOPs)",
-        unavailable=_PPT,
-        metrics=_gtpt_row(0.747, 0.800),
-    ),
-)
+@register_model(_build, coco=_cfg(_B, unavailable=_PPT_FITS, quoted=(0.747, 0.800)))
 def tokenpose_b_256x192(**model_args: Any) -> TokenPose:
     """TokenPose-B, 256x192, COCO 17 keypoints."""
     return _build(_B, **model_args)
 
 
-@register_model(
-    _build,
-    coco=_cfg(
-        _L_D6, 20_815_776, 9.87, "on HRNet-W48, three stacks of 2 layers (reported: 9.06 GFLOPs)"
-    ),
-)
+@register_model(_build, coco=_cfg(_L_D6))
 def tokenpose_l_d6_256x192(**model_args: Any) -> TokenPose:
-    """TokenPose-L/D6, 256x192, COCO 17 keypoints. No configuration of it was published."""
+    """TokenPose-L/D6, 256x192, COCO 17 keypoints; MPII's configuration at COCO's size."""
     return _build(_L_D6, **model_args)
 
 
-@register_model(
-    _build,
-    coco=_cfg(
-        _L_D24, 27_482_400, 12.19, "on HRNet-W48, three stacks of 8 layers (reported: 10.98 GFLOPs)"
-    ),
-)
+@register_model(_build, coco=_cfg(_L_D24))
 def tokenpose_l_d24_256x192(**model_args: Any) -> TokenPose:
     """TokenPose-L/D24, 256x192, COCO 17 keypoints."""
     return _build(_L_D24, **model_args)
 
 
-@register_model(
-    _build,
-    coco=_cfg(
-        _L_D24_LARGE,
-        29_808_672,
-        24.01,
-        "on HRNet-W48, three stacks of 8 layers (reported: 22.14 GFLOPs)",
-    ),
-)
+@register_model(_build, coco=_cfg(_L_D24_LARGE))
 def tokenpose_l_d24_384x288(**model_args: Any) -> TokenPose:
     """TokenPose-L/D24, 384x288, COCO 17 keypoints."""
     return _build(_L_D24_LARGE, **model_args)
 
 
-@register_model(
-    _build,
-    mpii=_cfg(
-        _L_D6_MPII,
-        21_443_296,
-        12.89,
-        "on HRNet-W48, three stacks of 2 layers (reported: 11.86 GFLOPs)",
-        num_keypoints=16,
-    ),
-)
+@register_model(_build, mpii=_cfg(_L_D6_MPII, num_keypoints=16))
 def tokenpose_l_d6_256x256(**model_args: Any) -> TokenPose:
     """TokenPose-L/D6, 256x256, MPII 16 joints."""
     return _build(_L_D6_MPII, **model_args)
 
 
-@register_model(
-    _build,
-    coco=_tmpose_cfg(_B, 13_465_216, 5.60, "on HRNet-W32 (reported: 4.87 GFLOPs)"),
-)
+@register_model(_build, coco=_tmpose_cfg(_B, 5.60, 4.87))
 def tmpose_b_256x192(**model_args: Any) -> TokenPose:
     """TMPose-B, 256x192, COCO 17 keypoints."""
     return _build(_B, **model_args)
 
 
-@register_model(
-    _build,
-    coco=_tmpose_cfg(
-        _L_D18,
-        25_260_192,
-        10.41,
-        "on HRNet-W48; three stacks of 6, so 18 layers in spite of the name (reported: 9.17 "
-        "GFLOPs)",
-    ),
-)
+@register_model(_build, coco=_tmpose_cfg(_L_D18, 10.41, 9.17))
 def tmpose_l_d6_256x192(**model_args: Any) -> TokenPose:
-    """TMPose-L/D6, 256x192, COCO 17 keypoints. Quirk: the published file has 18 layers."""
+    """TMPose-L/D6, 256x192, COCO 17 keypoints. Quirk: the file called D6 has 18 layers."""
     return _build(_L_D18, **model_args)
 
 
-@register_model(
-    _build,
-    coco=_tmpose_cfg(
-        _L_D24,
-        27_482_400,
-        10.85,
-        "on HRNet-W48, three stacks of 8 layers (reported: 9.42 GFLOPs)",
-    ),
-)
+@register_model(_build, coco=_tmpose_cfg(_L_D24, 10.85, 9.42))
 def tmpose_l_d24_256x192(**model_args: Any) -> TokenPose:
     """TMPose-L/D24, 256x192, COCO 17 keypoints."""
     return _build(_L_D24, **model_args)
 
 
-@register_model(
-    _build,
-    mpii=_tmpose_cfg(
-        _L_D6_MPII,
-        21_443_296,
-        12.54,
-        "on HRNet-W48, three stacks of 2 layers (reported: 11.47 GFLOPs)",
-        num_keypoints=16,
-    ),
-)
+@register_model(_build, mpii=_tmpose_cfg(_L_D6_MPII, 12.54, 11.47, num_keypoints=16))
 def tmpose_l_d6_256x256(**model_args: Any) -> TokenPose:
     """TMPose-L/D6, 256x256, MPII 16 joints."""
     return _build(_L_D6_MPII, **model_args)
