@@ -1,0 +1,133 @@
+"""Write the tables of README.md and MODEL_CARDS.md from the registry, published.json and results/.
+
+python benchmarks/report.py            # rewrite what stands between the markers
+python benchmarks/report.py --check    # exit code 1 if anything is out of date (CI)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import posezoo
+from posezoo._cards import family_section
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+MARK = "<!-- {}: written by benchmarks/report.py -->"
+
+# pattern of the architectures -> title, one sentence
+FAMILIES = {
+    "uniformer*": (
+        "UniFormer",
+        "Convolution in shallow stages, global attention in deep ones; top-down heatmap pose and "
+        "the ImageNet classifiers behind it (arXiv:2201.09450).",
+    ),
+    "tcformer*": (
+        "TCFormer",
+        "A pyramid transformer whose tokens are clusters of pixels; ImageNet classifiers, and "
+        "whole-body pose with the MTA neck (arXiv:2204.08680, arXiv:2407.11321).",
+    ),
+    "pct_*": (
+        "PCT",
+        "A pose as 34 discrete tokens: tokenizers, and pose models that classify the tokens "
+        "(arXiv:2303.11638).",
+    ),
+    "hmp_*": ("PCT's heatmap backbones", "Swin-V2 with a heatmap head, from which PCT starts."),
+    "tokenpose_*": ("TokenPose", "Keypoints as tokens beside visual tokens (arXiv:2104.03516)."),
+    "tmpose_*": (
+        "TMPose",
+        "TokenPose with visual tokens masked to save compute (doi:10.32604/cmc.2025.059006).",
+    ),
+}
+
+
+def results() -> dict[str, dict[str, Any]]:
+    """Measured records by row name."""
+    return {p.stem: json.loads(p.read_text()) for p in sorted((HERE / "results").glob("*.json"))}
+
+
+def rows_table() -> str:
+    """Every published row, next to what was measured."""
+    measured = results()
+    lines = ["| row | boxes | reported | status | measured |", "|---|---|---|---|---|"]
+    for row in json.loads((HERE / "published.json").read_text())["rows"]:
+        record = measured.get(row["row"])
+        here = "not yet"
+        if record:
+            found = record["statistics"]
+            values = {k: found.get(k, found.get(k.lower())) for k in row["values"]}
+            device = record["environment"]["device"]
+            here = f"{numbers(values)} (`{record['command']}`, {record['date']}, {device})"
+        source = f"[{row['status']}]({row['source']})"
+        lines.append(
+            f"| `{row['row']}` | {row['boxes']} | {numbers(row['values'])} | {source} | {here} |"
+        )
+    return "\n".join(lines)
+
+
+def numbers(values: dict[str, float | None]) -> str:
+    parts = []
+    for name, value in values.items():
+        text = (
+            "unknown"
+            if value is None
+            else f"{value:.3f}"
+            if name == "loss"
+            else f"{100 * value:.1f}"
+        )
+        parts.append(f"{name} {text}")
+    return ", ".join(parts)
+
+
+def model_cards() -> str:
+    """All of MODEL_CARDS.md."""
+    parts = [
+        "# Model cards",
+        MARK.format("MODEL_CARDS.md"),
+        "Reported numbers are the authors'; nothing on this page was measured with posezoo unless "
+        "it says so. `posezoo info NAME` shows one variant, its recipe and its terms.",
+    ]
+    for pattern, (title, about) in FAMILIES.items():
+        names = posezoo.list_models(pattern, tags=True)
+        if names:
+            parts.append(
+                family_section([posezoo.get_pretrained_cfg(n) for n in names], title, about)
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+def replaced(text: str, name: str, content: str) -> str:
+    """`text` with what stands between the two markers called `name` replaced."""
+    start, end = MARK.format(name), MARK.format(f"end of {name}")
+    pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"markers {start!r} … {end!r} are missing")
+    return pattern.sub(lambda _: f"{start}\n\n{content}\n\n{end}", text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="only say what is out of date")
+    check = parser.parse_args().check
+    table_file = HERE / "README.md"
+    wanted = {
+        ROOT / "MODEL_CARDS.md": model_cards(),
+        table_file: replaced(table_file.read_text(), "published rows", rows_table()),
+    }
+    stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} {'is out of date' if check else 'written'}")
+        if not check:
+            path.write_text(wanted[path])
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
