@@ -380,6 +380,10 @@ _POSE_KEYS = [
 ]
 _CLASSIFIER_KEYS = _stage_keys("")
 
+_PAPER = (
+    "UniFormer: Unifying Convolution and Self-attention for Visual Recognition, "
+    "Li et al., TPAMI 2023, arXiv:2201.09450"
+)
 _MMPOSE = "https://download.openmmlab.com/mmpose/v1/projects/uniformer/"
 _DEPTHS = {
     "small": (3, 4, 8, 3),
@@ -430,45 +434,90 @@ def _build_classifier(
     return UniFormerClassifier(backbone, num_classes)
 
 
-def _pose_cfgs(
-    params: int,
-    gmacs: float,
-    input_size: tuple[int, int],
-    mmpose: tuple[str, str, tuple[float, ...]],
-    authors: tuple[str, tuple[float, ...]],
-) -> dict[str, PretrainedCfg]:
-    """Tag `coco` is mmpose's copy and table, `coco_official` the authors' own.
+# fmt: off
+# GMACs; mmpose's file, start of its sha256, (AP, AP50, AP75, AR, AR50);
+# the authors' Google Drive id, (AP, AP50, AP75, AR)
+_POSE = {
+    "s_256x192": (
+        4.69, "top_down_256x192_global_small-d4a7fdac_20230724.pth", "d4a7fdac",
+        (0.740, 0.902, 0.821, 0.795, 0.941),
+        "162R0JuTpf3gpLe1IK6oxRoQK7JSj4ylx", (0.740, 0.903, 0.822, 0.795)),
+    "s_384x288": (
+        11.10, "top_down_384x288_global_small-7a613f78_20230724.pth", "7a613f78",
+        (0.759, 0.906, 0.830, 0.810, 0.943),
+        "163vuFkpcgVOthC05jCwjGzo78Nr0eikW", (0.759, 0.906, 0.834, 0.814)),
+    "s_448x320": (
+        14.77, "top_down_448x320_global_small-18b760de_20230724.pth", "18b760de",
+        (0.762, 0.906, 0.832, 0.814, 0.944),
+        "165nQRsT58SXJegcttksHwDn46Fme5dGX", (0.762, 0.906, 0.832, 0.814)),
+    "b_256x192": (
+        9.22, "top_down_256x192_global_base-1713bcd4_20230724.pth", "1713bcd4",
+        (0.750, 0.905, 0.830, 0.804, 0.942),
+        "15tzJaRyEzyWp2mQhpjDbBzuGoyCaJJ-2", (0.750, 0.906, 0.830, 0.804)),
+    "b_384x288": (
+        22.11, "top_down_384x288_global_base-c650da38_20230724.pth", "c650da38",
+        (0.767, 0.908, 0.841, 0.819, 0.946),
+        "15qtUaOR_C7-vooheJE75mhA9oJQt3gSx", (0.767, 0.908, 0.840, 0.814)),
+    "b_448x320": (
+        29.61, "top_down_448x320_global_base-a05c185f_20230724.pth", "a05c185f",
+        (0.774, 0.910, 0.844, 0.825, 0.949),
+        "156iNxetiCk8JJz41aFDmFh9cQbCaMk3D", (0.774, 0.911, 0.844, 0.825)),
+}
+# file, Drive id, top-1, parameters, GMACs, Hub copy and its sha256 where there is one
+_IN1K = {
+    "small": (
+        "uniformer_small_in1k.pth", "1-uepH3Q3BhTmWU6HK-sGAGQC_MpfIiPD", 0.829, 21_545_256, 3.64,
+        "hf:Andy1621/uniformer/uniformer_small_in1k.pth",
+        "fd192c31f8bd77670de8f171111bd51f56fd87e6aea45043ab2edc181e1fa775"),
+    "small_plus": (
+        "uniformer_small_plus_in1k.pth", "10IN5ULcjz0Ld_lDokkTGOSmRFXLzUkEs", 0.834,
+        24_032_552, 4.21,
+        "hf:Sense-X/uniformer_image/uniformer_small_plus_in1k.pth",
+        "53bc55180eb750f00b12933c75fefb5f9ee652bea606cd26104b738f0c4c472e"),
+    "small_plus_dim64": (
+        "uniformer_small_plus_dim64_in1k.pth", "178ipRvMBKeAP_Fzy6fEr2HQkIQWdgEY6", 0.834,
+        24_032_552, 4.21, None, None),
+    "base": (
+        "uniformer_base_in1k.pth", "1-wT39QazTGELxgrQIu6J12D3qcla3hui", 0.838, 49_776_552, 8.27,
+        "hf:Sense-X/uniformer_image/uniformer_base_in1k.pth",
+        "82c01015818cb897b00a29352043053df53ce4c02c2d012226b3a8a12ccb60eb"),
+    "base_ls": (
+        "uniformer_base_ls_in1k.pth", "10FnwzMVgGL8bPO3EMZ7oG4vDvqnPoBK5", 0.839, 49_796_520, 8.27,
+        None, None),
+}
+# fmt: on
 
-    Args:
-        mmpose: file name, start of its sha256, (AP, AP50, AP75, AR, AR50).
-        authors: Google Drive id, (AP, AP50, AP75, AR).
-    """
+
+def _pose_cfgs(variant: str) -> dict[str, PretrainedCfg]:
+    """Tag `coco` is mmpose's copy and table, `coco_official` the authors' own."""
+    gmacs, filename, sha256, mmpose, drive_id, authors = _POSE[variant]
+    height, width = map(int, variant[2:].split("x"))
+    source = SourceCfg(
+        original_urls=(_MMPOSE + filename,),
+        original_filename=filename,
+        original_sha256=sha256,
+        license="apache-2.0",
+        dataset_license="COCO: annotations CC BY 4.0, images under mixed Flickr licences",
+        paper=_PAPER,
+    )
     coco = PretrainedCfg(
         task="pose",
         dataset="coco",
         description="top-down heatmap pose, mmpose's copy of the authors' weights",
-        source=SourceCfg(
-            original_urls=(_MMPOSE + mmpose[0],),
-            original_filename=mmpose[0],
-            original_sha256=mmpose[1],
-            license="apache-2.0",
-            dataset_license="COCO: annotations CC BY 4.0, images under mixed Flickr licences",
-            paper="UniFormer: Unifying Convolution and Self-attention for Visual Recognition, "
-            "Li et al., TPAMI 2023, arXiv:2201.09450",
-        ),
-        input=InputCfg(size=input_size, bbox_padding=1.25, geometry="mmpose1"),
+        source=source,
+        input=InputCfg(size=(height, width), bbox_padding=1.25, geometry="mmpose1"),
         decode=DecodeCfg(
             codec="heatmap",
-            heatmap_size=(input_size[0] // 4, input_size[1] // 4),
+            heatmap_size=(height // 4, width // 4),
             refine="quarter",
             shift_heatmap=True,
         ),
         metrics=MetricsCfg(
-            values=dict(zip(("AP", "AP50", "AP75", "AR", "AR50"), mmpose[2])),
+            values=dict(zip(("AP", "AP50", "AP75", "AR", "AR50"), mmpose)),
             protocol="COCO val2017, bbox=det56.4, flip test, float32",
             url="https://github.com/open-mmlab/mmpose/tree/main/projects/uniformer",
         ),
-        params=params,
+        params=25_233_489 if variant.startswith("s") else 53_464_785,
         macs=round(gmacs * 1e9),
     )
     official = replace(
@@ -476,14 +525,14 @@ def _pose_cfgs(
         description="top-down heatmap pose, the authors' own files and code (block eps 1e-6)",
         model_args={"block_eps": 1e-6},
         source=replace(
-            coco.source,
-            original_urls=(f"gdrive:{authors[0]}",),
+            source,
+            original_urls=(f"gdrive:{drive_id}",),
             original_filename=None,
             original_sha256=None,
         ),
         input=replace(coco.input, geometry="mmpose0"),
         metrics=MetricsCfg(
-            values=dict(zip(("AP", "AP50", "AP75", "AR"), authors[1])),
+            values=dict(zip(("AP", "AP50", "AP75", "AR"), authors)),
             protocol="COCO val2017, bbox=det56.4, flip test, float16",
             url="https://github.com/Sense-X/UniFormer/tree/main/pose_estimation",
         ),
@@ -491,28 +540,19 @@ def _pose_cfgs(
     return {"coco": coco, "coco_official": official}
 
 
-def _in1k_cfg(
-    filename: str,
-    drive_id: str,
-    top1: float,
-    *,
-    params: int,
-    gmacs: float,
-    hub_url: str | None = None,
-    sha256: str | None = None,
-) -> PretrainedCfg:
+def _in1k_cfg(variant: str) -> PretrainedCfg:
+    filename, drive_id, top1, params, gmacs, hub_copy, sha256 = _IN1K[variant]
     return PretrainedCfg(
         task="classification",
         dataset="in1k",
         description="ImageNet-1k classifier",
         source=SourceCfg(
-            original_urls=((hub_url,) if hub_url else ()) + (f"gdrive:{drive_id}",),
+            original_urls=((hub_copy,) if hub_copy else ()) + (f"gdrive:{drive_id}",),
             original_filename=filename,
             original_sha256=sha256,
             license="mit",
             dataset_license="ImageNet-1k: research and non-commercial terms for the images",
-            paper="UniFormer: Unifying Convolution and Self-attention for Visual Recognition, "
-            "Li et al., TPAMI 2023, arXiv:2201.09450",
+            paper=_PAPER,
         ),
         input=InputCfg(size=(224, 224), interpolation="bicubic", crop_pct=0.875),
         metrics=MetricsCfg(
@@ -525,202 +565,67 @@ def _in1k_cfg(
     )
 
 
-# ------------------------------------------------------------------------------- pose, COCO
-
-
-@register_model(
-    _build_pose,
-    **_pose_cfgs(
-        25_233_489,
-        4.69,
-        (256, 192),
-        (
-            "top_down_256x192_global_small-d4a7fdac_20230724.pth",
-            "d4a7fdac",
-            (0.740, 0.902, 0.821, 0.795, 0.941),
-        ),
-        ("162R0JuTpf3gpLe1IK6oxRoQK7JSj4ylx", (0.740, 0.903, 0.822, 0.795)),
-    ),
-)
+@register_model(_build_pose, **_pose_cfgs("s_256x192"))
 def uniformer_s_256x192(**model_args: Any) -> UniFormerPose:
     """UniFormer-Small, 256x192, COCO 17 keypoints."""
     return _build_pose("small", (256, 192), **model_args)
 
 
-@register_model(
-    _build_pose,
-    **_pose_cfgs(
-        25_233_489,
-        11.10,
-        (384, 288),
-        (
-            "top_down_384x288_global_small-7a613f78_20230724.pth",
-            "7a613f78",
-            (0.759, 0.906, 0.830, 0.810, 0.943),
-        ),
-        ("163vuFkpcgVOthC05jCwjGzo78Nr0eikW", (0.759, 0.906, 0.834, 0.814)),
-    ),
-)
+@register_model(_build_pose, **_pose_cfgs("s_384x288"))
 def uniformer_s_384x288(**model_args: Any) -> UniFormerPose:
     """UniFormer-Small, 384x288, COCO 17 keypoints."""
     return _build_pose("small", (384, 288), **model_args)
 
 
-@register_model(
-    _build_pose,
-    **_pose_cfgs(
-        25_233_489,
-        14.77,
-        (448, 320),
-        (
-            "top_down_448x320_global_small-18b760de_20230724.pth",
-            "18b760de",
-            (0.762, 0.906, 0.832, 0.814, 0.944),
-        ),
-        ("165nQRsT58SXJegcttksHwDn46Fme5dGX", (0.762, 0.906, 0.832, 0.814)),
-    ),
-)
+@register_model(_build_pose, **_pose_cfgs("s_448x320"))
 def uniformer_s_448x320(**model_args: Any) -> UniFormerPose:
     """UniFormer-Small, 448x320, COCO 17 keypoints."""
     return _build_pose("small", (448, 320), **model_args)
 
 
-@register_model(
-    _build_pose,
-    **_pose_cfgs(
-        53_464_785,
-        9.22,
-        (256, 192),
-        (
-            "top_down_256x192_global_base-1713bcd4_20230724.pth",
-            "1713bcd4",
-            (0.750, 0.905, 0.830, 0.804, 0.942),
-        ),
-        ("15tzJaRyEzyWp2mQhpjDbBzuGoyCaJJ-2", (0.750, 0.906, 0.830, 0.804)),
-    ),
-)
+@register_model(_build_pose, **_pose_cfgs("b_256x192"))
 def uniformer_b_256x192(**model_args: Any) -> UniFormerPose:
     """UniFormer-Base, 256x192, COCO 17 keypoints."""
     return _build_pose("base", (256, 192), **model_args)
 
 
-@register_model(
-    _build_pose,
-    **_pose_cfgs(
-        53_464_785,
-        22.11,
-        (384, 288),
-        (
-            "top_down_384x288_global_base-c650da38_20230724.pth",
-            "c650da38",
-            (0.767, 0.908, 0.841, 0.819, 0.946),
-        ),
-        ("15qtUaOR_C7-vooheJE75mhA9oJQt3gSx", (0.767, 0.908, 0.840, 0.814)),
-    ),
-)
+@register_model(_build_pose, **_pose_cfgs("b_384x288"))
 def uniformer_b_384x288(**model_args: Any) -> UniFormerPose:
     """UniFormer-Base, 384x288, COCO 17 keypoints."""
     return _build_pose("base", (384, 288), **model_args)
 
 
-@register_model(
-    _build_pose,
-    **_pose_cfgs(
-        53_464_785,
-        29.61,
-        (448, 320),
-        (
-            "top_down_448x320_global_base-a05c185f_20230724.pth",
-            "a05c185f",
-            (0.774, 0.910, 0.844, 0.825, 0.949),
-        ),
-        ("156iNxetiCk8JJz41aFDmFh9cQbCaMk3D", (0.774, 0.911, 0.844, 0.825)),
-    ),
-)
+@register_model(_build_pose, **_pose_cfgs("b_448x320"))
 def uniformer_b_448x320(**model_args: Any) -> UniFormerPose:
     """UniFormer-Base, 448x320, COCO 17 keypoints."""
     return _build_pose("base", (448, 320), **model_args)
 
 
-# ------------------------------------------------------------------------------- ImageNet-1k
-
-
-@register_model(
-    _build_classifier,
-    in1k=_in1k_cfg(
-        "uniformer_small_in1k.pth",
-        "1-uepH3Q3BhTmWU6HK-sGAGQC_MpfIiPD",
-        0.829,
-        params=21_545_256,
-        gmacs=3.64,
-        hub_url="hf:Andy1621/uniformer/uniformer_small_in1k.pth",
-        sha256="fd192c31f8bd77670de8f171111bd51f56fd87e6aea45043ab2edc181e1fa775",
-    ),
-)
+@register_model(_build_classifier, in1k=_in1k_cfg("small"))
 def uniformer_small(**model_args: Any) -> UniFormerClassifier:
     """UniFormer-S, ImageNet-1k."""
     return _build_classifier("small", 64, False, **model_args)
 
 
-@register_model(
-    _build_classifier,
-    in1k=_in1k_cfg(
-        "uniformer_small_plus_in1k.pth",
-        "10IN5ULcjz0Ld_lDokkTGOSmRFXLzUkEs",
-        0.834,
-        params=24_032_552,
-        gmacs=4.21,
-        hub_url="hf:Sense-X/uniformer_image/uniformer_small_plus_in1k.pth",
-        sha256="53bc55180eb750f00b12933c75fefb5f9ee652bea606cd26104b738f0c4c472e",
-    ),
-)
+@register_model(_build_classifier, in1k=_in1k_cfg("small_plus"))
 def uniformer_small_plus(**model_args: Any) -> UniFormerClassifier:
     """UniFormer-S+ (convolutional stem, head dimension 32), ImageNet-1k."""
     return _build_classifier("small_plus", 32, False, **model_args)
 
 
-@register_model(
-    _build_classifier,
-    in1k=_in1k_cfg(
-        "uniformer_small_plus_dim64_in1k.pth",
-        "178ipRvMBKeAP_Fzy6fEr2HQkIQWdgEY6",
-        0.834,
-        params=24_032_552,
-        gmacs=4.21,
-    ),
-)
+@register_model(_build_classifier, in1k=_in1k_cfg("small_plus_dim64"))
 def uniformer_small_plus_dim64(**model_args: Any) -> UniFormerClassifier:
     """UniFormer-S+ with head dimension 64, ImageNet-1k."""
     return _build_classifier("small_plus", 64, False, **model_args)
 
 
-@register_model(
-    _build_classifier,
-    in1k=_in1k_cfg(
-        "uniformer_base_in1k.pth",
-        "1-wT39QazTGELxgrQIu6J12D3qcla3hui",
-        0.838,
-        params=49_776_552,
-        gmacs=8.27,
-        hub_url="hf:Sense-X/uniformer_image/uniformer_base_in1k.pth",
-        sha256="82c01015818cb897b00a29352043053df53ce4c02c2d012226b3a8a12ccb60eb",
-    ),
-)
+@register_model(_build_classifier, in1k=_in1k_cfg("base"))
 def uniformer_base(**model_args: Any) -> UniFormerClassifier:
     """UniFormer-B, ImageNet-1k."""
     return _build_classifier("base", 64, False, **model_args)
 
 
-@register_model(
-    _build_classifier,
-    in1k=_in1k_cfg(
-        "uniformer_base_ls_in1k.pth",
-        "10FnwzMVgGL8bPO3EMZ7oG4vDvqnPoBK5",
-        0.839,
-        params=49_796_520,
-        gmacs=8.27,
-    ),
-)
+@register_model(_build_classifier, in1k=_in1k_cfg("base_ls"))
 def uniformer_base_ls(**model_args: Any) -> UniFormerClassifier:
     """UniFormer-B with layer scale, ImageNet-1k."""
     return _build_classifier("base", 64, True, **model_args)
