@@ -11,7 +11,12 @@ from posezoo import _registry
 from posezoo.errors import InputError
 
 # one small member per family stands for it where a forward at full size is needed
-RUNNABLE = ["uniformer_small", "uniformer_s_256x192", "tokenpose_t_256x192", "tmpose_b_256x192"]
+RUNNABLE = [
+    "uniformer_small",
+    "uniformer_s_256x192",
+    "tokenpose_s_v1_256x192",
+    pytest.param("tmpose_b_256x192", marks=pytest.mark.slow),
+]
 NAMES = posezoo.list_models()
 
 

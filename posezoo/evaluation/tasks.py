@@ -194,14 +194,16 @@ class MpiiTask(_PoseTask):
         limit: int | None = None,
     ) -> None:
         super().__init__(predictor, workers)
-        self.samples: list[MpiiSample] = read_mpii(annotations, images)[:limit]
+        everybody = read_mpii(annotations, images)
         self.truth = read_mpii_truth(truth)
-        self.people = sorted(int(i) for s in self.samples for i in s.person_ids)
-        if self.people and self.people[-1] >= len(self.truth.keypoints):
+        count = sum(len(sample.person_ids) for sample in everybody)
+        if count != len(self.truth.keypoints):
             raise DataError(
-                f"{annotations} has more people than {truth} ({len(self.truth.keypoints)}); "
-                "they belong to different sets"
+                f"{annotations} has {count} people, {truth} {len(self.truth.keypoints)}; they "
+                "belong to different sets"
             )
+        self.samples: list[MpiiSample] = everybody[:limit]
+        self.people = sorted(int(i) for s in self.samples for i in s.person_ids)
 
     def request(self, sample: MpiiSample, image: np.ndarray) -> CropRequest:
         return CropRequest(image=image, centers=sample.centers, box_sizes=sample.box_sizes)
