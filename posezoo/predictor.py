@@ -31,6 +31,8 @@ from .transforms import TopDownCrop, load_image
 
 __all__ = ["CropRequest", "PosePredictor"]
 
+_CPU_BATCH = 8
+
 ImageLike = np.ndarray | Image.Image | str | Path
 
 
@@ -54,7 +56,8 @@ class PosePredictor:
         device: where to run; None leaves a given model where it is and puts a named one on
             CUDA if there is any.
         dtype: float32 and float64 run as such; bfloat16 and float16 run under autocast.
-        batch_size: crops per forward (twice as many with flip test).
+        batch_size: crops per forward (twice as many with flip test). On the CPU at most 8 are
+            used: larger batches fall out of its cache and take longer per crop.
         flip_test: average with the mirrored image; None = the recipe of the weights.
 
     Raises:
@@ -93,7 +96,7 @@ class PosePredictor:
         self.dtype = dtype
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         self.model = model.to(self.device, wide).eval()
-        self.batch_size = batch_size
+        self.batch_size = min(batch_size, _CPU_BATCH) if self.device.type == "cpu" else batch_size
         self.flip_test = cfg.decode.flip_test if flip_test is None else flip_test
         self.codec = build_codec(cfg)
         self.crop = TopDownCrop(cfg.input.size, cfg.input.mean, cfg.input.std)

@@ -33,6 +33,7 @@ __all__ = ["BadImage", "CocoTask", "ImagenetTask", "MpiiTask", "Rows", "Task"]
 Rows = list[Any]
 """What one sample gives, as JSON types."""
 
+_CPU_BATCH = 16  # larger batches fall out of a CPU's cache
 _FAR = -1e5  # where the joints of a person without prediction lie: nowhere near
 
 
@@ -255,7 +256,8 @@ class ImagenetTask:
         self.model = model.to(device).eval()
         self.samples = samples
         self.device, self.dtype = device, dtype
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size = min(batch_size, _CPU_BATCH) if device.type == "cpu" else batch_size
+        self.workers = workers
         self.transform: Any = build_transform(
             model.pretrained_cfg  # type: ignore[arg-type]
         )

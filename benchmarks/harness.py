@@ -1,0 +1,158 @@
+"""Where the time of an evaluation run goes.
+
+    python benchmarks/harness.py uniformer_s_256x192 --images 300 --boxes 20
+
+Makes a data set of JPEGs with person boxes, measures each stage on its own (CPU seconds of this
+process on the CPU, wall seconds on CUDA), then a whole run of `posezoo eval` on it, then a plain
+loop that reads the image once per box and runs one crop at a time, on some of the boxes. The share
+outside the network is what the harness costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+import posezoo
+from posezoo.evaluation.entry import evaluate_model
+from posezoo.evaluation.tasks import CocoTask
+from posezoo.geometry import crop_matrices, input_to_image
+from posezoo.transforms import load_image
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help="pose model with 17 keypoints")
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--boxes", type=int, default=20, help="boxes per image")
+    parser.add_argument("--loop", type=int, default=40, help="boxes of the plain loop")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--workers", type=int, default=2, help="threads that read images")
+    return parser.parse_args()
+
+
+def make_data(folder: Path, images: int, boxes: int) -> None:
+    """COCO-sized smooth noise, which JPEG packs like photographs, with boxes all over."""
+    chance = np.random.default_rng(0)
+    (folder / "val2017").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    truth: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1}]}
+    detections = []
+    for i in range(1, images + 1):
+        name = f"{i:012d}.jpg"
+        noise = chance.integers(0, 255, (480, 640, 3), np.uint8)
+        picture = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(1.5))
+        picture.save(folder / "val2017" / name, quality=90)
+        truth["images"].append({"id": i, "file_name": name, "width": 640, "height": 480})
+        points = np.column_stack([*chance.uniform(100, 300, (2, 17)), np.full(17, 2)])
+        truth["annotations"].append(
+            {"id": i, "image_id": i, "category_id": 1, "iscrowd": 0, "area": 20000.0,
+             "bbox": [100, 100, 200, 200], "num_keypoints": 17,
+             "keypoints": points.ravel().tolist()}
+        )  # fmt: skip
+        for _ in range(boxes):
+            box = [*chance.uniform(0, 300, 2), *chance.uniform(40, 180, 2)]
+            score = float(chance.uniform())
+            detections.append({"image_id": i, "category_id": 1, "bbox": box, "score": score})
+    (folder / "annotations/person_keypoints_val2017.json").write_text(json.dumps(truth))
+    name = "COCO_val2017_detections_AP_H_56_person.json"
+    (folder / name).write_text(json.dumps(detections))
+
+
+def stopwatch(device: torch.device) -> Callable[[], float]:
+    """CPU seconds on the CPU (other programs do not count), synchronised wall time on CUDA."""
+    if device.type != "cuda":
+        return time.process_time
+
+    def now() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
+@torch.inference_mode()
+def stages(task: CocoTask, count: int, now: Callable[[], float]) -> dict[str, float]:
+    """Seconds per box of each stage, measured one after the other on `count` images."""
+    predictor, samples = task.predictor, task.samples[:count]
+    spent = dict.fromkeys(("read", "warp", "network", "decode"), 0.0)
+    for sample in samples:
+        start = now()
+        image = load_image(sample.path)
+        spent["read"] += now() - start
+        start = now()
+        request = predictor.request(image, sample.bboxes)
+        size, geometry = predictor.cfg.input.size, predictor.cfg.input.geometry
+        matrices = crop_matrices(request.centers, request.box_sizes, size, geometry)
+        crops = predictor.crop(torch.from_numpy(image).to(predictor.device), matrices)
+        spent["warp"] += now() - start
+        start = now()
+        batches = crops.split(predictor.batch_size)
+        outputs = [predictor.model(torch.cat([x, x.flip(-1)])) for x in batches]
+        spent["network"] += now() - start
+        start = now()
+        merged = [predictor.codec.merge_flip(*output.chunk(2)) for output in outputs]
+        points, _ = predictor.codec.decode(torch.cat(merged))
+        input_to_image(points, request.centers, request.box_sizes, size, geometry).cpu()
+        spent["decode"] += now() - start
+    boxes = sum(len(s.bboxes) for s in samples)
+    return {stage: seconds / boxes for stage, seconds in spent.items()}
+
+
+def plain_loop(task: CocoTask, count: int, now: Callable[[], float]) -> float:
+    """Seconds per box of the obvious way: one box, one image, one forward at a time."""
+    predictor = posezoo.PosePredictor(task.predictor.model, batch_size=1)
+    boxes = [(s, b) for s in task.samples for b in s.bboxes][:count]
+    start = now()
+    for sample, box in boxes:
+        predictor(sample.path, box[None])
+    return (now() - start) / len(boxes)
+
+
+def main() -> int:
+    args = parse()
+    model = posezoo.create_model(args.name)
+    device = torch.device(args.device)
+    now = stopwatch(device)
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        make_data(data, args.images, args.boxes)
+        predictor = posezoo.PosePredictor(model, device=device)
+        files = (data / "annotations/person_keypoints_val2017.json", data)
+        detections = data / "COCO_val2017_detections_AP_H_56_person.json"
+        task = CocoTask(predictor, *files, detections)
+        parts = stages(task, max(1, min(args.images, 10)), now)
+        loop = plain_loop(task, args.loop, now)
+        start = now()
+        evaluate_model(
+            model, data, device=args.device, dtype=getattr(torch, args.dtype),
+            batch_size=args.batch_size, workers=args.workers,
+        )  # fmt: skip
+        run = (now() - start) / (args.images * args.boxes)
+    rows = {**parts, "all of a run": run, "plain loop": loop}
+    for stage, seconds in rows.items():
+        print(f"{stage:14s} {1e3 * seconds:9.3f} ms per box")
+    outside = 1 - parts["network"] / run
+    print(f"outside the network: {100 * outside:.1f} % of the run")
+    print(f"plain loop / run: {loop / run:.2f}")
+    record = {"command": " ".join(sys.argv), "seconds_per_box": rows, "outside_network": outside}
+    print(json.dumps(record))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
