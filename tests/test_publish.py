@@ -92,8 +92,14 @@ def test_card_says_what_is_reported_and_what_is_measured():
                   "Reported by the authors", "AP 74.0", "Not measured with posezoo yet",
                   "0 nose", "origin file: x.pth", "keys renamed"):  # fmt: skip
         assert words in card, words
-    record = {"statistics": {"AP": 0.741}, "dataset": "coco", "box_source": "det56.4",
-              "command": "posezoo eval x", "date": "2026-11-21", "environment": {"device": "cpu"}}  # fmt: skip
+    record = {
+        "statistics": {"AP": 0.741},
+        "dataset": "coco",
+        "box_source": "det56.4",
+        "command": "posezoo eval x",
+        "date": "2026-11-21",
+        "environment": {"device": "cpu"},
+    }
     assert "Measured with posezoo (coco, bbox=det56.4): AP 74.1" in _cards.variant_card(
         cfg, {}, [record]
     )
