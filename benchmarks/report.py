@@ -39,6 +39,11 @@ FAMILIES = {
     ),
     "hmp_*": ("PCT's heatmap backbones", "Swin-V2 with a heatmap head, from which PCT starts."),
     "tokenpose_*": ("TokenPose", "Keypoints as tokens beside visual tokens (arXiv:2104.03516)."),
+    "hrnet_*": (
+        "Rendered people only",
+        "Made by posezoo, shipped inside the package for `posezoo demo` and the tests: rendered "
+        "figures, not photos; use the others for photos (HRNet, arXiv:1902.09212).",
+    ),
     "tmpose_*": (
         "TMPose",
         "TokenPose with visual tokens masked to save compute (doi:10.32604/cmc.2025.059006).",

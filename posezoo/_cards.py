@@ -65,7 +65,7 @@ def family_section(cfgs: Sequence[PretrainedCfg], title: str, about: str) -> str
         params = f"{cfg.params / 1e6:.1f} M" if cfg.params else ""
         macs = f"{cfg.macs / 1e9:.2f}" if cfg.macs else ""
         rows.append(
-            f"| `{cfg.name}` | {_DATASETS[cfg.dataset]} | {size} | {params} | {macs} | "
+            f"| `{cfg.name}` | {_trained_on(cfg)} | {size} | {params} | {macs} | "
             f"{_values(cfg)} | {_where(cfg)} |"
         )
     terms = sorted({_terms(cfg) for cfg in cfgs})
@@ -152,12 +152,18 @@ def _values(cfg: PretrainedCfg) -> str:
 def _where(cfg: PretrainedCfg) -> str:
     if not cfg.has_weights:
         return f"none: {cfg.source.unavailable}"
+    if cfg.source.packaged:
+        return "in the package"
     return "authors' file by browser" if not cfg.source.original_urls else "yes"
+
+
+def _trained_on(cfg: PretrainedCfg) -> str:
+    return "rendered people, no photos" if cfg.source.packaged else _DATASETS[cfg.dataset]
 
 
 def _terms(cfg: PretrainedCfg) -> str:
     licence = f"Weights: {cfg.source.license}." if cfg.source.license else "No licence is stated."
-    data = f" Trained on {_DATASETS[cfg.dataset]}."
+    data = f" Trained on {_trained_on(cfg)}."
     terms = f" {cfg.source.dataset_license}." if cfg.source.dataset_license else ""
     return licence + data + terms
 

@@ -37,7 +37,8 @@ class SourceCfg:
     `sha256` is the hash of our `model.safetensors` on the Hub; `original_sha256` that of the
     authors' file, whole or its first 8 hex digits. `original_urls` are tried in order and may
     be `https://…`, `gdrive:<id>` or `hf:<repo>/<file>`; `original_page` is a page that needs a
-    browser. `unavailable` says why there are no weights at all.
+    browser. `packaged` is a file in `posezoo/weights`, which is installed with the package and
+    needs no other place. `unavailable` says why there are no weights at all.
     """
 
     hf_hub_id: str | None = None
@@ -47,13 +48,14 @@ class SourceCfg:
     original_page: str | None = None
     original_filename: str | None = None
     original_sha256: str | None = None
+    packaged: str | None = None
     license: str | None = None
     dataset_license: str | None = None
     paper: str | None = None
     unavailable: str | None = None
 
     def __post_init__(self) -> None:
-        if self.unavailable and (self.original_urls or self.original_page):
+        if self.unavailable and (self.original_urls or self.original_page or self.packaged):
             raise ValueError("a source cannot be unavailable and name a place")
 
 

@@ -126,8 +126,8 @@ def _take_head(plan: _Plan, given: Mapping[str, Any], args: dict[str, Any]) -> d
 def find_weights(cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path:
     """Return a verified local weights file for the configuration.
 
-    Looks for a converted file, then on the Hub, then at the places where the authors put theirs,
-    which is converted once and kept.
+    Weights that come with the package are in it. For others, looks for a converted file, then
+    on the Hub, then at the places where the authors put theirs, which is converted once and kept.
 
     Raises:
         WeightsUnavailableError: none of them has it; the message says why, one by one.
@@ -138,6 +138,8 @@ def find_weights(cfg: PretrainedCfg, cache_dir: str | Path | None) -> Path:
             f"there are no weights for {cfg.name}: {cfg.source.unavailable}. Train it with its "
             "recipe, or load a file of your own with checkpoint="
         )
+    if cfg.source.packaged:
+        return Path(__file__).parent / "weights" / cfg.source.packaged
     if converted := _convert.find_converted(cfg, cache_dir):
         return converted
     failures = []

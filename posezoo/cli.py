@@ -1,4 +1,4 @@
-"""The command line: `posezoo list | info | predict | convert | eval`.
+"""The command line: `posezoo list | info | predict | convert | eval | train | demo`.
 
 Each command parses its options, makes one call into the library, and prints. Exit codes: 0 fine,
 1 a file failed or a result is outside its tolerance, 2 wrong usage.
@@ -83,7 +83,7 @@ def list_command(pattern: str, task: Any, pretrained: bool, tags: bool, as_json:
 @click.option("--json", "as_json", is_flag=True, help="The configuration as JSON.")
 def info(name: str, as_json: bool) -> None:
     """Show what is known about the model NAME (architecture[.tag])."""
-    from . import _hub, _registry
+    from . import _registry
 
     cfg = _registry.get_pretrained_cfg(name)
     if as_json:
@@ -101,7 +101,7 @@ def info(name: str, as_json: bool) -> None:
             "decode",
             f"{decode.codec}, {decode.refine}, flip test {decode.flip_test}" if decode else None,
         ),
-        ("weights", f"hf-hub:{_hub.hub_id(cfg)}" if cfg.has_weights else source.unavailable),
+        ("weights", _place_of_weights(cfg)),
         ("original", ", ".join(source.original_urls) or source.original_page),
         ("license", source.license),
         ("data terms", source.dataset_license),
@@ -122,6 +122,14 @@ def info(name: str, as_json: bool) -> None:
             for k, v in (_registry.model_arguments(cfg.architecture) | dict(cfg.model_args)).items()
         )
     )
+
+
+def _place_of_weights(cfg: Any) -> str | None:
+    from . import _hub
+
+    if cfg.source.packaged:
+        return f"in the package: weights/{cfg.source.packaged}"
+    return f"hf-hub:{_hub.hub_id(cfg)}" if cfg.has_weights else cfg.source.unavailable
 
 
 # ------------------------------------------------------------------------------- predict
@@ -335,6 +343,55 @@ def _table(record: Any) -> str:
     if record.bad:
         lines.append(f"{len(record.bad)} images could not be used and count as empty")
     return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------- training
+
+
+@main.command()
+@click.argument("recipe")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Folder in COCO's layout."
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; resumes."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
+@click.option("--init", help="Name whose pretrained weights to start from, or a weights file.")
+@click.option("--device", default=None, help="cpu, cuda, … (default: cuda if there is one)")
+@click.option("--workers", default=0, show_default=True, help="Processes that read images.")
+def train(
+    recipe: str,
+    data: Path,
+    out: Path,
+    settings: tuple[str, ...],
+    init: str | None,
+    device: str | None,
+    workers: int,
+) -> None:
+    """Train the architecture RECIPE as it was published, or with changes.
+
+    Many GPUs: torchrun --nproc-per-node N -m posezoo train RECIPE …
+    """
+    from tqdm import tqdm
+
+    from .training.loop import Progress, train
+    from .training.recipes import get_recipe, override
+
+    pairs = dict(text.partition("=")[::2] for text in settings)
+    chosen = override(get_recipe(recipe), pairs)
+    with tqdm(unit="step", disable=not sys.stderr.isatty()) as bar:
+
+        def report(progress: Progress) -> None:
+            bar.total = progress.steps
+            bar.update(progress.step - bar.n)
+            ap = "" if progress.ap is None else f", AP {100 * progress.ap:.1f}"
+            bar.set_description(f"loss {progress.loss:.3g}{ap}", refresh=False)
+
+        end = train(chosen, data, out, init=init, device=device, workers=workers, report=report)
+    if end.ap is not None and end.best_ap is not None:
+        click.echo(f"AP {100 * end.ap:.1f} at the end, {100 * end.best_ap:.1f} at best")
+    click.echo(f"written  {out}")
 
 
 # ------------------------------------------------------------------------------- weights

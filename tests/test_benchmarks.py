@@ -25,7 +25,7 @@ def test_every_evaluable_model_has_a_row():
     models = {row["model"] for row in ROWS}
     wanted = set(posezoo.list_models(task="pose", tags=True))
     wanted |= set(posezoo.list_models(task="classification", tags=True))
-    missing = {n for n in wanted - models if posezoo.get_pretrained_cfg(n).dataset != "rendered"}
+    missing = {n for n in wanted - models if posezoo.get_pretrained_cfg(n).tag != "rendered"}
     assert not missing
 
 

@@ -16,6 +16,7 @@ EDGES = {
     "pct_tokenizer": {"swin"},
     "pct": {"pct_tokenizer", "swin"},
     "tokenpose": {"hrnet"},
+    "hrnet_pose": {"hrnet"},
 }
 SHARED = {"layers", "heads"}
 HEAVY = {"timm", "torchvision", "huggingface_hub", "pycocotools", "scipy", "matplotlib"}

@@ -108,7 +108,8 @@ def test_configuration_obeys_the_schema_of_its_task(name):
     assert cfg.has_weights == (cfg.source.unavailable is None)
     if cfg.has_weights:
         assert cfg.source.license and cfg.source.dataset_license
-        assert cfg.source.original_urls or cfg.source.original_page
+        source = cfg.source
+        assert source.original_urls or source.original_page or source.packaged
     if cfg.task == "pose":
         assert cfg.decode and cfg.input.geometry and cfg.input.bbox_padding
         assert posezoo.get_skeleton(cfg.dataset)

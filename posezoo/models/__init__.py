@@ -1,3 +1,12 @@
 """The model families. Importing this package registers every model, and does nothing else."""
 
-from . import pct, pct_tokenizer, swin, tcformer, tcformer_mta, tokenpose, uniformer  # noqa: F401
+from . import (  # noqa: F401
+    hrnet_pose,
+    pct,
+    pct_tokenizer,
+    swin,
+    tcformer,
+    tcformer_mta,
+    tokenpose,
+    uniformer,
+)

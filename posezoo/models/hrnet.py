@@ -7,6 +7,7 @@ the forward is written here, because in evaluation every BatchNorm folds into it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -68,17 +69,18 @@ class HRNetStem(nn.Module):
     """Beginning of HRNet: (B, C, H, W) -> (B, 256, H / 4, W / 4).
 
     Args:
-        variant: timm's name for the widths and depths, "hrnet_w32" or "hrnet_w48".
+        variant: timm's name for the widths and depths, "hrnet_w32" or "hrnet_w48", or a
+            configuration of timm's form.
     """
 
     parts: tuple[str, ...] = STEM_PARTS
     unused: tuple[str, ...] = ("stage2", "stage3", "stage4")
 
-    def __init__(self, variant: str, in_chans: int) -> None:
+    def __init__(self, variant: str | Mapping[str, Any], in_chans: int) -> None:
         super().__init__()
         from timm.models.hrnet import HighResolutionNet, cfg_cls
 
-        cfg = cfg_cls[variant]
+        cfg = cfg_cls[variant] if isinstance(variant, str) else variant
         net = HighResolutionNet(
             cfg, in_chans, head="", **{s: _smallest(cfg[s]) for s in self.unused}
         )
@@ -104,7 +106,7 @@ class HRNetTrunk(HRNetStem):
     parts = (*STEM_PARTS, "transition1", "stage2", "transition2", "stage3")
     unused = ("stage4",)
 
-    def __init__(self, variant: str, in_chans: int) -> None:
+    def __init__(self, variant: str | Mapping[str, Any], in_chans: int) -> None:
         super().__init__(variant, in_chans)
         last = self.stage3[-1]
         last.fuse_layers = last.fuse_layers[:1]  # only the finest map is used

@@ -1,0 +1,15 @@
+"""Training: recipes, targets, losses, augmentation and a small loop (extra `train`)."""
+
+from .augment import Augmentation
+from .losses import heatmap_mse
+from .recipes import RECIPES, Recipe, get_recipe
+from .targets import gaussian_targets
+
+__all__ = [
+    "RECIPES",
+    "Augmentation",
+    "Recipe",
+    "gaussian_targets",
+    "get_recipe",
+    "heatmap_mse",
+]

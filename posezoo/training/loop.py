@@ -1,0 +1,360 @@
+"""The training loop: one process or many, resumable to the bit, best weights kept.
+
+An output folder holds `last.pt` (everything that a resumed run needs), `best/` (weights and
+configuration, as `save_pretrained` writes them), `log.jsonl` and `curves.png`. A run that finds
+`last.pt` goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from .. import create_model, get_skeleton, save_pretrained
+from .._checkpoints import replacing
+from .._config import PretrainedCfg
+from ..errors import DataError, InputError
+from .data import EpochSampler, PersonDataset, TrainingBatch
+from .losses import heatmap_mse
+from .recipes import Recipe
+from .targets import gaussian_targets
+
+__all__ = ["Progress", "batch_loss", "train"]
+
+_SAVE_EVERY = 200  # steps between two writings of last.pt
+_LOG_EVERY = 20
+_ANNOTATIONS = {
+    "coco": "person_keypoints_{}2017.json",
+    "coco_wholebody": "coco_wholebody_{}_v1.0.json",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands: steps done of all, the running loss, the last and best AP."""
+
+    step: int
+    steps: int
+    loss: float
+    ap: float | None
+    best_ap: float | None
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    init: str | None = None,
+    device: str | None = None,
+    workers: int = 0,
+    stop_after: int | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Train a heatmap model and return where the run ended.
+
+    Args:
+        recipe: what to do.
+        data: a folder in the layout of COCO: `annotations/`, `train2017/`, `val2017/`.
+        out: see the module; under torchrun all processes need to see it.
+        init: a name whose pretrained weights to start from, or a weights file.
+        device: default CUDA if there is one.
+        workers: processes that read images, per training process.
+        stop_after: end after so many steps of this call, to be resumed; for tests and queues.
+        report: called now and then with the progress.
+
+    Raises:
+        DataError: files are missing or malformed, or nothing in them is labelled.
+        InputError: a recipe or model that cannot be trained here.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    place = torch.device(device or _default_device())
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    torch.manual_seed(recipe.seed)
+    model = _initial_model(recipe, init).to(place).train()
+    cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
+    people = _people(recipe, cfg, data)
+    sampler = EpochSampler(len(people), recipe.batch_size, recipe.seed, index=rank, count=world)
+    steps = recipe.epochs * sampler.steps_per_epoch
+    run = _Run(recipe, model, steps, sampler.steps_per_epoch, out, place, main=rank == 0)
+    torch.manual_seed(recipe.seed + 1 + rank)
+    run.resume()
+    sampler.first_step = run.step
+    sampler.last_step = steps if stop_after is None else min(steps, run.step + stop_after)
+    loader = DataLoader(
+        people, batch_sampler=sampler, num_workers=workers, collate_fn=TrainingBatch.collate
+    )
+    network: nn.Module = model
+    if world > 1:
+        network = nn.parallel.DistributedDataParallel(
+            model, device_ids=[place.index] if place.type == "cuda" else None
+        )
+    for batch in loader:
+        run.update(network, batch.to(place), report)
+        if run.step % (recipe.eval_every * run.steps_per_epoch) == 0 or run.step == steps:
+            run.evaluate(data)
+            report(run.progress())
+    run.save()
+    return run.progress()
+
+
+def batch_loss(
+    recipe: Recipe, cfg: PretrainedCfg, network: nn.Module, batch: TrainingBatch
+) -> Tensor:
+    """Return the loss of a batch by a recipe.
+
+    Keypoints become cells by the ratio of the sizes, in all geometries.
+    """
+    if cfg.decode is None or cfg.decode.heatmap_size is None:
+        raise InputError(f"{cfg.name} gives no heatmaps; it cannot be trained by {recipe.model}")
+    size = cfg.decode.heatmap_size
+    cells = batch.keypoints * (size[1] / cfg.input.size[1])
+    targets, weights = gaussian_targets(
+        cells, batch.labelled, size, sigma=recipe.sigma, rounded=recipe.rounded
+    )
+    lower = recipe.dtype != "float32"
+    with (
+        torch.autocast(batch.images.device.type, getattr(torch, recipe.dtype))
+        if lower
+        else nullcontext()
+    ):
+        heatmaps = network(batch.images)
+    return recipe.loss_factor * heatmap_mse(heatmaps, targets, weights)
+
+
+class _Run:
+    """The state of a training: model, optimizer, step, numbers."""
+
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, steps: int, steps_per_epoch: int, out: Path,
+        device: torch.device, *, main: bool,
+    ) -> None:  # fmt: skip
+        self.recipe, self.model, self.out, self.device, self.main = recipe, model, out, device, main
+        self.cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
+        self.steps, self.steps_per_epoch = steps, steps_per_epoch
+        self.optimizer = make_optimizer(recipe, model)
+        self.schedule = make_schedule(recipe, self.optimizer, steps, steps_per_epoch)
+        self.step, self.loss = 0, float("nan")
+        self.ap: float | None = None
+        self.best_ap: float | None = None
+        self.running = torch.zeros((), device=device)
+        self.since = 0
+        self.clock = time.monotonic()
+        out.mkdir(parents=True, exist_ok=True)
+
+    def update(
+        self, network: nn.Module, batch: TrainingBatch, report: Callable[[Progress], None]
+    ) -> None:
+        """Do one step."""
+        self.schedule.step_update(self.step)
+        parts = self.recipe.accumulate
+        size = -(-len(batch.images) // parts)
+        for i in range(0, len(batch.images), size):
+            piece = TrainingBatch(
+                images=batch.images[i : i + size],
+                keypoints=batch.keypoints[i : i + size],
+                labelled=batch.labelled[i : i + size],
+            )
+            last = i + size >= len(batch.images)
+            waiting = (
+                nullcontext()
+                if last or not isinstance(network, nn.parallel.DistributedDataParallel)
+                else network.no_sync()
+            )
+            with waiting:
+                loss = batch_loss(self.recipe, self.cfg, network, piece)
+                loss = loss * (len(piece.images) / len(batch.images))
+                loss.backward()
+            self.running += loss.detach()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.since += 1
+        if self.step % _LOG_EVERY == 0 or self.step == self.steps:
+            self._note_loss()
+            report(self.progress())
+        if self.step % _SAVE_EVERY == 0:
+            self.save()
+
+    def _note_loss(self) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self.running)
+            self.running /= torch.distributed.get_world_size()
+        self.loss = float(self.running) / self.since
+        if not self.loss < float("inf"):
+            raise DataError(f"the loss is {self.loss} at step {self.step}; lower the rate")
+        seconds, self.clock = time.monotonic() - self.clock, time.monotonic()
+        self._log(
+            step=self.step,
+            loss=self.loss,
+            lr=self.optimizer.param_groups[0]["lr"],
+            images_per_second=round(self.since * self.recipe.batch_size / seconds, 1),
+        )
+        self.running.zero_()
+        self.since = 0
+
+    def evaluate(self, data: Path) -> None:
+        """Score the validation set with annotated boxes, keep the weights if they are best."""
+        from ..evaluation.entry import evaluate_model
+
+        self.model.eval()
+        try:
+            record = evaluate_model(
+                self.model, data, boxes="gt", device=str(self.device),
+                out=self.out / "eval", workers=1,
+            )  # fmt: skip
+        finally:
+            self.model.train()
+        if record is None:
+            return
+        self.ap = float(record.statistics["AP"])
+        self._log(step=self.step, epoch=self.step / self.steps_per_epoch, AP=self.ap)
+        if self.best_ap is None or self.ap > self.best_ap:
+            self.best_ap = self.ap
+            save_pretrained(self.model, self.out / "best")
+        self.save()
+        draw_curves(self.out / "log.jsonl", self.out / "curves.png")
+
+    def progress(self) -> Progress:
+        """Return where the run stands."""
+        return Progress(
+            step=self.step, steps=self.steps, loss=self.loss, ap=self.ap, best_ap=self.best_ap
+        )
+
+    def save(self) -> None:
+        """Write `last.pt` under another name and move it into place."""
+        if not self.main:
+            return
+        state = {
+            "recipe": asdict(self.recipe),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "since": self.since,
+            "running": self.running,
+            "best_ap": self.best_ap,
+            "rng": torch.get_rng_state(),
+        }
+        with replacing(self.out / "last.pt") as temporary:
+            torch.save(state, temporary)
+
+    def resume(self) -> None:
+        """Go on from `last.pt` if it is there.
+
+        Raises:
+            InputError: it belongs to another recipe.
+        """
+        file = self.out / "last.pt"
+        if not file.is_file():
+            return
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        wanted = asdict(self.recipe)
+        different = [key for key in wanted if wanted[key] != state["recipe"].get(key)]
+        if different:
+            raise InputError(
+                f"{self.out} holds a run with another {', '.join(different)}; give another --out"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.since = state["step"], state["since"]
+        self.running, self.best_ap = state["running"], state["best_ap"]
+        if self.main:
+            torch.set_rng_state(state["rng"].cpu())
+
+    def _log(self, **values: Any) -> None:
+        if self.main:
+            with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """Build timm's optimizer of a recipe."""
+    from timm.optim import create_optimizer_v2
+
+    return create_optimizer_v2(
+        model,
+        opt=recipe.optimizer,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        filter_bias_and_bn=not recipe.decay_all,
+        layer_decay=recipe.layer_decay,
+    )
+
+
+def make_schedule(
+    recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int, steps_per_epoch: int
+) -> Any:
+    """Build timm's scheduler of a recipe, driven by `step_update`."""
+    from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+
+    warmup = {
+        "warmup_t": min(recipe.warmup_steps, steps // 2),
+        "warmup_lr_init": recipe.lr * 1e-3,
+        "t_in_epochs": False,
+    }
+    if recipe.milestones:
+        at = [epoch * steps_per_epoch for epoch in recipe.milestones]
+        return MultiStepLRScheduler(optimizer, decay_t=at, decay_rate=0.1, **warmup)
+    return CosineLRScheduler(
+        optimizer, t_initial=steps, lr_min=recipe.lr * recipe.final_lr, **warmup
+    )
+
+
+def draw_curves(log: Path, target: Path) -> None:
+    """Draw loss and AP over the steps of a log as PNG; without matplotlib, do nothing."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    figure, left = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    right = left.twinx()
+    for axis, key, color in ((left, "loss", "tab:blue"), (right, "AP", "tab:orange")):
+        found = [(row["step"], row[key]) for row in rows if key in row]
+        axis.plot(*zip(*found), color=color, marker="." if key == "AP" else "") if found else None
+        axis.set_ylabel(key, color=color)
+    left.set_yscale("log")
+    left.set_xlabel("step")
+    figure.savefig(target, dpi=110)
+    pyplot.close(figure)
+
+
+def _default_device() -> str:
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
+def _initial_model(recipe: Recipe, init: str | None) -> nn.Module:
+    """Build the model; weights come from a file, or from a name of the same architecture."""
+    args = dict(recipe.model_args)
+    if init is None:
+        return create_model(recipe.model, **args)
+    if Path(init).is_file():
+        return create_model(recipe.model, checkpoint=init, **args)
+    return create_model(init, pretrained=True, **args)
+
+
+def _people(recipe: Recipe, cfg: PretrainedCfg, data: Path) -> PersonDataset:
+    if cfg.dataset not in _ANNOTATIONS:
+        raise InputError(
+            f"{cfg.name} belongs to {cfg.dataset}; training reads files of "
+            f"{' and '.join(_ANNOTATIONS)}"
+        )
+    file = data / "annotations" / _ANNOTATIONS[cfg.dataset].format("train")
+    skeleton = get_skeleton(cfg.dataset)
+    return PersonDataset(file, data / "train2017", cfg, skeleton, recipe.augmentation, recipe.seed)

@@ -1,0 +1,216 @@
+"""One recipe per published training: what to change where stands in the four papers' code.
+
+`uniformer_*`: the authors' recipe, by which the published weights were made. `tcformer_*`: the
+original one. `hmp_*`: the heatmap stage of PCT. `tokenpose_*`, `tmpose_*`: theirs are the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ..errors import InputError, UnknownModelError
+from .augment import Augmentation
+
+__all__ = ["RECIPES", "Recipe", "get_recipe", "override"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is trained.
+
+    `batch_size` counts all processes together. `milestones` (epochs, each times 0.1) make a
+    step schedule, without them the rate falls as a cosine to `final_lr` of itself.
+    `decay_all` decays norms and biases too. `sigma` is in heatmap cells; `rounded` see
+    `targets.gaussian_targets`. `loss_factor` scales the mean squared error. `start` names what
+    the published training started from.
+    """
+
+    model: str
+    epochs: int
+    batch_size: int
+    lr: float
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    weight_decay: float = 0.0
+    decay_all: bool = True
+    layer_decay: float | None = None
+    milestones: tuple[int, ...] = ()
+    final_lr: float = 1e-5
+    warmup_steps: int = 0
+    sigma: float = 2.0
+    rounded: bool = True
+    loss_factor: float = 1.0
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    start: str = "scratch"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    accumulate: int = 1
+    eval_every: int = 10
+    seed: int = 0
+
+
+_STEPS: dict[str, Any] = {"epochs": 210, "milestones": (170, 200), "warmup_steps": 500}
+
+# name: learning rate, images per GPU on 8 GPUs, drop path
+_UNIFORMER = {
+    "s_256x192": (2e-3, 128, 0.0),
+    "s_384x288": (2e-3, 128, 0.0),
+    "s_448x320": (1e-3, 64, 0.0),
+    "b_256x192": (2e-3, 128, 0.0),
+    "b_384x288": (5e-4, 32, 0.5),
+    "b_448x320": (5e-4, 32, 0.0),
+}
+_HALF_BODY: dict[str, Any] = {"half_body": 0.3, "rotation_probability": 0.6}
+_TOKENPOSE_COCO = Augmentation(scale=0.35, rotation=45.0, **_HALF_BODY)
+_TOKENPOSE_MPII = Augmentation(scale=0.25, rotation=30.0)
+
+
+def _uniformer(variant: str) -> Recipe:
+    lr, per_gpu, drop_path = _UNIFORMER[variant]
+    return Recipe(
+        model=f"uniformer_{variant}",
+        lr=lr,
+        batch_size=8 * per_gpu,
+        weight_decay=0.01,
+        model_args={"drop_path_rate": drop_path},
+        augmentation=Augmentation(
+            shift=0.2, scale=0.5, rotation=40.0, half_body_more_than=7, **_HALF_BODY
+        ),
+        start=f"uniformer_{'small' if variant.startswith('s') else 'base'}.in1k",
+        **_STEPS,
+    )
+
+
+def _tcformer(model: str, per_gpu: int, start: str) -> Recipe:
+    return Recipe(
+        model=model,
+        lr=5e-4,
+        batch_size=8 * per_gpu,
+        weight_decay=0.01,
+        augmentation=Augmentation(shift=0.16, scale=0.5, rotation=40.0, **_HALF_BODY),
+        start=start,
+        **_STEPS,
+    )
+
+
+def _hmp(size: str, lr: float, weight_decay: float, layer_decay: float) -> Recipe:
+    return Recipe(
+        model=f"hmp_swin_{size}",
+        epochs=150,
+        batch_size=256,
+        lr=lr,
+        weight_decay=weight_decay,
+        decay_all=False,
+        layer_decay=layer_decay,
+        warmup_steps=500,
+        augmentation=Augmentation(shift=0.16, scale=0.5, rotation=40.0, **_HALF_BODY),
+        start="SimMIM",
+        eval_every=5,
+    )
+
+
+def _tokenpose(model: str, batch_size: int, sigma: float = 2.0) -> Recipe:
+    return Recipe(
+        model=model,
+        epochs=300,
+        batch_size=batch_size,
+        lr=1e-3,
+        optimizer="adam",
+        milestones=(200, 260),
+        sigma=sigma,
+        rounded=False,
+        loss_factor=0.5,
+        augmentation=_TOKENPOSE_MPII if model.endswith("256x256") else _TOKENPOSE_COCO,
+        start="trunk: ImageNet" if "_b_" in model or "_l_" in model else "scratch",
+        eval_every=1,
+    )
+
+
+_RECIPES = [
+    *map(_uniformer, _UNIFORMER),
+    _tcformer("tcformer_mta_256x192", 64, "tcformer.in1k"),
+    _tcformer("tcformer_large_mta_384x288", 16, "tcformer_large.in1k"),
+    _hmp("base", 5e-4, 0.05, 0.9),
+    _hmp("large", 3.33e-4, 0.0625, 0.9),
+    _hmp("huge", 2.5e-4, 0.1, 0.95),
+    _tokenpose("tokenpose_t_256x192", 128),
+    _tokenpose("tokenpose_s_v1_256x192", 128),
+    _tokenpose("tokenpose_s_v2_256x192", 48),
+    _tokenpose("tokenpose_b_256x192", 128),
+    _tokenpose("tokenpose_l_d6_256x192", 64),
+    _tokenpose("tokenpose_l_d24_256x192", 64),
+    _tokenpose("tokenpose_l_d24_384x288", 128, sigma=3.0),
+    _tokenpose("tokenpose_l_d6_256x256", 64),
+    _tokenpose("tmpose_b_256x192", 128),
+    _tokenpose("tmpose_l_d6_256x192", 128),
+    _tokenpose("tmpose_l_d24_256x192", 128),
+    _tokenpose("tmpose_l_d6_256x256", 128),
+    Recipe(
+        model="hrnet_xs_128x96",
+        epochs=5,
+        batch_size=16,
+        lr=2e-3,
+        weight_decay=0.01,
+        decay_all=False,
+        warmup_steps=50,
+        sigma=1.5,
+        rounded=False,
+        augmentation=Augmentation(scale=0.15, rotation=10.0, shift=0.05),
+        dtype="bfloat16",
+        eval_every=1,
+    ),
+]
+RECIPES: dict[str, Recipe] = {recipe.model: recipe for recipe in _RECIPES}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return the recipe of an architecture.
+
+    Raises:
+        UnknownModelError: there is none; close names are listed.
+    """
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4) or list(RECIPES)
+        raise UnknownModelError(f"no recipe {name!r}; did you mean {', '.join(close)}?")
+    return RECIPES[name]
+
+
+def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
+    """Return the recipe with fields given as text, `augmentation.flip` and the like included.
+
+    Raises:
+        InputError: no such field, or a text that is no such value.
+    """
+    for key, text in settings.items():
+        name, _, inner = key.partition(".")
+        if inner and name == "augmentation":
+            value: Any = replace(
+                recipe.augmentation, **{inner: _parse(Augmentation, inner, text, key)}
+            )
+        else:
+            value = _parse(Recipe, key, text, key)
+        recipe = replace(recipe, **{name: value})
+    return recipe
+
+
+def _parse(cls: type, name: str, text: str, key: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    plain = {n: h for n, h in hints.items() if n not in ("model", "model_args", "augmentation")}
+    if name not in plain:
+        raise InputError(f"no setting {key!r}; valid: {', '.join(plain)}, augmentation.flip …")
+    hint = plain[name]
+    try:
+        if hint is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if hint in (int, float):
+            return hint(text)
+        if typing.get_origin(hint) is Literal:
+            return typing.get_args(hint)[typing.get_args(hint).index(text)]
+        if typing.get_origin(hint) is tuple:
+            return tuple(int(part) for part in text.split(",") if part)
+        return None if text == "none" else float(text)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"setting {key}={text!r} is not a {hint}") from error
