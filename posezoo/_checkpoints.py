@@ -33,6 +33,7 @@ __all__ = [
     "check_named_hash",
     "convert",
     "load_checkpoint",
+    "load_state",
     "looks_like",
     "read_checkpoint",
     "read_metadata",
@@ -97,11 +98,16 @@ def check_named_hash(path: str | Path, sha256: str) -> None:
 # ------------------------------------------------------------------------------- reading
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a weights file, out of whatever wrapper they are in.
 
     Accepts safetensors and pickles that hold a state dict, bare or below `state_dict`, `model`
     or `module`. A leading `module.` of the keys is removed. Nothing in the file is executed.
+
+    Args:
+        path: the file.
+        mapped: leave the tensors of a pickle in the file until they are used, which saves
+            memory where they are only written down again.
 
     Raises:
         CheckpointError: the file is missing, truncated, not a weights file, or holds no
@@ -115,7 +121,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"no weights file at {path}")
     kind = _kind_of(path)
-    content = _read_safetensors(path) if kind == "safetensors" else _read_pickle(path)
+    content = _read_safetensors(path) if kind == "safetensors" else _read_pickle(path, mapped)
     state = _unwrap(content, path)
     return {key.removeprefix("module."): value for key, value in state.items()}
 
@@ -164,15 +170,39 @@ def _kind_of(path: Path) -> str:
     )
 
 
+_SAFETENSORS_TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors into memory of their own.
+
+    The library checks the header but maps the file, which doubles the memory until it is copied
+    and crashes a running model if somebody cuts the file.
+    """
     from safetensors import safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}
+        with safe_open(path, framework="pt") as checked, open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+            state = {}
+            for key in checked.keys():
+                start, end = header[key]["data_offsets"]
+                tensor = torch.empty(end - start, dtype=torch.uint8)
+                file.seek(8 + length + start)
+                if file.readinto(tensor.numpy().data) != end - start:
+                    raise ValueError(f"the data of {key!r} ends early")
+                kind = _SAFETENSORS_TYPES[header[key]["dtype"]]
+                state[key] = tensor.view(kind).reshape(header[key]["shape"])
+            return state
+    except MemoryError:
+        raise
     except Exception as error:  # the Rust reader raises its own type
         raise CheckpointError(
-            f"cannot read {path} as safetensors ({error}); "
+            f"cannot read {path} as safetensors ({error!r}); "
             "it is truncated or damaged: fetch it again"
         ) from error
 
@@ -195,12 +225,13 @@ class _Inert:
     append = extend = add = update = __setitem__ = _nothing
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(path: Path, mapped: bool) -> Any:
     """Load a pickle with torch's restricted reader, foreign objects replaced by `_Inert`."""
     placeholders: dict[str, type] = {}
     with open(path, "rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
-    by_name = is_zip and path.suffix != ".safetensors"  # torch trusts that suffix, we do not
+    # torch maps files by name only, and trusts the suffix .safetensors, which we do not
+    by_name = mapped and is_zip and path.suffix != ".safetensors"
     while True:
         allowed: Any = [(cls, name) for name, cls in placeholders.items()]
         try:
@@ -293,10 +324,7 @@ def write_safetensors(
     The library's own writer orders metadata by a random hash and holds a second copy of all
     tensors. This one writes one after the other, widest type first (alignment), then by key.
     """
-    kinds = {
-        torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64",
-        torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
-    }  # fmt: skip
+    kinds = {dtype: name for name, dtype in _SAFETENSORS_TYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     offset = 0
     order = sorted(state, key=lambda key: (-state[key].element_size(), key))
@@ -339,6 +367,16 @@ def load_checkpoint(
     """
     where = str(source) if isinstance(source, (str, Path)) else "the given state dict"
     state = read_checkpoint(source) if isinstance(source, (str, Path)) else dict(source)
+    return load_state(model, state, where, strict=strict)
+
+
+def load_state(
+    model: nn.Module, state: Mapping[str, Tensor], where: str, *, strict: bool = True
+) -> LoadReport:
+    """Do what `load_checkpoint` does with tensors that were read from `where`.
+
+    A model on the meta device takes the tensors themselves.
+    """
     conversion = convert(model, state, where)
     target = model.state_dict()
     # BatchNorm's update counters carry no weight: files without them are complete
@@ -376,13 +414,16 @@ def convert(model: nn.Module, state: Mapping[str, Tensor], where: str) -> Conver
     except ValueError as error:
         if isinstance(error, PoseZooError):
             raise
-        raise CheckpointError(f"{where} cannot be converted: {error}") from error
+        guess = _guess(model, state)
+        raise CheckpointError(f"{where} cannot be converted: {error}{guess}") from error
 
 
 def _check_finite(conversion: Conversion, keys: list[str], where: str) -> None:
     for key in keys:
         tensor = conversion.state[key]
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if not all(torch.isfinite(v) for v in torch.aminmax(tensor)):  # both keep NaN
             raise CheckpointError(
                 f"{where} holds NaN or infinity in {conversion.sources[key]!r}; "
                 "the file is damaged or the training diverged"
@@ -394,29 +435,41 @@ def _fill(model: nn.Module, state: dict[str, Tensor], target: Mapping[str, Tenso
     for key, tensor in state.items():
         old = target[key]
         if old.is_meta:
-            state[key] = tensor.to(old.dtype, copy=True)
+            state[key] = tensor.to(old.dtype)
     model.load_state_dict(state, strict=False, assign=any(t.is_meta for t in target.values()))
 
 
 def _misfit(model: nn.Module, where: str, report: LoadReport, state: Mapping[str, Tensor]) -> str:
-    cfg = getattr(model, "pretrained_cfg", None)
-    name = cfg.architecture if cfg else type(model).__name__
-    parts = [f"{where} does not fit {name}"]
+    parts = [f"{where} does not fit {_name_of(model)}"]
     for kind in ("missing", "unexpected", "mismatched"):
         keys = getattr(report, kind)
         if keys:
             more = ", …" if len(keys) > 5 else ""
             parts.append(f"{len(keys)} {kind}: {', '.join(keys[:5])}{more}")
-    guesses = [g for g in looks_like(state) if g != name]
-    if guesses:
-        parts.append(f"it looks like {' or '.join(guesses[:4])}")
-    return "; ".join(parts)
+    return "; ".join(parts) + _guess(model, state)
+
+
+def _name_of(model: nn.Module) -> str:
+    cfg = getattr(model, "pretrained_cfg", None)
+    return cfg.architecture if cfg else type(model).__name__
+
+
+def _guess(model: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Say which other architectures the tensors fit, as the end of a message."""
+    guesses = [name for name in looks_like(state) if name != _name_of(model)]
+    return f"; it looks like {' or '.join(guesses[:4])}" if guesses else ""
 
 
 def looks_like(state: Mapping[str, Tensor]) -> list[str]:
     """List the registered architectures that the tensors fit exactly, by keys and shapes."""
     found = []
+    state = {key: torch.empty_like(tensor, device="meta") for key, tensor in state.items()}
+    count = sum(t.numel() for t in state.values() if t.is_floating_point())
     for name in _registry.list_models():
+        params = _registry.get_pretrained_cfg(name).params
+        # files hold a model once; with averages or a second backbone at most thrice
+        if params is not None and not params <= count <= 3 * params:
+            continue
         with torch.device("meta"):
             model = _registry.build_model(name)
         try:

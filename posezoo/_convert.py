@@ -63,7 +63,7 @@ def convert_file(
         raise _checkpoints.CheckpointError(f"no weights file at {source}")
     digest = _checkpoints.sha256_of(source)
     _checkpoints.check_named_hash(source, digest)
-    model, report = load_into_new(cfg, source)
+    model, report = load_into_new(cfg, source, mapped=True)
     model.origin = _hub.origin_of(cfg, source.name, digest, url)  # type: ignore[assignment]
     directory = directory or _hub.converted_dir(cfg)
     _hub.save_pretrained(model, directory)
@@ -142,13 +142,17 @@ def _fetch_first(cfg: PretrainedCfg, folder: Path, cache_dir: str | Path | None)
 
 
 def load_into_new(
-    cfg: PretrainedCfg, path: Path, **args: Any
+    cfg: PretrainedCfg, path: Path, /, *, mapped: bool = False, **args: Any
 ) -> tuple[nn.Module, _checkpoints.LoadReport]:
-    """Build without memory, load a file strictly, and give the derived buffers memory."""
+    """Build without memory, load a file strictly, and give the derived buffers memory.
+
+    With `mapped` the weights of a pickle stay in the file: enough to write them down again.
+    """
     with torch.device("meta"):
         model = _registry.build_model(cfg.architecture, **{**cfg.model_args, **args})
     model.pretrained_cfg = cfg
-    report = _checkpoints.load_checkpoint(model, path)
+    state = _checkpoints.read_checkpoint(path, mapped=mapped)
+    report = _checkpoints.load_state(model, state, str(path))
     for module in model.modules():
         for key, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -108,3 +110,17 @@ def test_official_tag_brings_its_epsilon():
     assert (
         posezoo.create_model("uniformer_s_256x192").backbone.stages[2].blocks[0].norm1.eps == 1e-5
     )
+
+
+def test_loading_peaks_at_little_more_than_the_size_of_the_file(tmp_path):
+    """Nothing is initialised only to be overwritten, and no second copy is held."""
+    folder = posezoo.save_pretrained(posezoo.create_model("uniformer_base"), tmp_path)
+    code = (
+        "import posezoo, torch, huggingface_hub, safetensors.torch\n"
+        "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
+        "base = peak()\n"
+        f"model = posezoo.create_model('local-dir:{folder}')\n"
+        "print((peak() - base) * 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1.2 * (folder / "model.safetensors").stat().st_size + 30e6
