@@ -357,7 +357,9 @@ def _table(record: Any) -> str:
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; resumes."
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
-@click.option("--init", help="Name whose pretrained weights to start from, or a weights file.")
+@click.option(
+    "--init", help="Start: a name with weights, a file, or scratch; default: as it was published."
+)
 @click.option("--device", default=None, help="cpu, cuda, … (default: cuda if there is one)")
 @click.option("--workers", default=0, show_default=True, help="Processes that read images.")
 def train(
@@ -392,6 +394,41 @@ def train(
     if end.ap is not None and end.best_ap is not None:
         click.echo(f"AP {100 * end.ap:.1f} at the end, {100 * end.best_ap:.1f} at best")
     click.echo(f"written  {out}")
+
+
+@main.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("posezoo_demo.png"),
+    show_default=True,
+    help="Picture to write.",
+)
+@click.option("--images", default=150, show_default=True, help="Rendered images to score.")
+def demo(out: Path, images: int) -> None:
+    """Find poses in rendered people with the weights in the package; offline."""
+    from . import _registry
+    from ._demo import MODEL, run_demo
+
+    cfg = _registry.get_pretrained_cfg(MODEL)
+    click.echo(f"model    {MODEL}: {(cfg.params or 0) / 1e6:.1f} M parameters, in the package")
+    report = run_demo(out, images)
+    click.echo(
+        f"picture  {out}: {report.found} people, "
+        f"poses found in {1000 * report.pose_seconds:.0f} ms on the CPU"
+    )
+    values = "  ".join(f"{k} {100 * report.statistics[k]:.1f}" for k in ("AP", "AP50", "AP75"))
+    click.echo(
+        f"scored   {values}\n"
+        f"         {report.people} rendered people in {report.images} images the model has never "
+        "seen; boxes given, flip test"
+    )
+    click.echo(f"time     {report.seconds:.0f} s, no network")
+    click.echo(
+        "\nThese weights know rendered people only. For photos:\n"
+        "  posezoo list --pretrained\n"
+        "  posezoo predict photo.jpg --model uniformer_s_256x192 --draw poses.png"
+    )
 
 
 # ------------------------------------------------------------------------------- weights

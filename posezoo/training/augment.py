@@ -31,6 +31,7 @@ class Augmentation:
             1 + scale.
         rotation: standard deviation in degrees, clipped at twice that, and
             `rotation_probability`.
+        color, grid: probabilities of other colours and of a grid of holes, see `pixels`.
     """
 
     flip: float = 0.5
@@ -41,6 +42,8 @@ class Augmentation:
     scale: float = 0.0
     rotation: float = 0.0
     rotation_probability: float = 0.6
+    color: float = 0.0
+    grid: float = 0.0
 
     def sample(
         self,

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from .. import build_transform
 from .._config import PretrainedCfg
-from ..errors import DataError
+from ..errors import DataError, InputError
 from ..evaluation._coco_files import read_annotations
 from ..geometry import boxes_to_center_size, crop_matrices
 from ..skeletons import Skeleton
-from ..transforms import TopDownCrop, load_image
+from ..transforms import load_image, warp_crops
 from .augment import Augmentation, mirror_keypoints, rotate_matrix
+from .pixels import drop_grid, jitter_colors
 
 __all__ = ["EpochSampler", "PersonDataset", "TrainingBatch"]
 
@@ -61,6 +61,7 @@ class PersonDataset(Dataset[tuple[Tensor, Tensor]]):
     Raises:
         DataError: the file is malformed, no person in it has a labelled keypoint, or an image
             is missing.
+        InputError: the configuration is not one of a pose model.
     """
 
     def __init__(
@@ -90,10 +91,12 @@ class PersonDataset(Dataset[tuple[Tensor, Tensor]]):
         self.boxes = np.concatenate([boxes[keep, :2], boxes[keep, :2] + boxes[keep, 2:]], axis=1)
         self.cfg, self.skeleton = cfg, skeleton
         self.augmentation, self.seed = augmentation, seed
-        transform = build_transform(cfg)
-        if not isinstance(transform, TopDownCrop) or cfg.input.geometry is None:
-            raise DataError(f"{cfg.name} is a {cfg.task} model; only pose models are trained here")
-        self.crop, self.geometry = transform, cfg.input.geometry
+        if cfg.input.geometry is None:
+            raise InputError(f"{cfg.name} is a {cfg.task} model; only pose models are trained here")
+        self.geometry = cfg.input.geometry
+        self.mean, self.std = (
+            torch.tensor(values)[:, None, None] for values in (cfg.input.mean, cfg.input.std)
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -111,7 +114,13 @@ class PersonDataset(Dataset[tuple[Tensor, Tensor]]):
         matrix = crop_matrices(center[None], box[None], size, geometry)[0]
         if angle:
             matrix = rotate_matrix(matrix, np.asarray(center, np.float64), angle)
-        image = self.crop(torch.from_numpy(load_image(self.paths[index])), matrix[None])[0]
+        picture = torch.from_numpy(load_image(self.paths[index]))
+        crop = warp_crops(picture, matrix[None], size)[0]
+        if rng.random() < self.augmentation.color:
+            crop = jitter_colors(crop, rng)
+        if rng.random() < self.augmentation.grid:
+            crop = drop_grid(crop, rng)
+        image = (crop.float() / 255 - self.mean) / self.std
         mapped = keypoints.copy()
         mapped[:, :2] = keypoints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
         if flipped:

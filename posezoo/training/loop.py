@@ -8,6 +8,7 @@ configuration, as `save_pretrained` writes them), `log.jsonl` and `curves.png`. 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -20,17 +21,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .. import create_model, get_skeleton, save_pretrained
+from .. import create_model, get_skeleton, load_checkpoint, save_pretrained
 from .._checkpoints import replacing
 from .._config import PretrainedCfg
 from ..errors import DataError, InputError
 from .data import EpochSampler, PersonDataset, TrainingBatch
 from .losses import heatmap_mse
+from .optimizers import make_optimizer, make_schedule
 from .recipes import Recipe
 from .targets import gaussian_targets
 
 __all__ = ["Progress", "batch_loss", "train"]
 
+_log = logging.getLogger(__name__)
 _SAVE_EVERY = 200  # steps between two writings of last.pt
 _LOG_EVERY = 20
 _ANNOTATIONS = {
@@ -67,7 +70,8 @@ def train(
         recipe: what to do.
         data: a folder in the layout of COCO: `annotations/`, `train2017/`, `val2017/`.
         out: see the module; under torchrun all processes need to see it.
-        init: a name whose pretrained weights to start from, or a weights file.
+        init: what to start from instead of the recipe's `start`: "scratch", "imagenet" (trunk of
+            TokenPose), a name whose pretrained weights are taken as far as they fit, or a file.
         device: default CUDA if there is one.
         workers: processes that read images, per training process.
         stop_after: end after so many steps of this call, to be resumed; for tests and queues.
@@ -278,39 +282,6 @@ class _Run:
                 file.write(json.dumps(values) + "\n")
 
 
-def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """Build timm's optimizer of a recipe."""
-    from timm.optim import create_optimizer_v2
-
-    return create_optimizer_v2(
-        model,
-        opt=recipe.optimizer,
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        filter_bias_and_bn=not recipe.decay_all,
-        layer_decay=recipe.layer_decay,
-    )
-
-
-def make_schedule(
-    recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int, steps_per_epoch: int
-) -> Any:
-    """Build timm's scheduler of a recipe, driven by `step_update`."""
-    from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
-
-    warmup = {
-        "warmup_t": min(recipe.warmup_steps, steps // 2),
-        "warmup_lr_init": recipe.lr * 1e-3,
-        "t_in_epochs": False,
-    }
-    if recipe.milestones:
-        at = [epoch * steps_per_epoch for epoch in recipe.milestones]
-        return MultiStepLRScheduler(optimizer, decay_t=at, decay_rate=0.1, **warmup)
-    return CosineLRScheduler(
-        optimizer, t_initial=steps, lr_min=recipe.lr * recipe.final_lr, **warmup
-    )
-
-
 def draw_curves(log: Path, target: Path) -> None:
     """Draw loss and AP over the steps of a log as PNG; without matplotlib, do nothing."""
     try:
@@ -340,13 +311,35 @@ def _default_device() -> str:
 
 
 def _initial_model(recipe: Recipe, init: str | None) -> nn.Module:
-    """Build the model; weights come from a file, or from a name of the same architecture."""
-    args = dict(recipe.model_args)
-    if init is None:
-        return create_model(recipe.model, **args)
-    if Path(init).is_file():
-        return create_model(recipe.model, checkpoint=init, **args)
-    return create_model(init, pretrained=True, **args)
+    """Build the model and fill it as far as what it starts from reaches.
+
+    Raises:
+        InputError: nothing in it fits, or the recipe starts from a file that must be given.
+    """
+    model = create_model(recipe.model, **dict(recipe.model_args))
+    start = init or recipe.start
+    if start is None:
+        raise InputError(
+            f"the published training of {recipe.model} starts from a backbone that is in no "
+            "table here; give its file with --init, or --init scratch"
+        )
+    if start == "scratch":
+        return model
+    if start == "imagenet":
+        model.init_trunk_from_imagenet()  # type: ignore[operator]
+        return model
+    if Path(start).is_file():
+        loaded = load_checkpoint(model, start, strict=False).loaded
+    else:
+        donor = create_model(start, pretrained=True).state_dict()
+        target = model.state_dict()
+        fitting = {k: v for k, v in donor.items() if k in target and v.shape == target[k].shape}
+        loaded = load_checkpoint(model, fitting, strict=False).loaded
+    if not loaded:
+        raise InputError(f"nothing in {start} fits {recipe.model}")
+    _log.info("%s: %d of %d tensors from %s", recipe.model, len(loaded),
+              len(model.state_dict()), start)  # fmt: skip
+    return model
 
 
 def _people(recipe: Recipe, cfg: PretrainedCfg, data: Path) -> PersonDataset:

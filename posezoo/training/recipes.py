@@ -25,8 +25,8 @@ class Recipe:
     `batch_size` counts all processes together. `milestones` (epochs, each times 0.1) make a
     step schedule, without them the rate falls as a cosine to `final_lr` of itself.
     `decay_all` decays norms and biases too. `sigma` is in heatmap cells; `rounded` see
-    `targets.gaussian_targets`. `loss_factor` scales the mean squared error. `start` names what
-    the published training started from.
+    `targets.gaussian_targets`. `loss_factor` scales the mean squared error. `start` is what the
+    published training started from, see `loop.train`; None is a file that is not registered.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Recipe:
     loss_factor: float = 1.0
     model_args: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    start: str = "scratch"
+    start: str | None = "scratch"
     dtype: Literal["float32", "bfloat16"] = "float32"
     accumulate: int = 1
     eval_every: int = 10
@@ -64,8 +64,7 @@ _UNIFORMER = {
     "b_448x320": (5e-4, 32, 0.0),
 }
 _HALF_BODY: dict[str, Any] = {"half_body": 0.3, "rotation_probability": 0.6}
-_TOKENPOSE_COCO = Augmentation(scale=0.35, rotation=45.0, **_HALF_BODY)
-_TOKENPOSE_MPII = Augmentation(scale=0.25, rotation=30.0)
+_TOKENPOSE = Augmentation(scale=0.35, rotation=45.0, **_HALF_BODY)
 
 
 def _uniformer(variant: str) -> Recipe:
@@ -106,8 +105,10 @@ def _hmp(size: str, lr: float, weight_decay: float, layer_decay: float) -> Recip
         decay_all=False,
         layer_decay=layer_decay,
         warmup_steps=500,
-        augmentation=Augmentation(shift=0.16, scale=0.5, rotation=40.0, **_HALF_BODY),
-        start="SimMIM",
+        augmentation=Augmentation(
+            shift=0.16, scale=0.5, rotation=40.0, color=1.0, grid=0.5, **_HALF_BODY
+        ),
+        start=None,
         eval_every=5,
     )
 
@@ -123,8 +124,8 @@ def _tokenpose(model: str, batch_size: int, sigma: float = 2.0) -> Recipe:
         sigma=sigma,
         rounded=False,
         loss_factor=0.5,
-        augmentation=_TOKENPOSE_MPII if model.endswith("256x256") else _TOKENPOSE_COCO,
-        start="trunk: ImageNet" if "_b_" in model or "_l_" in model else "scratch",
+        augmentation=_TOKENPOSE,
+        start="imagenet" if "_b_" in model or "_l_" in model else "scratch",
         eval_every=1,
     )
 
@@ -143,14 +144,12 @@ _RECIPES = [
     _tokenpose("tokenpose_l_d6_256x192", 64),
     _tokenpose("tokenpose_l_d24_256x192", 64),
     _tokenpose("tokenpose_l_d24_384x288", 128, sigma=3.0),
-    _tokenpose("tokenpose_l_d6_256x256", 64),
     _tokenpose("tmpose_b_256x192", 128),
     _tokenpose("tmpose_l_d6_256x192", 128),
     _tokenpose("tmpose_l_d24_256x192", 128),
-    _tokenpose("tmpose_l_d6_256x256", 128),
     Recipe(
         model="hrnet_xs_128x96",
-        epochs=5,
+        epochs=3,
         batch_size=16,
         lr=2e-3,
         weight_decay=0.01,
@@ -198,7 +197,8 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
 
 def _parse(cls: type, name: str, text: str, key: str) -> Any:
     hints = typing.get_type_hints(cls)
-    plain = {n: h for n, h in hints.items() if n not in ("model", "model_args", "augmentation")}
+    fixed = ("model", "model_args", "augmentation", "start")
+    plain = {n: h for n, h in hints.items() if n not in fixed}
     if name not in plain:
         raise InputError(f"no setting {key!r}; valid: {', '.join(plain)}, augmentation.flip …")
     hint = plain[name]

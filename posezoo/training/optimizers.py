@@ -1,0 +1,88 @@
+"""Optimizers and schedules of the recipes; timm's, but for Swin's layer-wise rates."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from .recipes import Recipe
+
+__all__ = ["make_optimizer", "make_schedule", "swin_layer_groups"]
+
+_BLOCK = re.compile(r"backbone\.layers\.(\d+)\.blocks\.(\d+)\.")
+_MERGING = re.compile(r"backbone\.layers\.(\d+)\.downsample\.")
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """Build timm's optimizer of a recipe."""
+    from timm.optim import create_optimizer_v2
+
+    given: Any = model
+    if recipe.layer_decay is not None:
+        given = swin_layer_groups(model, recipe.weight_decay, recipe.layer_decay)
+    return create_optimizer_v2(
+        given,
+        opt=recipe.optimizer,
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        filter_bias_and_bn=not recipe.decay_all,
+    )
+
+
+def swin_layer_groups(model: nn.Module, weight_decay: float, decay: float) -> list[dict[str, Any]]:
+    """Group the parameters of a Swin pose model by rate and weight decay.
+
+    Blocks and mergings are counted from the patch embedding on; the rate of number i of n is
+    `decay` to the power n - 1 - i, and all that is not in a block of the backbone has the full
+    rate. Tensors with one dimension, biases, the MLP of the position bias and the attention
+    scale are not decayed.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    blocks = [tuple(map(int, found.groups())) for n in names if (found := _BLOCK.match(n))]
+    depths = [max(b for s, b in blocks if s == stage) + 1 for stage in range(4)]
+    before = [0, *(sum(d + 1 for d in depths[: i + 1]) for i in range(3))]
+    last = before[3] + depths[3] + 1
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        number = last
+        if found := _BLOCK.match(name):
+            number = 1 + before[int(found[1])] + int(found[2])
+        elif found := _MERGING.match(name):
+            number = before[int(found[1])]
+        elif name.startswith("backbone.patch_embed."):
+            number = 0
+        plain = parameter.ndim == 1 or name.endswith(".bias")
+        plain |= "cpb_mlp" in name or "logit_scale" in name
+        key = (decay ** (last - number), 0.0 if plain else weight_decay)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "lr_scale": scale, "weight_decay": wd}
+        for (scale, wd), parameters in groups.items()
+    ]
+
+
+def make_schedule(
+    recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int, steps_per_epoch: int
+) -> Any:
+    """Build timm's scheduler of a recipe, driven by `step_update`; it needs no state."""
+    from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+
+    warmup = {
+        "warmup_t": min(recipe.warmup_steps, steps // 2),
+        "warmup_lr_init": recipe.lr * 1e-3,
+        "t_in_epochs": False,
+    }
+    if recipe.milestones:
+        # timm counts a milestone m at update m - 1
+        at = [epoch * steps_per_epoch + 1 for epoch in recipe.milestones]
+        return MultiStepLRScheduler(
+            optimizer, decay_t=at, decay_rate=0.1, warmup_prefix=False, **warmup
+        )
+    return CosineLRScheduler(
+        optimizer, t_initial=steps, lr_min=recipe.lr * recipe.final_lr, **warmup
+    )
