@@ -101,10 +101,19 @@ def write_folder(model: nn.Module, folder: Path) -> None:
 
 @torch.inference_mode()
 def golden_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return a seeded input and what the model makes of it, by name."""
+    """Return seeded inputs and what the model makes of them, by name."""
     generator = torch.Generator().manual_seed(0)
-    height, width = model.pretrained_cfg.input.size  # type: ignore[union-attr, misc]
+    cfg: Any = model.pretrained_cfg
+    height, width = cfg.input.size
     image = torch.randn(1, 3, height, width, generator=generator)
-    output = model(image)
+    if cfg.task == "tokenizer":
+        keypoints = 256 * torch.rand(1, 17, 2, generator=generator)
+        inputs = [keypoints, torch.ones(1, 17)]
+        if model.image_guided:
+            inputs.append(model.forward_features(image))  # type: ignore[operator]
+    else:
+        inputs = [image]
+    output = model(*inputs)
     outputs = (output,) if isinstance(output, Tensor) else tuple(output)
-    return {"input": image} | {f"output.{i}": t.clone() for i, t in enumerate(outputs)}
+    named = {"input": inputs[0]} | {f"input.{i}": t for i, t in enumerate(inputs[1:], 1)}
+    return named | {f"output.{i}": t.clone() for i, t in enumerate(outputs)}

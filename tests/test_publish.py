@@ -15,14 +15,22 @@ from posezoo import _cards, _convert, _publish
 from posezoo.cli import main
 
 # one variant per family -> its manifest
-VARIANTS = {"uniformer_small.in1k": ("uniformer", "uniformer_small")}
+VARIANTS = {
+    "uniformer_small.in1k": ("uniformer", "uniformer_small"),
+    "tcformer_light.in1k": ("tcformer", "tcformer_light"),
+}
+LARGE = {
+    "pct_swin_base.coco": ("pct", "pct_swin_base"),
+    "tcformer_mta_256x192.coco_wholebody": ("tcformer", "tcformer_mta_256x192"),
+    "pct_tokenizer_swin_base.coco": ("pct", "pct_tokenizer_swin_base"),
+}
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=[*VARIANTS, *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)])
 def converted(request, hub, tmp_path, monkeypatch):
     """A variant whose authors' file was converted into the cache; the Hub is empty."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    family, variant = VARIANTS[request.param]
+    family, variant = (VARIANTS | LARGE)[request.param]
     torch.save({"state_dict": make_state(manifests(family)[variant])}, tmp_path / "original.pth")
     _convert.convert_file(tmp_path / "original.pth", request.param)
     return request.param
@@ -46,7 +54,7 @@ def test_published_model_comes_back_equal_to_the_last_bit(converted, hub, tmp_pa
     assert back.origin == local.origin and back.origin["origin_sha256"]
     golden = load(files["test/golden.safetensors"])
     with torch.inference_mode():
-        output = back(golden["input"])
+        output = back(*(golden[k] for k in sorted(golden) if k.startswith("input")))
     first = output if isinstance(output, torch.Tensor) else output[0]
     torch.testing.assert_close(first, golden["output.0"], rtol=1e-3, atol=1e-4)
 
@@ -76,6 +84,11 @@ def test_interrupted_upload_is_finished_by_the_next_run(converted, hub):
     hub.faults.clear()
     (report,) = _publish_one(converted)
     assert report.state == "published"
+
+
+def test_variant_without_weights_is_reported_as_such(hub):
+    (report,) = _publish_one("tmpose_b_256x192.coco")
+    assert report.state == "no weights" and "published no weights" in report.detail
 
 
 def test_one_failure_does_not_stop_the_others_and_sets_the_exit_code(hub, monkeypatch):
