@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
@@ -241,3 +242,18 @@ def write_coco(
         json.dumps({"images": pictures, "annotations": people, "categories": categories})
     )
     return file
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--train", default=12000, show_default=True, help="Images to train on.")
+@click.option("--val", default=400, show_default=True, help="Images to validate on.")
+@click.option("--seed", default=1, show_default=True, help="Of validation; training has the next.")
+def main(folder: Path, train: int, val: int, seed: int) -> None:
+    """Render a data set in COCO's layout into FOLDER."""
+    click.echo(write_coco(folder, val, seed))
+    click.echo(write_coco(folder, train, seed + 1, split="train2017"))
+
+
+if __name__ == "__main__":
+    main()
