@@ -19,7 +19,7 @@ from .results import PoseResult
 from .skeletons import Skeleton
 from .transforms import ImageSource, load_image
 
-__all__ = ["draw_poses"]
+__all__ = ["draw_poses", "draw_tokens"]
 
 Color = tuple[int, int, int]
 Point = tuple[float, float]
@@ -191,3 +191,41 @@ def _paint(canvas: Image.Image, strokes: _Strokes) -> None:
         disc(point, radius, (*color, 255))
     layer = layer.reduce(zoom)
     canvas.paste(layer, (left, top), layer)
+
+
+def draw_tokens(
+    image: ImageSource, cell_token: NDArray[np.integer], *, outline: bool = True
+) -> Image.Image:
+    """Return a picture of the regions that tokens stand for, each in its mean colour.
+
+    Args:
+        image: the crop that the network saw, of any size.
+        cell_token: (H0, W0) integers, the token of each cell of the initial grid; for TCFormer
+            `model.forward_intermediates(x, tokens=True)[stage].cell_token[0]`.
+        outline: draw the borders between regions.
+
+    Raises:
+        InputError: `cell_token` is no map of integers from 0.
+    """
+    pixels = load_image(image)
+    cells = np.asarray(cell_token)
+    if cells.ndim != 2 or not cells.size or cells.dtype.kind not in "iu" or cells.min() < 0:
+        raise InputError(
+            f"cell_token must be (H0, W0) integers from 0, got {cells.dtype} of shape {cells.shape}"
+        )
+    rows, columns = (
+        np.arange(size) * count // size for size, count in zip(pixels.shape[:2], cells.shape)
+    )
+    token = np.unique(cells, return_inverse=True)[1].reshape(cells.shape)[np.ix_(rows, columns)]
+    counts = np.bincount(token.ravel())
+    means = np.stack(
+        [np.bincount(token.ravel(), pixels[..., c].ravel()) / counts for c in range(3)], axis=1
+    )
+    painted = np.rint(means)[token]  # (H, W, 3)
+    if outline:
+        border = np.zeros(token.shape, dtype=bool)
+        border[:, 1:] |= token[:, 1:] != token[:, :-1]
+        border[1:] |= token[1:] != token[:-1]
+        is_dark = painted.mean() < 128
+        painted[border] = 0.35 * painted[border] + 0.65 * 255 * is_dark
+    return Image.fromarray(painted.astype(np.uint8))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from posezoo.draw import _PALETTE, draw_poses
+from posezoo.draw import _PALETTE, draw_poses, draw_tokens
 from posezoo.errors import InputError
 from posezoo.results import PoseResult
 from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16, Skeleton
@@ -191,3 +191,20 @@ def test_boxes_are_drawn_on_request() -> None:
 def test_another_images_result_is_refused() -> None:
     with pytest.raises(InputError, match="200 x 160 pixels .* one of 100 x 160"):
         draw_poses(GREY, dataclasses.replace(_random(COCO_17), image_size=(100, 160)))
+
+
+def test_regions_are_painted_in_their_mean_colour_up_to_the_borders() -> None:
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[:, 30:] = (200, 100, 50)
+    cells = np.array([[0, 0, 0, 7, 7, 7], [0, 0, 0, 7, 7, 7]])
+    plain = np.asarray(draw_tokens(picture, cells, outline=False))
+    np.testing.assert_array_equal(plain, picture)
+    lined = np.asarray(draw_tokens(picture, cells))
+    assert (lined != picture).any(axis=-1)[:, 30].all()
+    assert (lined == picture).all(axis=-1)[:, :30].all()
+
+
+def test_what_is_no_map_of_tokens_is_refused() -> None:
+    for cells in (np.zeros((2, 2)), np.zeros(4, int), np.full((2, 2), -1), np.zeros((0, 2), int)):
+        with pytest.raises(InputError, match="cell_token must be"):
+            draw_tokens(np.zeros((8, 8, 3), np.uint8), cells)
