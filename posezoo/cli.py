@@ -7,6 +7,7 @@ Each command parses its options, makes one call into the library, and prints. Ex
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -380,6 +381,7 @@ def train(
     from .training.loop import Progress, train
     from .training.recipes import get_recipe, override
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     pairs = dict(text.partition("=")[::2] for text in settings)
     chosen = override(get_recipe(recipe), pairs)
     with tqdm(unit="step", disable=not sys.stderr.isatty()) as bar:

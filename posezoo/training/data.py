@@ -101,6 +101,14 @@ class PersonDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def summary(self) -> str:
+        """Say how many people there are and how much of them is labelled."""
+        labelled = (self.keypoints[..., 2] > 0).sum(axis=1).mean()
+        return (
+            f"{len(self)} people in {len(set(self.paths))} images, "
+            f"{labelled:.1f} of {self.skeleton.num_keypoints} keypoints labelled on average"
+        )
+
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = place
         rng = np.random.default_rng((self.seed, epoch, index))

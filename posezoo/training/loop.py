@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -88,7 +89,10 @@ def train(
     torch.manual_seed(recipe.seed)
     model = _initial_model(recipe, init).to(place).train()
     cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(recipe.frozen))
     people = _people(recipe, cfg, data)
+    _log.info("%s", people.summary())
     sampler = EpochSampler(len(people), recipe.batch_size, recipe.seed, index=rank, count=world)
     steps = recipe.epochs * sampler.steps_per_epoch
     run = _Run(recipe, model, steps, sampler.steps_per_epoch, out, place, main=rank == 0)
@@ -109,6 +113,8 @@ def train(
         if run.step % (recipe.eval_every * run.steps_per_epoch) == 0 or run.step == steps:
             run.evaluate(data)
             report(run.progress())
+        elif run.step % _SAVE_EVERY == 0:
+            run.save()
     run.save()
     return run.progress()
 
@@ -188,8 +194,6 @@ class _Run:
         if self.step % _LOG_EVERY == 0 or self.step == self.steps:
             self._note_loss()
             report(self.progress())
-        if self.step % _SAVE_EVERY == 0:
-            self.save()
 
     def _note_loss(self) -> None:
         if torch.distributed.is_initialized():
@@ -212,11 +216,16 @@ class _Run:
         """Score the validation set with annotated boxes, keep the weights if they are best."""
         from ..evaluation.entry import evaluate_model
 
+        folder = self.out / "eval"
+        if self.main:  # a killed run may have left half an evaluation
+            shutil.rmtree(folder, ignore_errors=True)
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
         self.model.eval()
         try:
             record = evaluate_model(
                 self.model, data, boxes="gt", device=str(self.device),
-                out=self.out / "eval", workers=1,
+                out=folder, workers=1,
             )  # fmt: skip
         finally:
             self.model.train()

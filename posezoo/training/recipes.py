@@ -27,6 +27,7 @@ class Recipe:
     `decay_all` decays norms and biases too. `sigma` is in heatmap cells; `rounded` see
     `targets.gaussian_targets`. `loss_factor` scales the mean squared error. `start` is what the
     published training started from, see `loop.train`; None is a file that is not registered.
+    `frozen` are beginnings of the names of parameters that are not trained.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Recipe:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Augmentation = field(default_factory=Augmentation)
     start: str | None = "scratch"
+    frozen: tuple[str, ...] = ()
     dtype: Literal["float32", "bfloat16"] = "float32"
     accumulate: int = 1
     eval_every: int = 10
@@ -109,6 +111,7 @@ def _hmp(size: str, lr: float, weight_decay: float, layer_decay: float) -> Recip
             shift=0.16, scale=0.5, rotation=40.0, color=1.0, grid=0.5, **_HALF_BODY
         ),
         start=None,
+        frozen=("backbone.norm.",),
         eval_every=5,
     )
 
@@ -197,7 +200,7 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
 
 def _parse(cls: type, name: str, text: str, key: str) -> Any:
     hints = typing.get_type_hints(cls)
-    fixed = ("model", "model_args", "augmentation", "start")
+    fixed = ("model", "model_args", "augmentation", "start", "frozen")
     plain = {n: h for n, h in hints.items() if n not in fixed}
     if name not in plain:
         raise InputError(f"no setting {key!r}; valid: {', '.join(plain)}, augmentation.flip …")

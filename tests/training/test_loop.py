@@ -181,3 +181,25 @@ def test_labels_of_another_model_are_refused(data):
             posezoo.get_pretrained_cfg("uniformer_small"), posezoo.get_skeleton("coco"),
             Augmentation(), 0,
         )  # fmt: skip
+
+
+def test_frozen_parameters_stay(data, tmp_path):
+    recipe = dataclasses.replace(TINY, epochs=1, frozen=("trunk.conv1.",))
+    loop.train(recipe, data, tmp_path, device="cpu")
+    torch.manual_seed(recipe.seed)
+    fresh = posezoo.create_model(recipe.model).state_dict()
+    trained = _weights(tmp_path)
+    assert torch.equal(trained["trunk.conv1.weight"], fresh["trunk.conv1.weight"])
+    assert not torch.equal(trained["trunk.conv2.weight"], fresh["trunk.conv2.weight"])
+
+
+def test_half_an_evaluation_left_behind_does_not_stop_the_next(data, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    (tmp_path / "eval" / "blocks").mkdir(parents=True)
+    (tmp_path / "eval" / "blocks" / "run.json").write_text('{"model": "another"}')
+    end = loop.train(dataclasses.replace(TINY, epochs=1), data, tmp_path, device="cpu")
+    assert end.ap is not None and end.best_ap == end.ap
+    assert (tmp_path / "best" / "model.safetensors").is_file()
+    assert (tmp_path / "curves.png").is_file()
+    rows = [json.loads(row) for row in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert any("AP" in row for row in rows) and any("loss" in row for row in rows)
