@@ -291,6 +291,16 @@ def test_trunk_equals_timms_own_forward(is_training):
         torch.testing.assert_close(buffer, buffers[name], rtol=1e-9, atol=1e-9)
 
 
+def test_weights_lie_as_the_maps_do_however_they_came(tmp_path):
+    made = posezoo.create_model("tokenpose_s_v1_256x192")
+    posezoo.save_pretrained(made, tmp_path)
+    loaded = posezoo.create_model(f"local-dir:{tmp_path}")
+    for model in (made, loaded):
+        assert model.trunk.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    for name, value in made.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+
+
 def test_initialisation_is_that_of_the_published_training():
     model = posezoo.create_model("tokenpose_s_v1_256x192")
     assert float(model.trunk.conv2.weight.detach().std()) == pytest.approx(0.001, rel=0.05)

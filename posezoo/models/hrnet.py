@@ -90,6 +90,11 @@ class HRNetStem(nn.Module):
                 if isinstance(module, nn.Conv2d):
                     nn.init.normal_(module.weight, std=0.001)
         self.width = 256
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Store the weights as the maps are, channels last, which saves a copy per forward."""
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
