@@ -167,7 +167,7 @@ def _wholebody_cfg(
     gmacs: float,
 ) -> PretrainedCfg:
     """Configure one row of the table; `metrics` are AP, AR of body, foot, face, hand, whole."""
-    columns = [f"{p}_{m}" for p in ("body", "foot", "face", "hand", "whole") for m in ("AP", "AR")]
+    columns = [f"{p} {m}" for p in ("Body", "Foot", "Face", "Hand", "Whole") for m in ("AP", "AR")]
     return PretrainedCfg(
         task="pose",
         dataset="coco_wholebody",
