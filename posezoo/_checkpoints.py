@@ -154,8 +154,6 @@ def _kind_of(path: Path) -> str:
         raise CheckpointError(
             f"{path} is a Git LFS pointer of {size} bytes, not the weights; run `git lfs pull`"
         )
-    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":  # zip archive, or a bare pickle
-        return "pickle"
     length = struct.unpack("<Q", head[:8])[0] if len(head) >= 9 else 0
     if head[8:9] == b"{" and length < 100_000_000:
         if 8 + length > size:
@@ -164,6 +162,8 @@ def _kind_of(path: Path) -> str:
                 f"the file has {size}; fetch it again"
             )
         return "safetensors"
+    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":  # zip archive, or a bare pickle
+        return "pickle"
     raise CheckpointError(
         f"{path} is neither safetensors nor a PyTorch file (first bytes {head[:8]!r}); "
         "it is damaged or something else"

@@ -25,6 +25,7 @@ __all__ = [
     "boxes_to_center_size",
     "check_bboxes",
     "crop_matrices",
+    "image_to_input",
     "input_to_image",
     "invert_matrices",
     "mpii_center_size",
@@ -233,3 +234,20 @@ def input_to_image(
         x = x * (w / width) + center_x - w * 0.5
         y = y * (h / height) + center_y - h * 0.5
     return torch.stack([x, y], dim=-1)
+
+
+def image_to_input(
+    points: Tensor,
+    centers: Array | Tensor,
+    box_sizes: Array | Tensor,
+    input_size: tuple[int, int],
+    geometry: Geometry,
+) -> Tensor:
+    """Map points `(N, K, 2)` from image pixels to input pixels: the inverse of `input_to_image`."""
+    center = torch.as_tensor(centers, dtype=points.dtype, device=points.device)[:, None]
+    box = torch.as_tensor(box_sizes, dtype=points.dtype, device=points.device)[:, None]
+    height, width = input_size
+    if geometry == "tokenpose":
+        middle = points.new_tensor([(width - 1) / 2, (height - 1) / 2])
+        return (points - center) * ((width - 1) / (box[..., :1] - 1)) + middle
+    return (points - center + box * 0.5) * (points.new_tensor([width, height]) / box)

@@ -238,3 +238,11 @@ def test_renamed_pickle_is_read_as_what_it_is(model, state, tmp_path):
     torch.save(state, path)
     assert zipfile.is_zipfile(path)
     assert len(posezoo.load_checkpoint(model, path).loaded) == len(state)
+
+
+@pytest.mark.parametrize("pad", range(0, 256, 8))
+def test_header_length_of_our_files_is_not_taken_for_a_pickle(tmp_path, pad):
+    """A pickle starts with 0x80, which one header length in 32 does too."""
+    path = tmp_path / "model.safetensors"
+    _checkpoints.write_safetensors({"a": torch.ones(3)}, path, {"pad": "x" * pad})
+    assert torch.equal(_checkpoints.read_checkpoint(path)["a"], torch.ones(3))

@@ -115,8 +115,8 @@ class PCTPose(SwinModel):
         """
         guided = any(key.endswith("tokenizer.start_img_embed.weight") for key in state)
         if guided != self.image_guided and any(".start_embed." in key for key in state):
-            with_, other = ("with", "pct_swin_*") if guided else ("without", "*_woimgguide")
-            raise ValueError(f"its tokenizer was trained {with_} image guidance, see {other}")
+            how = "with" if guided else "without"
+            raise ValueError(f"its tokenizer was trained {how} image guidance")
         ignore = DERIVED | _UNUSED | {"extra_backbone": _second_backbone(state)}
         rules = [*UNWRAP, *backbone_rules(state), *_HEAD_KEYS, *DECODER_KEYS]
         return rename_keys(state, rules, ignore)

@@ -183,7 +183,13 @@ class PCTTokenizer(nn.Module):
 
     @staticmethod
     def convert_state_dict(state: Mapping[str, Tensor]) -> Conversion:
-        """Rename the authors' keys; ours stay as they are."""
+        """Rename the authors' keys; ours stay as they are.
+
+        Raises:
+            ValueError: the file is one of a pose model.
+        """
+        if any(key.endswith("cls_pred_layer.weight") for key in state):
+            raise ValueError("it holds a pose model with a tokenizer inside")
         rules = [*UNWRAP, ("^extra_backbone", "backbone"), *backbone_rules(state), *TOKENIZER_KEYS]
         return rename_keys(state, rules, DERIVED)
 

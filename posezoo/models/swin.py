@@ -82,13 +82,13 @@ def window_attention(block: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
     x = split_windows(x, window)  # (B, windows, T, C)
     qkv = F.linear(x, attn.qkv.weight, torch.cat((attn.q_bias, attn.k_bias, attn.v_bias)))
     qkv = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
+    qk, v = qkv[:2], qkv[2]  # (2, B, windows, heads, T, C / heads) and without the 2
     scale = attn.logit_scale.clamp(max=_MAX_LOGIT_SCALE).exp()  # (heads, 1, 1)
+    scale = torch.stack((scale, torch.ones_like(scale)))[:, None, None]
+    qk = qk * (scale / torch.linalg.vector_norm(qk, dim=-1, keepdim=True).clamp(min=1e-12))
     # windows join the batch; with a mask of their own they join the heads instead
-    qkv = qkv.flatten(2, 3) if shift else qkv.flatten(1, 2)
-    scale = scale.repeat(x.shape[1], 1, 1) if shift else scale
-    q, k, v = qkv.unbind(0)  # (B * windows, heads, T, C / heads) each
-    q = q * (scale / torch.linalg.vector_norm(q, dim=-1, keepdim=True).clamp(min=1e-12))
-    k = k / torch.linalg.vector_norm(k, dim=-1, keepdim=True).clamp(min=1e-12)
+    start = 1 if shift else 0
+    q, k, v = (t.flatten(start, start + 1) for t in (*qk.unbind(0), v))
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
     y = y.reshape(*x.shape[:2], attn.num_heads, window * window, -1).transpose(2, 3)
     y = merge_windows(attn.proj(y.flatten(-2)), window, height, width)
@@ -232,10 +232,22 @@ class SwinBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, 256, 256) -> normalised last map (B, 8 C, 8, 8)."""
-        x = self.patch_embed(x)  # (B, 64, 64, C)
-        for stage in self.layers:
+        whole = self.plain or x.device.type != "cpu" or torch.compiler.is_compiling()
+        parts = (x,) if whole else x.split(1)
+        x = torch.cat([self._run_fine_stages(part) for part in parts])  # (B, 32, 32, 2 C)
+        for stage in self.layers[2:]:
             x = self._run_stage(stage, x)
         return self.norm(x).permute(0, 3, 1, 2)
+
+    def _run_fine_stages(self, x: Tensor) -> Tensor:
+        """Images to the map of stage 2.
+
+        On a CPU one image at a time: its maps stay in the cache, those of a batch do not.
+        """
+        x = self.patch_embed(x)  # (B, 64, 64, C)
+        for stage in self.layers[:2]:
+            x = self._run_stage(stage, x)
+        return x
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
         """Return the maps after each stage, (B, D, h, w) at strides 4, 8, 16, 32, before any norm.
