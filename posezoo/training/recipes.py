@@ -216,4 +216,5 @@ def _parse(cls: type, name: str, text: str, key: str) -> Any:
             return tuple(int(part) for part in text.split(",") if part)
         return None if text == "none" else float(text)
     except (ValueError, KeyError) as error:
-        raise InputError(f"setting {key}={text!r} is not a {hint}") from error
+        kind = getattr(hint, "__name__", hint)
+        raise InputError(f"setting {key}={text!r} is not of type {kind}") from error

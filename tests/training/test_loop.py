@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import posezoo
+from posezoo.cli import main
 from posezoo.errors import DataError, InputError
 from posezoo.evaluation.synthetic import write_coco
 from posezoo.training import Augmentation, Recipe, get_recipe, loop
@@ -181,6 +183,15 @@ def test_labels_of_another_model_are_refused(data):
             posezoo.get_pretrained_cfg("uniformer_small"), posezoo.get_skeleton("coco"),
             Augmentation(), 0,
         )  # fmt: skip
+
+
+def test_command_trains_and_says_where_it_wrote(data, tmp_path, no_evaluation):
+    out = tmp_path / "run"
+    command = ["train", "hrnet_xs_128x96", "--data", data, "--out", out]
+    settings = ["--set", "epochs=1", "--set", "batch_size=4", "--set", "dtype=float32"]
+    result = CliRunner().invoke(main, [str(a) for a in (*command, *settings)])
+    assert result.exit_code == 0, result.output
+    assert f"written  {out}" in result.output and (out / "last.pt").is_file()
 
 
 def test_frozen_parameters_stay(data, tmp_path):
