@@ -32,9 +32,22 @@ _HUB.__enter__()
 os.environ["HF_ENDPOINT"] = _HUB.url
 
 
+def fresh_sessions() -> None:
+    """Close the Hub client's connections, which remember whether it was offline."""
+    import huggingface_hub
+
+    if hasattr(huggingface_hub, "close_session"):
+        huggingface_hub.close_session()
+    else:  # 0.x
+        from huggingface_hub.utils import reset_sessions
+
+        reset_sessions()
+
+
 @pytest.fixture
 def hub() -> Iterator[StandInHub]:
     """The stand-in Hub, emptied; the Hub client of this process talks to it."""
+    fresh_sessions()
     _HUB.repos.clear()
     _HUB.lfs.clear()
     _HUB.log.clear()
