@@ -188,6 +188,14 @@ def test_compiled_model_is_compiled_once_for_a_ratio(is_training, image):
             torch.testing.assert_close(compiled(image, keep), model(image, keep))
 
 
+def test_masked_model_is_exported_with_its_mask():
+    model, image = _tiny()
+    model.set_mask("random", 0.3)
+    program = torch.export.export(model, (image,))
+    with torch.inference_mode():
+        torch.testing.assert_close(program.module()(image), model(image))
+
+
 def test_mask_of_a_saved_model_comes_back(model, tmp_path):
     made = posezoo.create_model("tokenpose_t_256x192", mask_type="zone", mask_ratio=0.5)
     posezoo.save_pretrained(made, tmp_path)
@@ -314,15 +322,15 @@ def test_trunk_starts_from_timms_imagenet_weights(monkeypatch):
 
     asked = []
 
-    def create(name: str, pretrained: bool) -> torch.nn.Module:
-        asked.append((name, pretrained))
+    def create(name: str, **options: object) -> torch.nn.Module:
+        asked.append((name, options))
         return donor
 
     donor = timm.create_model("hrnet_w32", pretrained=False)
     monkeypatch.setattr(timm, "create_model", create)
     model = posezoo.create_model("tmpose_b_256x192")
     model.init_trunk_from_imagenet()
-    assert asked == [("hrnet_w32.ms_in1k", True)]
+    assert asked == [("hrnet_w32.ms_in1k", {"pretrained": True, "in_chans": 3})]
     weights = donor.state_dict()
     assert all(torch.equal(v, weights[k]) for k, v in model.trunk.state_dict().items())
     for name in ("tokenpose_t_256x192", "tokenpose_s_v1_256x192"):

@@ -298,7 +298,8 @@ class TokenPose(nn.Module):
 
         if not isinstance(self.trunk, HRNetTrunk):
             raise InputError("only models with an HRNet trunk start from ImageNet weights")
-        donor = timm.create_model(f"hrnet_w{self.trunk.width}.ms_in1k", pretrained=True)
+        name = f"hrnet_w{self.trunk.width}.ms_in1k"
+        donor = timm.create_model(name, pretrained=True, in_chans=self.in_chans)
         weights = donor.state_dict()
         self.trunk.load_state_dict({key: weights[key] for key in self.trunk.state_dict()})
 
@@ -448,10 +449,10 @@ _KEYS = [
 
 @dataclass(frozen=True, kw_only=True)
 class _Size:
-    """What sets a network apart; sizes are (H, W). Each "l" trunk has three stacks of layers.
+    """What sets a network apart; sizes are (H, W).
 
-    `reported` is what the authors' counter says, which takes the number of tokens for the
-    width of linear layers; `gmacs` are true multiply-adds.
+    `gmacs` are true multiply-adds; `reported` is what the authors' counter says, which takes the
+    number of tokens for the width of linear layers.
     """
 
     trunk: str | None
