@@ -378,6 +378,13 @@ def test_nan_stays_in_its_own_image(pose):
     torch.testing.assert_close(out[::2], clean[::2], rtol=1e-5, atol=1e-6)
 
 
+def test_forward_runs_without_memory_to_count_operations():
+    """The speed benchmark counts multiply-adds on the meta device."""
+    with torch.device("meta"), torch.no_grad():
+        model = posezoo.create_model("tcformer_large_mta_384x288")
+        assert model(torch.empty(2, 3, 384, 288)).shape == (2, 133, 96, 72)
+
+
 def test_features_and_head_make_the_forward(pose, classifier):
     with torch.inference_mode():
         x = _images((128, 96))

@@ -82,7 +82,8 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
     Returns:
         (B, N) int64, each token's cluster; clusters are ordered by falling score.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    device = "cpu" if x.is_meta else x.device.type  # autocast does not know the meta device
+    with torch.autocast(device, enabled=False):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         x = x - x.mean(1, keepdim=True)  # same distances from smaller numbers
         square = x.square().sum(-1)  # (B, N)
