@@ -52,7 +52,7 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
 
     start = time.monotonic()
     model = create_model(MODEL, pretrained=True)
-    scene = render_scene((_SEED, 0), _SCENE, people=3)
+    scene = render_scene((_SEED, 1002), _SCENE, people=3)
     predictor = PosePredictor(model, device="cpu")
     before = time.monotonic()
     result = predictor(scene.image, scene.bboxes)

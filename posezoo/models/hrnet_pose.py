@@ -86,12 +86,15 @@ _RENDERED = PretrainedCfg(
     description="narrow HRNet trained on rendered people only; for demos and tests, not for photos",
     source=SourceCfg(
         packaged="hrnet_xs_128x96.rendered.safetensors",
+        sha256="55aea0bba82efa385620168327c2cf2949edb3ac7b82d1af926f367a5507a866",
         license="apache-2.0",
         dataset_license="rendered by posezoo.evaluation.synthetic, no terms",
         paper="Deep High-Resolution Representation Learning, CVPR 2019, arXiv:1902.09212",
     ),
     input=InputCfg(size=(128, 96), bbox_padding=1.25, geometry="mmpose1"),
-    decode=DecodeCfg(codec="heatmap", heatmap_size=(32, 24), refine="dark", blur_kernel=7),
+    decode=DecodeCfg(
+        codec="heatmap", heatmap_size=(32, 24), refine="dark", blur_kernel=7, shift_heatmap=True
+    ),
     params=725_129,
     macs=151_222_272,
 )
