@@ -149,7 +149,8 @@ class RegressionCodec:
     """Keypoints straight from the network, scored by the token logits (PCT).
 
     The score is the mean over tokens of the largest logit, the same for all keypoints of a
-    person; it is no probability and typically well above 1.
+    person; it is no probability and typically well above 1. The model's output has one:
+    `PCTOutput.probability()`.
 
     Raises:
         InputError: a size or flip indices that cannot be right.

@@ -16,6 +16,7 @@ RUNNABLE = [
     "uniformer_s_256x192",
     "tokenpose_s_v1_256x192",
     pytest.param("tmpose_b_256x192", marks=pytest.mark.slow),
+    pytest.param("pct_swin_base", marks=pytest.mark.slow),
 ]
 NAMES = posezoo.list_models()
 

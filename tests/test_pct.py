@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -724,3 +726,54 @@ def test_weights_that_need_a_browser_name_the_page():
         posezoo.create_model("pct_swin_base", pretrained=True)
     with pytest.raises(posezoo.errors.WeightsUnavailableError, match="no confirmed file"):
         posezoo.create_model("pct_swin_base_woimgguide", pretrained=True)
+
+
+# ------------------------------------------------------------------------------- full size
+
+
+@pytest.mark.slow
+def test_huge_runs_for_real_and_equals_the_plain_path():
+    model = _fill(posezoo.create_model("pct_swin_huge"))
+    with torch.inference_mode():
+        output = model(_image(1))
+        assert output.keypoints.shape == (1, 17, 2) and output.logits.shape == (1, 34, 2048)
+        model.backbone.plain = True
+        for ours, theirs in zip(output, model(_image(1))):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+_CONVERT = """
+import sys, pathlib, timm, posezoo
+from posezoo._convert import convert_file
+
+def peak():  # KiB of this process image
+    return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+before = peak()
+convert_file(pathlib.Path(sys.argv[1]), "pct_swin_base", pathlib.Path(sys.argv[2]))
+print((peak() - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("second_backbone", ["equal", "other"])
+def test_convert_needs_less_than_twice_what_it_writes(tmp_path, second_backbone):
+    """Beyond the imports, and with one tensor of slack."""
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        key: torch.randn(value.shape, generator=generator).to(value.dtype)
+        for key, value in _hollow("pct_swin_base").items()
+    }
+    if second_backbone == "equal":
+        state |= {k: state[k.removeprefix("extra_")].clone() for k in state if k[:6] == "extra_"}
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "swin_base.pth")
+    largest = max(t.numel() * t.element_size() for t in state.values())
+    run = subprocess.run(
+        [sys.executable, "-c", _CONVERT, str(tmp_path / "swin_base.pth"), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    written = (tmp_path / "out" / "model.safetensors").stat().st_size
+    assert int(run.stdout) < 2 * written + largest
+    assert written < 0.6 * (tmp_path / "swin_base.pth").stat().st_size
