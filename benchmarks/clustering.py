@@ -5,9 +5,8 @@
 A forward is watched once: every clustering, table and move between tokens and map is kept with
 its inputs. These are then run alone, as the package does them and in the formulation of the
 original (seven N x N matrices per clustering; for each move an index image, a sparse COO matrix
-for the sums and another for the means), interleaved with whole forwards and a 1024^3 matrix
-product. Both give the same clusters and maps, which is checked first. The original's share
-refers to the forward with its formulation in place of ours.
+for the sums and another for the means), interleaved with whole forwards and a 1024^3 product.
+Both must give the same. The original's share refers to a forward with its formulation inside.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import posezoo
-from posezoo.models import tcformer
+from posezoo.models import tcformer, tcformer_tokens
+from posezoo.models.tcformer_tokens import Regions
 
 Calls = list[tuple[str, tuple[Any, ...]]]
 
@@ -60,7 +60,7 @@ def original_clusters(x: Tensor, num_clusters: int) -> Tensor:
     return cluster
 
 
-def pixel_of_cell(regions: tcformer.Regions, batch: int) -> Tensor:
+def pixel_of_cell(regions: Regions, batch: int) -> Tensor:
     """(B, cells): the map pixel of each cell, by enlarging an image of pixel numbers."""
     h, w = regions.map_size
     numbers = torch.arange(h * w, dtype=torch.float32).view(1, 1, h, w).expand(batch, -1, -1, -1)
@@ -85,12 +85,12 @@ def sparse_mean(rows: Tensor, columns: Tensor, num_rows: int, x: Tensor) -> Tens
     return means.view(batch, num_rows, channels)
 
 
-def original_token2map(regions: tcformer.Regions, x: Tensor) -> Tensor:
+def original_token2map(regions: Regions, x: Tensor) -> Tensor:
     (h, w), pixel = regions.map_size, pixel_of_cell(regions, len(x))
     return sparse_mean(pixel, regions.cell_token, h * w, x).unflatten(1, (h, w))
 
 
-def original_map2token(regions: tcformer.Regions, x: Tensor, num_tokens: int) -> Tensor:
+def original_map2token(regions: Regions, x: Tensor, num_tokens: int) -> Tensor:
     pixel = pixel_of_cell(regions, len(x))
     return sparse_mean(regions.cell_token, pixel, num_tokens, x.flatten(1, 2))
 
@@ -98,8 +98,8 @@ def original_map2token(regions: tcformer.Regions, x: Tensor, num_tokens: int) ->
 @contextmanager
 def watched(calls: Calls) -> Iterator[None]:
     """Keep the arguments of all clusterings, tables and moves."""
-    places = [(tcformer, n) for n in ("cluster_tokens", "locate_tokens", "_merge")]
-    places += [(tcformer.Regions, n) for n in ("token2map", "map2token")]
+    places = [(tcformer, n) for n in ("cluster_tokens", "locate_tokens", "merge_tokens")]
+    places += [(Regions, n) for n in ("token2map", "map2token")]
     kept = [getattr(owner, name) for owner, name in places]
 
     def watch(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,11 +124,11 @@ def replay(calls: Calls, original: bool) -> dict[str, float]:
     for name, args in calls:
         start = time.perf_counter()
         if name == "cluster_tokens":
-            (original_clusters if original else tcformer.cluster_tokens)(*args[:2])
-        elif name == "_merge":
-            tcformer._merge(*args)
+            (original_clusters if original else tcformer_tokens.cluster_tokens)(*args[:2])
+        elif name == "merge_tokens":
+            tcformer_tokens.merge_tokens(*args)
         elif name == "locate_tokens":
-            None if original else tcformer.locate_tokens(*args)
+            None if original else tcformer_tokens.locate_tokens(*args)
         elif not original or args[0].to_map is None:  # the untouched grid is a reshape
             getattr(args[0], name)(args[1])
         elif name == "token2map":
@@ -144,7 +144,7 @@ def check(calls: Calls) -> None:
     """Both formulations must give the same."""
     for name, args in calls:
         if name == "cluster_tokens":
-            differ = original_clusters(*args[:2]) != tcformer.cluster_tokens(*args[:2])
+            differ = original_clusters(*args[:2]) != tcformer_tokens.cluster_tokens(*args[:2])
             assert differ.float().mean() < 0.02, "clusters differ beyond rounding"
         elif name in ("token2map", "map2token") and args[0].to_map is not None:
             extra = (args[0].to_tokens.num_groups,) if name == "map2token" else ()

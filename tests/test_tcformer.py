@@ -19,6 +19,7 @@ import posezoo
 from posezoo.errors import InputError
 from posezoo.geometry import crop_matrices
 from posezoo.models import tcformer as tc
+from posezoo.models import tcformer_tokens as tokens
 from posezoo.models.tcformer_mta import TCFormerPose, move_down
 from posezoo.transforms import build_transform, load_image
 
@@ -88,23 +89,23 @@ def test_clusters_are_those_of_the_formulas(n, copies, ratio, seed):
     x = torch.randn(n, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     x = x.repeat(copies, 1)  # copies are exact ties
     num_clusters = max(math.ceil(len(x) * ratio), 1)
-    ours = tc.cluster_tokens(x[None], num_clusters)[0]
+    ours = tokens.cluster_tokens(x[None], num_clusters)[0]
     assert torch.equal(ours, _cluster_by_the_book(x, num_clusters))
 
 
 @pytest.mark.parametrize("n", [255, 256, 257, 770, 784, 832])
 def test_clusters_do_not_depend_on_how_rows_are_blocked(n, monkeypatch):
     x = torch.randn(2, n, 16, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
-    found = tc.cluster_tokens(x, n // 4)
-    monkeypatch.setattr(tc, "_BLOCK_ROWS", 1000)
-    assert torch.equal(found, tc.cluster_tokens(x, n // 4))
+    found = tokens.cluster_tokens(x, n // 4)
+    monkeypatch.setattr(tokens, "_BLOCK_ROWS", 1000)
+    assert torch.equal(found, tokens.cluster_tokens(x, n // 4))
     assert torch.equal(found[0], _cluster_by_the_book(x[0], n // 4))
 
 
 @pytest.mark.parametrize("n", [1, 4, 320, 641, 704, 784, 3072])
 def test_five_largest_are_the_five_largest(n):
     x = torch.randn(2, 3, n, generator=torch.Generator().manual_seed(n)).round(decimals=1)
-    assert torch.equal(tc._largest(x), x.sort(dim=-1, descending=True).values[..., :5])
+    assert torch.equal(tokens._largest(x), x.sort(dim=-1, descending=True).values[..., :5])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -112,41 +113,41 @@ def test_equal_tokens_spend_one_centre(dtype):
     g = torch.Generator().manual_seed(0)
     rows = torch.randn(400, 128, generator=g).to(dtype)
     rows[100:300] = rows[100]
-    cluster = tc.cluster_tokens(rows[None], 50)[0]
+    cluster = tokens.cluster_tokens(rows[None], 50)[0]
     assert len(set(cluster[100:300].tolist())) == 1
     assert len(set(cluster.tolist())) == 50
 
 
 def test_all_tokens_equal_take_the_first_as_centres():
-    cluster = tc.cluster_tokens(torch.full((1, 64, 8), 0.1), 16)[0]
+    cluster = tokens.cluster_tokens(torch.full((1, 64, 8), 0.1), 16)[0]
     assert cluster.tolist() == [*range(16)] + [0] * 48
 
 
 def test_every_cluster_has_its_centre():
     x = torch.randn(3, 100, 8, generator=torch.Generator().manual_seed(1))
     for num_clusters in (1, 25, 100):
-        for row in tc.cluster_tokens(x, num_clusters):
+        for row in tokens.cluster_tokens(x, num_clusters):
             assert sorted(set(row.tolist())) == list(range(num_clusters))
 
 
 def test_half_precision_tokens_are_clustered_in_float32():
     x = torch.randn(2, 300, 64, generator=torch.Generator().manual_seed(2))
     for dtype in (torch.bfloat16, torch.float16):
-        exact = tc.cluster_tokens(x.to(dtype).double(), 75)
-        assert torch.equal(tc.cluster_tokens(x.to(dtype), 75), exact)
+        exact = tokens.cluster_tokens(x.to(dtype).double(), 75)
+        assert torch.equal(tokens.cluster_tokens(x.to(dtype), 75), exact)
         with torch.autocast("cpu", dtype):
-            assert torch.equal(tc.cluster_tokens(x.to(dtype).float(), 75), exact)
+            assert torch.equal(tokens.cluster_tokens(x.to(dtype).float(), 75), exact)
 
 
 def test_noise_comes_from_the_generator_and_only_where_asked():
     x = torch.zeros(1, 64, 8)  # with ties everywhere, noise decides
     torch.manual_seed(0)
-    first = tc.cluster_tokens(x, 16, 1e-6)
-    assert not torch.equal(first, tc.cluster_tokens(x, 16, 1e-6))
+    first = tokens.cluster_tokens(x, 16, 1e-6)
+    assert not torch.equal(first, tokens.cluster_tokens(x, 16, 1e-6))
     torch.manual_seed(0)
-    assert torch.equal(first, tc.cluster_tokens(x, 16, 1e-6))
+    assert torch.equal(first, tokens.cluster_tokens(x, 16, 1e-6))
     state = torch.get_rng_state()
-    tc.cluster_tokens(x, 16)
+    tokens.cluster_tokens(x, 16)
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -178,7 +179,7 @@ def test_tokens_and_maps_average_over_cells(grid, map_size):
     cell_token = torch.cat(
         [torch.arange(num_tokens).expand(batch, -1),
          torch.randint(num_tokens, (batch, cells - num_tokens), generator=g)], 1)  # fmt: skip
-    regions = tc.locate_tokens(cell_token, num_tokens, grid, map_size, torch.float64)
+    regions = tokens.locate_tokens(cell_token, num_tokens, grid, map_size, torch.float64)
     x = torch.randn(batch, num_tokens, 5, generator=g, dtype=torch.float64)
     map = torch.randn(batch, *map_size, 5, generator=g, dtype=torch.float64)
     token2map, map2token = regions.token2map(x), regions.map2token(map)
@@ -200,14 +201,14 @@ def test_tokens_and_maps_average_over_cells(grid, map_size):
 
 
 def test_the_untouched_grid_is_a_reshape():
-    regions = tc.grid_regions(2, (3, 4), torch.device("cpu"))
+    regions = tokens.grid_regions(2, (3, 4), torch.device("cpu"))
     x = torch.randn(2, 12, 5)
     assert torch.equal(regions.token2map(x), x.view(2, 3, 4, 5))
     assert torch.equal(regions.map2token(x.view(2, 3, 4, 5)), x)
 
 
 def test_half_precision_maps_are_summed_in_float32():
-    regions = tc.locate_tokens(
+    regions = tokens.locate_tokens(
         torch.zeros(1, 64, dtype=torch.long), 1, (8, 8), (8, 8), torch.float32
     )
     map = torch.linspace(1, 2, 64).view(1, 8, 8, 1).bfloat16()
@@ -219,7 +220,7 @@ def test_merging_weighs_tokens_by_their_scores():
     g = torch.Generator().manual_seed(0)
     x, score, mass = (torch.randn(2, 9, d, generator=g, dtype=torch.float64) for d in (4, 1, 1))
     cluster = torch.tensor([[0, 1, 2, 0, 1, 2, 0, 0, 0], [2, 2, 2, 2, 2, 2, 2, 0, 1]])
-    merged, merged_mass = tc._merge(x, score, mass[..., 0], cluster, 3)
+    merged, merged_mass = tokens.merge_tokens(x, score, mass[..., 0], cluster, 3)
     for b in range(2):
         for c in range(3):
             mine = cluster[b] == c
@@ -616,7 +617,7 @@ def test_initialisation_follows_the_specification():
 def test_attention_adds_the_score_to_the_logits():
     torch.manual_seed(0)
     attention = tc.ReducedAttention(128, 1).double()
-    regions = tc.grid_regions(2, (3, 4), torch.device("cpu"))
+    regions = tokens.grid_regions(2, (3, 4), torch.device("cpu"))
     x, source = torch.randn(2, 5, 128).double(), torch.randn(2, 12, 128).double()
     score = torch.randn(2, 12, 1).double()
     q = F.linear(x, attention.q.weight, attention.q.bias).view(2, 5, 2, 64)

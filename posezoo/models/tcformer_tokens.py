@@ -1,0 +1,227 @@
+"""What TCFormer does with tokens: cluster them, merge them, carry them to maps and back.
+
+A token stands for a region of free shape, a set of cells of the initial grid. Clusterings take
+blocks of rows of the distance matrix, which is never stored whole; features move by tables of
+rows, built once per stage, in place of sparse matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "Regions",
+    "RowTable",
+    "cluster_tokens",
+    "grid_regions",
+    "locate_tokens",
+    "merge_tokens",
+    "row_table",
+]
+
+_NEIGHBOURS = 5
+_BLOCK_ROWS = 256  # rows of the distance matrix that exist at a time
+
+
+@torch.no_grad()
+def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> Tensor:
+    """Cluster the tokens of each image by density peaks (DPC-KNN, arXiv 2204.08680).
+
+    A token's density falls with the distance to its five nearest tokens, itself included. Its
+    score is density times the distance to the nearest denser token; the tokens with the largest
+    scores are the centres, and every token joins the nearest centre.
+
+    Ties are broken by token index throughout. Runs in float32 or wider under autocast too; leave
+    TF32 off on CUDA. Not differentiable.
+
+    Args:
+        x: tokens (B, N, C).
+        num_clusters: M, at most N.
+        density_noise: width of uniform noise on the densities, from torch's generator.
+
+    Returns:
+        (B, N) int64, each token's cluster; clusters are ordered by falling score.
+    """
+    device = "cpu" if x.is_meta else x.device.type  # autocast does not know the meta device
+    with torch.autocast(device, enabled=False):
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = x - x.mean(1, keepdim=True)  # same distances from smaller numbers
+        square = x.square().sum(-1)  # (B, N)
+        half = 0.5 * square
+        resolution = 16 * torch.finfo(x.dtype).eps * square  # smaller distances are rounding
+
+        nearest = square[..., None] - 2 * _nearest(x, half)  # (B, N, 5) squared distances
+        nearest = nearest * (nearest > resolution[..., None])
+        density = torch.exp(-nearest.mean(-1) / x.shape[-1])
+        if density_noise:
+            density = density + density_noise * torch.rand_like(density)
+
+        order = density.argsort(dim=1, descending=True, stable=True)
+        denser = _nearest_before(_rows(x, order), half.gather(1, order))
+        denser = square - 2 * torch.empty_like(square).scatter_(1, order, denser)
+        score = (denser * (denser > resolution)).sqrt() * density
+        centres = score.argsort(dim=1, descending=True, stable=True)[:, :num_clusters]  # (B, M)
+
+        closeness = _closeness(x, _rows(x, centres), half.gather(1, centres))  # (B, N, M)
+        closeness.clamp_(max=(half - 0.5 * resolution)[..., None])
+        cluster = closeness.argmax(-1)  # (B, N), the first of equals
+        own = torch.arange(num_clusters, device=x.device).expand_as(centres)
+        return cluster.scatter_(1, centres, own)
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """Pick tokens: (B, N, C) and (B, M) -> (B, M, C)."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def _closeness(a: Tensor, b: Tensor, half: Tensor) -> Tensor:
+    """Return a . b - |b|^2 / 2 for all pairs, (B, N, M), given `half` = |b|^2 / 2.
+
+    One matrix product orders all distances: |a - b|^2 is |a|^2 minus twice the result.
+    """
+    return (a @ b.mT).sub_(half[:, None])
+
+
+def _nearest(x: Tensor, half: Tensor) -> Tensor:
+    """Return the closeness of each token to its five nearest, itself included, (B, N, 5)."""
+    blocks = [_largest(_closeness(rows, x, half)) for rows in x.split(_BLOCK_ROWS, 1)]
+    return torch.cat(blocks, 1)
+
+
+def _largest(x: Tensor) -> Tensor:
+    """Return the five largest values along the last axis, falling.
+
+    They lie in the five groups with the largest maxima, which are found in one cheap pass.
+    """
+    k, width = min(_NEIGHBOURS, x.shape[-1]), math.gcd(x.shape[-1], 64)
+    if x.shape[-1] > 2 * k * width:
+        groups = x.unflatten(-1, (-1, width))  # (B, R, N / width, width)
+        best = groups.amax(-1).topk(k).indices[..., None].expand(-1, -1, -1, width)
+        x = groups.gather(-2, best).flatten(-2)  # (B, R, 5 * width)
+    return x.topk(k).values
+
+
+def _nearest_before(x: Tensor, half: Tensor) -> Tensor:
+    """Return the closeness of each token to the nearest one before it, (B, N); -inf for none."""
+    later = torch.ones(_BLOCK_ROWS, _BLOCK_ROWS, dtype=torch.bool, device=x.device).triu()
+    blocks, end = [], 0
+    for rows in x.split(_BLOCK_ROWS, 1):
+        start, end = end, end + rows.shape[1]
+        closeness = _closeness(rows, x[:, :end], half[:, :end])  # (B, rows, end)
+        closeness[..., start:].masked_fill_(later[: end - start, : end - start], -math.inf)
+        blocks.append(closeness.amax(-1))
+    return torch.cat(blocks, 1)
+
+
+class RowTable(NamedTuple):
+    """Groups of rows of a (B, S, C) tensor, in flat numbering over the batch.
+
+    Group g holds `rows[starts[g]:starts[g + 1]]`, each row with its factor in `weights`, by
+    default 1 / (group size + 1e-6).
+    """
+
+    rows: Tensor  # (B * L,) int64
+    starts: Tensor  # (B * G,) int64
+    weights: Tensor  # (B * L,), float32 or wider: sums run in this type
+    num_groups: int  # G
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Return the weighted sum of each group: (B, S, C) -> (B, G, C)."""
+        flat = x.flatten(0, 1).to(self.weights.dtype)
+        out = F.embedding_bag(
+            self.rows, flat, self.starts, mode="sum", per_sample_weights=self.weights
+        )
+        return out.unflatten(0, (x.shape[0], self.num_groups)).to(x.dtype)
+
+
+def row_table(
+    group: Tensor, num_groups: int, source: Tensor, num_sources: int, dtype: torch.dtype
+) -> RowTable:
+    """Build the table of group means.
+
+    Args:
+        group: (B or 1, L) group of each entry, in [0, num_groups), none of them empty.
+        source: (B or 1, L) row of each entry, in [0, num_sources).
+    """
+    batch, length = torch.broadcast_shapes(group.shape, source.shape)
+    image = torch.arange(batch, device=group.device)[:, None]
+    ordered, order = group.sort(dim=1, stable=True)  # (B or 1, L)
+    rows = (source + image * num_sources).gather(1, order.expand(batch, -1))
+    numbers = torch.arange(num_groups, device=group.device).expand(group.shape[0], -1)
+    starts = torch.searchsorted(ordered, numbers.contiguous())  # (B or 1, G)
+    ends = F.pad(starts[:, 1:], (0, 1), value=length)
+    weights = ((ends - starts).to(dtype) + 1e-6).reciprocal().gather(1, ordered)
+    return RowTable(
+        rows=rows.flatten(),
+        starts=(starts + image * length).flatten(),
+        weights=weights.expand(batch, -1).flatten(),
+        num_groups=num_groups,
+    )
+
+
+class Regions(NamedTuple):
+    """Where the tokens of one stage lie: cells of the initial grid, and pixels of a map.
+
+    Cell (y, x) of the H0 x W0 grid lies in map pixel (y h // H0, x w // W0). Both tables are
+    None for the untouched grid, where tokens, cells and pixels are the same.
+    """
+
+    cell_token: Tensor  # (B, H0 * W0) int64, the token that owns each cell
+    grid_size: tuple[int, int]
+    map_size: tuple[int, int]
+    to_map: RowTable | None
+    to_tokens: RowTable | None
+
+    def token2map(self, x: Tensor) -> Tensor:
+        """Average over the cells of each pixel: (B, N, C) -> (B, h, w, C)."""
+        return (self.to_map.sum(x) if self.to_map else x).unflatten(1, self.map_size)
+
+    def map2token(self, x: Tensor) -> Tensor:
+        """Average over the cells of each token: (B, h, w, C) -> (B, N, C)."""
+        x = x.flatten(1, 2)
+        return self.to_tokens.sum(x) if self.to_tokens else x
+
+
+def grid_regions(batch: int, grid_size: tuple[int, int], device: torch.device) -> Regions:
+    """One token per cell."""
+    cells = torch.arange(grid_size[0] * grid_size[1], device=device).expand(batch, -1)
+    return Regions(cells, grid_size, grid_size, None, None)
+
+
+def locate_tokens(
+    cell_token: Tensor,
+    num_tokens: int,
+    grid_size: tuple[int, int],
+    map_size: tuple[int, int],
+    dtype: torch.dtype,
+) -> Regions:
+    """Build the tables between tokens and a map of `map_size`, for features of type `dtype`."""
+    (height, width), (h, w) = grid_size, map_size
+    row = torch.arange(height, device=cell_token.device) * h // height
+    column = torch.arange(width, device=cell_token.device) * w // width
+    pixel = (row[:, None] * w + column).view(1, -1)  # (1, H0 * W0)
+    return Regions(
+        cell_token,
+        grid_size,
+        map_size,
+        to_map=row_table(pixel, h * w, cell_token, num_tokens, dtype),
+        to_tokens=row_table(cell_token, num_tokens, pixel, h * w, dtype),
+    )
+
+
+def merge_tokens(
+    x: Tensor, score: Tensor, mass: Tensor, cluster: Tensor, num_merged: int
+) -> tuple[Tensor, Tensor]:
+    """Average tokens (B, N, D) and their mass (B, N) over clusters, weighted by exp(score)."""
+    numbers = torch.arange(x.shape[1], device=x.device)[None]
+    table = row_table(cluster, num_merged, numbers, x.shape[1], mass.dtype)
+    weight = score.to(mass.dtype).exp().flatten()[table.rows]
+    columns = torch.cat([x.to(mass.dtype), mass[..., None], torch.ones_like(mass)[..., None]], -1)
+    sums = table._replace(weights=weight).sum(columns)  # (B, M, D + 2)
+    means = sums[..., :-1] / (sums[..., -1:] + 1e-6)
+    return means[..., :-1].to(x.dtype), means[..., -1]
