@@ -83,17 +83,16 @@ def agreement(name: str, args: argparse.Namespace) -> dict[float, dict[str, floa
     return found
 
 
-def costs(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure every model, ratio and batch size interleaved; one row each."""
+def costs(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure every ratio and batch size of a model interleaved; one row each."""
     device = torch.device(args.device)
     cases = []
-    for name in names:
-        for ratio in args.mask_ratio:
-            mask = {"mask_type": args.mask_type, "mask_ratio": ratio}
-            macs = multiply_adds(name, **mask)
-            for batch in args.batch:
-                case = make_case(name, batch, "float32", False, device, **mask)
-                cases.append(case | {"mask": mask, "macs": macs})
+    for ratio in args.mask_ratio:
+        mask = {"mask_type": args.mask_type, "mask_ratio": ratio}
+        macs = multiply_adds(name, **mask)
+        for batch in args.batch:
+            case = make_case(name, batch, "float32", False, device, **mask)
+            cases.append(case | {"mask": mask, "macs": macs})
     with torch.inference_mode():
         measure(cases, args, device)
     rows = []
@@ -156,12 +155,10 @@ def main() -> int:
     if not names or (args.checkpoint and len(names) > 1):
         print(f"{' '.join(args.names)} matches {len(names)} models", file=sys.stderr)
         return 2
-    rows = costs(names, args)
+    rows = []
     for name in names:
         found = agreement(name, args)
-        for row in rows:
-            if row["model"] == name:
-                row |= found[row["mask_ratio"]]
+        rows += [row | found[row["mask_ratio"]] for row in costs(name, args)]
     print(table(rows))
     record = {"command": " ".join(sys.argv), "weights": str(args.checkpoint or "random")}
     record |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
