@@ -12,7 +12,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODELS = sorted((PACKAGE / "models").glob("*.py"))
 # family -> the family it may import
 EDGES = {
-    "tcformer_mta": {"tcformer"},
+    "tcformer": {"tcformer_tokens"},
+    "tcformer_mta": {"tcformer", "tcformer_tokens"},
     "pct_tokenizer": {"swin"},
     "pct": {"pct_tokenizer", "swin"},
     "tokenpose": {"hrnet"},
