@@ -48,7 +48,7 @@ def split_windows(x: Tensor, size: int) -> Tensor:
     """(B, H, W, C) -> (B, windows, size * size, C), both row-major."""
     batch, height, width, dim = x.shape
     x = x.reshape(batch, height // size, size, width // size, size, dim)
-    return x.transpose(2, 3).reshape(batch, -1, size * size, dim)
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def merge_windows(x: Tensor, size: int, height: int, width: int) -> Tensor:
@@ -59,7 +59,7 @@ def merge_windows(x: Tensor, size: int, height: int, width: int) -> Tensor:
 
 
 def attention_bias(block: nn.Module) -> Tensor:
-    """Return what a timm block adds to its attention logits, at least in float32.
+    """Return what a timm block adds to its attention logits.
 
     The continuous position bias (arXiv 2111.09883, section 3.3), (1, heads, T, T); with shifted
     windows also the mask between regions, (1, windows * heads, T, T).
@@ -88,9 +88,9 @@ def window_attention(block: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
     qk = qk * (scale / torch.linalg.vector_norm(qk, dim=-1, keepdim=True).clamp(min=1e-12))
     # windows join the batch; with a mask of their own they join the heads instead
     start = 1 if shift else 0
-    q, k, v = (t.flatten(start, start + 1) for t in (*qk.unbind(0), v))
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-    y = y.reshape(*x.shape[:2], attn.num_heads, window * window, -1).transpose(2, 3)
+    q, k, v_ = (t.flatten(start, start + 1) for t in (*qk.unbind(0), v))
+    y = F.scaled_dot_product_attention(q, k, v_, attn_mask=bias, scale=1.0)
+    y = y.reshape(v.shape).transpose(2, 3)  # (B, windows, T, heads, C / heads)
     y = merge_windows(attn.proj(y.flatten(-2)), window, height, width)
     return y.roll((shift, shift), (1, 2)) if shift else y
 
@@ -103,16 +103,22 @@ def swin_block(block: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class _KeptBias:
-    """A bias and the weights it was made from; holding them keeps their addresses unique."""
+    """A bias and the weights it was made from: where they lie, how often changed, and values.
+
+    Comparing values would stall CUDA; there, a change through `weight.data` goes unseen.
+    """
 
     bias: Tensor
-    weights: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]  # held, so that no other tensor gets their address
     versions: tuple[int, ...]
+    values: tuple[Tensor, ...]
 
     def is_of(self, weights: tuple[Tensor, ...]) -> bool:
         return all(
-            old.data_ptr() == new.data_ptr() and version == new._version
-            for old, new, version in zip(self.weights, weights, self.versions)
+            old.data_ptr() == new.data_ptr()
+            and version == new._version
+            and (not new.is_cpu or torch.equal(value, new))
+            for old, new, version, value in zip(self.weights, weights, self.versions, self.values)
         )
 
 
@@ -121,7 +127,8 @@ class SwinBackbone(nn.Module):
 
     State dict keys are timm's. Biases are kept per block at inference and made anew when the
     weights change: by optimizers, in place, by loading, or by moving to another device or type.
-    A change through `weight.data` is seen after the next `train()` or `eval()`.
+    On CUDA a change through `weight.data` is seen after the next `train()` or `eval()` only.
+    Forward hooks on timm's stages and blocks run with `plain` only.
 
     Args:
         size: "base", "large" or "huge".
@@ -210,6 +217,7 @@ class SwinBackbone(nn.Module):
                     bias=self._make_bias(block),
                     weights=tuple(w.detach() for w in weights),
                     versions=tuple(w._version for w in weights),
+                    values=tuple(w.clone() for w in weights),
                 )
             self._kept[block] = kept
         return kept.bias
