@@ -207,13 +207,13 @@ def test_the_untouched_grid_is_a_reshape():
     assert torch.equal(regions.map2token(x.view(2, 3, 4, 5)), x)
 
 
-def test_half_precision_maps_are_summed_in_float32():
-    regions = tokens.locate_tokens(
-        torch.zeros(1, 64, dtype=torch.long), 1, (8, 8), (8, 8), torch.float32
-    )
-    map = torch.linspace(1, 2, 64).view(1, 8, 8, 1).bfloat16()
-    mean = (map.float().sum() / (64 + 1e-6)).bfloat16()
-    assert regions.map2token(map).item() == mean.item()
+def test_half_precision_maps_are_averaged_in_float32():
+    """1/15 rounded to bfloat16, times 15, is not 1."""
+    cells = torch.zeros(1, 15, dtype=torch.long)
+    regions = tokens.locate_tokens(cells, 1, (3, 5), (3, 5), torch.float32)
+    for value in (1.25, 1.5, 1.75):
+        map = torch.full((1, 3, 5, 1), value, dtype=torch.bfloat16)
+        assert regions.map2token(map).item() == value
 
 
 def test_merging_weighs_tokens_by_their_scores():
