@@ -184,4 +184,4 @@ def test_what_is_no_pose_model_is_refused(network):
 
 def test_name_of_a_model_loads_its_weights(hub):
     with pytest.raises(posezoo.errors.WeightsUnavailableError):
-        PosePredictor("uniformer_s_256x192")
+        PosePredictor("uniformer_b_384x288")
