@@ -139,7 +139,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         if key != "correlation":
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.08 * max(row[key] for row in rows if row["batch"] == batch) or 1)
     for axis in axes[1]:
         axis.set_xlabel("share of visual tokens kept")
     axes[0, 1].legend(fontsize=8)

@@ -207,7 +207,7 @@ class SwinBackbone(nn.Module):
     def bias(self, block: nn.Module) -> Tensor:
         """Return the attention bias of a block, kept or made from the weights as they are."""
         weights = tuple(block.attn.cpb_mlp.parameters())
-        learns = torch.is_grad_enabled() and weights[0].requires_grad
+        learns = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
         if learns or torch.compiler.is_compiling() or any(w.is_inference() for w in weights):
             return self._make_bias(block)
         kept = self._kept.get(block)
