@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -58,7 +59,8 @@ def hub() -> Iterator[StandInHub]:
 
 @pytest.fixture(autouse=True)
 def _fresh_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has its own posezoo cache."""
+    """Every test has its own posezoo cache, and finds the Hub client's empty."""
+    shutil.rmtree(Path(_HOME) / "hub", ignore_errors=True)
     monkeypatch.setenv("POSEZOO_CACHE", str(tmp_path / "posezoo-cache"))
 
 
