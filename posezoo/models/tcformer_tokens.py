@@ -67,9 +67,8 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
         score = (denser * (denser > resolution)).sqrt() * density
         centres = score.argsort(dim=1, descending=True, stable=True)[:, :num_clusters]  # (B, M)
 
-        closeness = _closeness(x, _rows(x, centres), half.gather(1, centres))  # (B, N, M)
-        closeness.clamp_(max=(half - 0.5 * resolution)[..., None])
-        cluster = closeness.argmax(-1)  # (B, N), the first of equals
+        limit = half - 0.5 * resolution
+        cluster = _nearest_centre(x, _rows(x, centres), half.gather(1, centres), limit)
         own = torch.arange(num_clusters, device=x.device).expand_as(centres)
         return cluster.scatter_(1, centres, own)
 
@@ -115,6 +114,15 @@ def _nearest_before(x: Tensor, half: Tensor) -> Tensor:
         closeness = _closeness(rows, x[:, :end], half[:, :end])  # (B, rows, end)
         closeness[..., start:].masked_fill_(later[: end - start, : end - start], -math.inf)
         blocks.append(closeness.amax(-1))
+    return torch.cat(blocks, 1)
+
+
+def _nearest_centre(x: Tensor, centres: Tensor, half: Tensor, limit: Tensor) -> Tensor:
+    """Return each token's centre, (B, N); above `limit` (B, N), all are equally close."""
+    blocks = []
+    for rows, most in zip(x.split(_BLOCK_ROWS, 1), limit.split(_BLOCK_ROWS, 1), strict=True):
+        closeness = _closeness(rows, centres, half).clamp_(max=most[..., None])
+        blocks.append(closeness.argmax(-1))  # (B, rows), the first of equals
     return torch.cat(blocks, 1)
 
 

@@ -152,7 +152,7 @@ _RECIPES = [
     _tokenpose("tmpose_l_d24_256x192", 128),
     Recipe(
         model="hrnet_xs_128x96",
-        epochs=3,
+        epochs=28,
         batch_size=16,
         lr=2e-3,
         weight_decay=0.01,
@@ -162,7 +162,7 @@ _RECIPES = [
         rounded=False,
         augmentation=Augmentation(scale=0.15, rotation=10.0, shift=0.05),
         dtype="bfloat16",
-        eval_every=1,
+        eval_every=2,
     ),
 ]
 RECIPES: dict[str, Recipe] = {recipe.model: recipe for recipe in _RECIPES}
