@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 from tqdm import tqdm
 
 from ._checkpoints import replacing
-from ._factory import create_model
+from ._registry import list_models
+from .draw import draw_poses, draw_tokens
 from .errors import DataError, InputError
 from .geometry import check_bboxes
 from .predictor import PosePredictor
 from .results import PoseResult
 from .transforms import load_image
 
-__all__ = ["draw_files", "predict_files", "read_boxes", "write_text"]
+__all__ = [
+    "check_regions",
+    "draw_files",
+    "draw_token_files",
+    "predict_files",
+    "read_boxes",
+    "write_text",
+]
 
 _CHUNK = 16  # images in memory at a time
 
@@ -26,33 +36,24 @@ Boxes = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def predict_files(
+    predictor: PosePredictor,
     images: Sequence[Path],
-    model: str,
+    boxes: Boxes | None = None,
     *,
-    checkpoint: Path | None = None,
-    boxes: Path | None = None,
-    box_threshold: float = 0.0,
-    detector: str | None = "auto",
-    device: str | None = None,
-    batch_size: int = 64,
-    flip_test: bool | None = None,
     progress: bool = False,
 ) -> Iterator[tuple[Path, PoseResult | InputError]]:
     """Yield the result of each photo in order, or the error of a photo that cannot be used.
 
+    Args:
+        boxes: see `read_boxes`; None asks the predictor's detector.
+
     Raises:
-        InputError, DataError, UnknownModelError, CheckpointError, WeightsUnavailableError:
-            before the first photo, for what concerns all of them.
+        InputError, WeightsUnavailableError: the detector cannot be had.
     """
-    known = None if boxes is None else read_boxes(boxes, box_threshold)
-    network = create_model(model, pretrained=checkpoint is None, checkpoint=checkpoint)
-    predictor = PosePredictor(
-        network, detector=detector, device=device, batch_size=batch_size, flip_test=flip_test
-    )
     with tqdm(total=len(images), unit="image", disable=not progress) as bar:
         for first in range(0, len(images), _CHUNK):
             paths = images[first : first + _CHUNK]
-            yield from zip(paths, _predict_chunk(predictor, paths, known))
+            yield from zip(paths, _predict_chunk(predictor, paths, boxes))
             bar.update(len(paths))
 
 
@@ -157,15 +158,58 @@ def write_text(path: Path, text: str) -> None:
 
 def draw_files(
     results: Sequence[tuple[Path, PoseResult]], target: Path, *, threshold: float
-) -> list[Path]:
-    """Write one overlay PNG per photo: `target` itself for one, else a folder."""
-    from .draw import draw_poses
+) -> Iterator[Path]:
+    """Write one overlay per photo, see `_write_pictures`."""
+    pictures = ((p, draw_poses(load_image(p), r, threshold=threshold)) for p, r in results)
+    return _write_pictures(pictures, target, len(results))
 
-    single = len(results) == 1 and target.suffix.lower() == ".png"
-    written = []
-    for path, result in results:
+
+def check_regions(predictor: PosePredictor) -> None:
+    """Refuse a model whose tokens are no regions of the image.
+
+    Raises:
+        InputError: it is one; those that are not are named.
+    """
+    if not hasattr(predictor.model, "forward_tokens"):
+        raise InputError(
+            f"{predictor.cfg.name} has no tokens that are regions of the image; models that have: "
+            + ", ".join(list_models("tcformer*", task="pose"))
+        )
+
+
+def draw_token_files(
+    predictor: PosePredictor, results: Sequence[tuple[Path, PoseResult]], target: Path
+) -> Iterator[Path]:
+    """Write for each photo a row per person: the crop, and its tokens in stages 2, 3 and 4.
+
+    Raises:
+        InputError: see `check_regions`.
+    """
+    check_regions(predictor)
+    model: Any = predictor.model
+
+    def paint(path: Path, result: PoseResult) -> Image.Image:
+        crops = predictor.crops(load_image(path), result.bboxes)  # (N, 3, H, W)
+        with torch.inference_mode():
+            stages = model.forward_intermediates(predictor.crop.normalise(crops), tokens=True)
+        cells = [s.cell_token.cpu().numpy() for s in stages[1:]]  # (N, H0, W0) each
+        rows = []
+        for i, crop in enumerate(crops.permute(0, 2, 3, 1).cpu().numpy()):  # (H, W, 3)
+            large = crop.repeat(2, 0).repeat(2, 1)
+            rows.append(np.hstack([large, *(np.asarray(draw_tokens(large, c[i])) for c in cells)]))
+        return Image.fromarray(np.vstack(rows))
+
+    people = [(path, result) for path, result in results if len(result)]
+    return _write_pictures(((p, paint(p, r)) for p, r in people), target, len(people))
+
+
+def _write_pictures(
+    pictures: Iterable[tuple[Path, Image.Image]], target: Path, count: int
+) -> Iterator[Path]:
+    """Write PNGs, to `target` itself if it is a PNG and `count` is 1, else into that folder."""
+    single = count == 1 and target.suffix.lower() == ".png"
+    for path, picture in pictures:
         place = target if single else target / f"{path.stem}.png"
         with replacing(place) as temporary:
-            draw_poses(load_image(path), result, threshold=threshold).save(temporary, "PNG")
-        written.append(place)
-    return written
+            picture.save(temporary, "PNG")
+        yield place

@@ -152,6 +152,11 @@ def _place_of_weights(cfg: Any) -> str | None:
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file (default: stdout).")
 @click.option("--draw", type=click.Path(path_type=Path), help="PNG file, or folder for several.")
 @click.option("--draw-threshold", default=0.3, show_default=True, help="Smallest score drawn.")
+@click.option(
+    "--draw-tokens",
+    type=click.Path(path_type=Path),
+    help="TCFormer: PNG or folder, the regions its tokens stand for.",
+)
 @click.option("--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda if there is one)")
 @click.option("--batch-size", default=64, show_default=True, help="Crops per forward.")
 @click.option("--flip-test/--no-flip-test", default=None, help="Default: the recipe's choice.")
@@ -166,27 +171,25 @@ def predict(
     out: Path | None,
     draw: Path | None,
     draw_threshold: float,
+    draw_tokens: Path | None,
     device: str | None,
     batch_size: int,
     flip_test: bool | None,
 ) -> None:
     """Find the people's keypoints in IMAGES."""
-    from . import PoseResult, _predict
+    from . import PosePredictor, PoseResult, _predict, create_model
 
-    outcome = list(
-        _predict.predict_files(
-            images,
-            name,
-            checkpoint=checkpoint,
-            boxes=boxes,
-            box_threshold=box_threshold,
-            detector=None if whole_image else detector,
-            device=device,
-            batch_size=batch_size,
-            flip_test=flip_test,
-            progress=sys.stderr.isatty(),
-        )
+    known = None if boxes is None else _predict.read_boxes(boxes, box_threshold)
+    predictor = PosePredictor(
+        create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint),
+        detector=None if whole_image else detector,
+        device=device or _default_device(),
+        batch_size=batch_size,
+        flip_test=flip_test,
     )
+    if draw_tokens is not None:
+        _predict.check_regions(predictor)
+    outcome = list(_predict.predict_files(predictor, images, known, progress=sys.stderr.isatty()))
     good = [(path, result) for path, result in outcome if isinstance(result, PoseResult)]
     text = json.dumps(
         [
@@ -202,10 +205,19 @@ def predict(
     if draw is not None:
         for drawn in _predict.draw_files(good, draw, threshold=draw_threshold):
             click.echo(f"drew {drawn}", err=True)
+    if draw_tokens is not None:
+        for drawn in _predict.draw_token_files(predictor, good, draw_tokens):
+            click.echo(f"drew {drawn}", err=True)
     for path, result in outcome:
         if not isinstance(result, PoseResult):
             click.echo(f"posezoo: error: {path}: {result}", err=True)
     sys.exit(0 if len(good) == len(outcome) else 1)
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 # ------------------------------------------------------------------------------- convert, eval

@@ -27,7 +27,7 @@ from .errors import InputError
 from .geometry import boxes_to_center_size, check_bboxes, crop_matrices, input_to_image
 from .results import PoseResult
 from .skeletons import get_skeleton
-from .transforms import TopDownCrop, load_image
+from .transforms import TopDownCrop, load_image, warp_crops
 
 __all__ = ["CropRequest", "PosePredictor"]
 
@@ -171,6 +171,19 @@ class PosePredictor:
         )
         return CropRequest(image=image, centers=centers, box_sizes=box_sizes)
 
+    def crops(self, image: ImageLike, bboxes: np.ndarray) -> Tensor:
+        """Return what the network sees of boxes (N, 4) xyxy before normalisation.
+
+        Returns:
+            uint8 RGB (N, 3, H, W) on the model's device.
+
+        Raises:
+            InputError: see `__call__`.
+        """
+        pixels = load_image(image)
+        request = self.request(pixels, check_bboxes(bboxes, pixels.shape[:2]))
+        return warp_crops(self._upload(request), self._matrices(request), self.cfg.input.size)
+
     @torch.inference_mode()
     def predict_crops(
         self, requests: Iterable[CropRequest]
@@ -228,18 +241,20 @@ class PosePredictor:
         image = torch.from_numpy(np.ascontiguousarray(request.image))
         return image.to(self.device, non_blocking=True)
 
+    def _matrices(self, request: CropRequest) -> np.ndarray:
+        cfg = self.cfg.input
+        return crop_matrices(request.centers, request.box_sizes, cfg.size, cfg.geometry)  # type: ignore[arg-type]
+
     def _fill(
         self, batch: _Batch, image: Tensor, request: CropRequest, rows: _Rows, part: slice
     ) -> None:
         """Cut the boxes `part` of an image and add them to the batch."""
-        cfg = self.cfg.input
-        centers, box_sizes = request.centers[part], request.box_sizes[part]
-        matrices = crop_matrices(centers, box_sizes, cfg.size, cfg.geometry)  # type: ignore[arg-type]
+        matrices = self._matrices(request)[part]
         batch.crops.append(self.crop(image, matrices))
-        batch.centers.append(centers)
-        batch.box_sizes.append(box_sizes)
+        batch.centers.append(request.centers[part])
+        batch.box_sizes.append(request.box_sizes[part])
         batch.targets.append((rows, part))
-        batch.count += len(centers)
+        batch.count += len(matrices)
 
     def _start(self, batch: _Batch) -> _Running:
         """Run one batch; nothing here waits for the device."""

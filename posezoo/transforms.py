@@ -231,10 +231,14 @@ class TopDownCrop:
 
         `image` is uint8 RGB `(H, W, 3)`, `matrices` `(N, 2, 3)` map it to input pixels.
         """
-        crops = warp_crops(image, matrices, self.size).float().div_(255)
+        return self.normalise(warp_crops(image, matrices, self.size))
+
+    def normalise(self, crops: Tensor) -> Tensor:
+        """Return uint8 crops (N, 3, H, W) as the network takes them, float32."""
+        scaled = crops.float().div_(255)
         for channel, (mean, std) in enumerate(zip(self.mean, self.std)):
-            crops[:, channel].sub_(mean).div_(std)
-        return crops
+            scaled[:, channel].sub_(mean).div_(std)
+        return scaled
 
 
 def build_transform(cfg: PretrainedCfg) -> TopDownCrop | Callable[[Image.Image], Tensor]:

@@ -106,6 +106,31 @@ def test_convert_then_predict_and_eval(weights, data, tmp_path):
         assert len(json.loads((tmp_path / source / "results.json").read_text())) <= count
 
 
+def test_draw_tokens_paints_a_row_for_each_person(data, tmp_path):
+    name = "tcformer_mta_256x192"
+    posezoo.save_pretrained(posezoo.create_model(name), tmp_path / "model")
+    photo = sorted(data.glob("*.jpg"))[1]  # two detections
+    out, tokens = tmp_path / "out.json", tmp_path / "tokens.png"
+    result = run("predict", photo, "--model", f"local-dir:{tmp_path / 'model'}", "--boxes",
+                 data / "det_AP_H_56.json", "--out", out, "--no-flip-test",
+                 "--draw-tokens", tokens)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(out.read_text())
+    assert set(found["parts"]) == {"body", "feet", "face", "left_hand", "right_hand"}
+    assert [len(person["keypoints"]) for person in found["persons"]] == [133, 133]
+    picture = np.asarray(Image.open(tokens))
+    assert picture.shape == (2 * 512, 4 * 384, 3)
+    columns = np.split(picture[:512], 4, axis=1)  # the crop, then ever fewer regions
+    colours = [len(np.unique(c.reshape(-1, 3), axis=0)) for c in columns]
+    assert colours == sorted(colours, reverse=True) and colours[-1] < 200 < colours[0]
+
+
+def test_draw_tokens_is_refused_where_tokens_are_no_regions(weights, data):
+    result = run("predict", *data.glob("*.jpg"), "--model", "uniformer_s_256x192", "--checkpoint",
+                 weights, "--whole-image", "--draw-tokens", "tokens.png")  # fmt: skip
+    assert result.exit_code == 2 and "tcformer_mta_256x192" in result.output
+
+
 def test_limit_is_marked_as_not_comparable(weights, data):
     result = run("eval", "uniformer_s_256x192", "--checkpoint", weights, "--data", data,
                  "--annotations", data / "truth.json", "--boxes", "gt", "--limit", 1)  # fmt: skip
