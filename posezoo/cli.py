@@ -401,12 +401,14 @@ def train(
         def report(progress: Progress) -> None:
             bar.total = progress.steps
             bar.update(progress.step - bar.n)
-            ap = "" if progress.ap is None else f", AP {100 * progress.ap:.1f}"
-            bar.set_description(f"loss {progress.loss:.3g}{ap}", refresh=False)
+            value = "" if progress.value is None else f"{100 * progress.value:.1f}"
+            text = f"loss {progress.loss:.3g}" + (value and f", {progress.metric} {value}")
+            bar.set_description(text, refresh=False)
 
         end = train(chosen, data, out, init=init, device=device, workers=workers, report=report)
-    if end.ap is not None and end.best_ap is not None:
-        click.echo(f"AP {100 * end.ap:.1f} at the end, {100 * end.best_ap:.1f} at best")
+    if end.value is not None and end.best is not None:
+        values = f"{100 * end.value:.1f} at the end, {100 * end.best:.1f} at best"
+        click.echo(f"{end.metric} {values}")
     click.echo(f"written  {out}")
 
 

@@ -2,7 +2,7 @@
 
 An output folder holds `last.pt` (everything that a resumed run needs), `best/` (weights and
 configuration, as `save_pretrained` writes them), `log.jsonl` and `curves.png`. A run that finds
-`last.pt` goes on from there.
+`last.pt` goes on from there. What is trained, and on what, is the objective's matter.
 """
 
 from __future__ import annotations
@@ -18,40 +18,37 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
-from .. import create_model, get_skeleton, load_checkpoint, save_pretrained
+from .. import create_model, load_checkpoint, save_pretrained
 from .._checkpoints import replacing
-from .._config import PretrainedCfg
 from ..errors import DataError, InputError
-from .data import EpochSampler, PersonDataset, TrainingBatch
-from .losses import heatmap_mse
+from .data import Batch, EpochSampler
+from .objectives import Objective, objective_of
 from .optimizers import make_optimizer, make_schedule
 from .recipes import Recipe
-from .targets import gaussian_targets
 
-__all__ = ["Progress", "batch_loss", "train"]
+__all__ = ["Progress", "train"]
 
 _log = logging.getLogger(__name__)
 _SAVE_EVERY = 200  # steps between two writings of last.pt
 _LOG_EVERY = 20
-_ANNOTATIONS = {
-    "coco": "person_keypoints_{}2017.json",
-    "coco_wholebody": "coco_wholebody_{}_v1.0.json",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands: steps done of all, the running loss, the last and best AP."""
+    """Where a run stands: steps done of all, the running loss, the last and best value of the
+    metric ("AP", "PCKh", …)."""
 
     step: int
     steps: int
     loss: float
-    ap: float | None
-    best_ap: float | None
+    metric: str
+    value: float | None
+    best: float | None
 
 
 def train(
@@ -65,11 +62,11 @@ def train(
     stop_after: int | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
-    """Train a heatmap model and return where the run ended.
+    """Train a model and return where the run ended.
 
     Args:
         recipe: what to do.
-        data: a folder in the layout of COCO: `annotations/`, `train2017/`, `val2017/`.
+        data: the folder of the data set, laid out as it is published.
         out: see the module; under torchrun all processes need to see it.
         init: what to start from instead of the recipe's `start`: "scratch", "imagenet" (trunk of
             TokenPose), a name whose pretrained weights are taken as far as they fit, or a file.
@@ -87,26 +84,22 @@ def train(
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     torch.manual_seed(recipe.seed)
-    model = _initial_model(recipe, init).to(place).train()
-    cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(recipe.frozen))
-    people = _people(recipe, cfg, data)
-    _log.info("%s", people.summary())
-    sampler = EpochSampler(len(people), recipe.batch_size, recipe.seed, index=rank, count=world)
+    objective = objective_of(recipe, _initial_model(recipe, init)).to(place).train()
+    samples = objective.dataset(data)
+    _log.info("%s", samples.summary())
+    sampler = EpochSampler(len(samples), recipe.batch_size, recipe.seed, index=rank, count=world)
     steps = recipe.epochs * sampler.steps_per_epoch
-    run = _Run(recipe, model, steps, sampler.steps_per_epoch, out, place, main=rank == 0)
-    torch.manual_seed(recipe.seed + 1 + rank)
+    run = _Run(recipe, objective, steps, sampler.steps_per_epoch, out, place, rank)
     run.resume()
     sampler.first_step = run.step
     sampler.last_step = steps if stop_after is None else min(steps, run.step + stop_after)
     loader = DataLoader(
-        people, batch_sampler=sampler, num_workers=workers, collate_fn=TrainingBatch.collate
+        samples, batch_sampler=sampler, num_workers=workers, collate_fn=samples.collate
     )
-    network: nn.Module = model
+    network: nn.Module = objective
     if world > 1:
         network = nn.parallel.DistributedDataParallel(
-            model, device_ids=[place.index] if place.type == "cuda" else None
+            objective, device_ids=[place.index] if place.type == "cuda" else None
         )
     for batch in loader:
         run.update(network, batch.to(place), report)
@@ -119,72 +112,42 @@ def train(
     return run.progress()
 
 
-def batch_loss(
-    recipe: Recipe, cfg: PretrainedCfg, network: nn.Module, batch: TrainingBatch
-) -> Tensor:
-    """Return the loss of a batch by a recipe.
-
-    Keypoints become cells by the ratio of the sizes, in all geometries.
-    """
-    if cfg.decode is None or cfg.decode.heatmap_size is None:
-        raise InputError(f"{cfg.name} gives no heatmaps; it cannot be trained by {recipe.model}")
-    size = cfg.decode.heatmap_size
-    cells = batch.keypoints * (size[1] / cfg.input.size[1])
-    targets, weights = gaussian_targets(
-        cells, batch.labelled, size, sigma=recipe.sigma, rounded=recipe.rounded
-    )
-    lower = recipe.dtype != "float32"
-    with (
-        torch.autocast(batch.images.device.type, getattr(torch, recipe.dtype))
-        if lower
-        else nullcontext()
-    ):
-        heatmaps = network(batch.images)
-    return recipe.loss_factor * heatmap_mse(heatmaps, targets, weights)
-
-
 class _Run:
-    """The state of a training: model, optimizer, step, numbers."""
+    """The state of a training: networks, optimizer, step, numbers."""
 
     def __init__(
-        self, recipe: Recipe, model: nn.Module, steps: int, steps_per_epoch: int, out: Path,
-        device: torch.device, *, main: bool,
+        self, recipe: Recipe, objective: Objective, steps: int, steps_per_epoch: int, out: Path,
+        device: torch.device, rank: int,
     ) -> None:  # fmt: skip
-        self.recipe, self.model, self.out, self.device, self.main = recipe, model, out, device, main
-        self.cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
+        self.recipe, self.objective, self.out = recipe, objective, out
+        self.device, self.rank = device, rank
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
-        self.optimizer = make_optimizer(recipe, model)
+        self.optimizer = make_optimizer(recipe, objective.model)
         self.schedule = make_schedule(recipe, self.optimizer, steps, steps_per_epoch)
         self.step, self.loss = 0, float("nan")
-        self.ap: float | None = None
-        self.best_ap: float | None = None
+        self.value: float | None = None
+        self.best: float | None = None
         self.running = torch.zeros((), device=device)
         self.since = 0
         self.clock = time.monotonic()
         out.mkdir(parents=True, exist_ok=True)
 
-    def update(
-        self, network: nn.Module, batch: TrainingBatch, report: Callable[[Progress], None]
-    ) -> None:
-        """Do one step."""
+    def update(self, network: nn.Module, batch: Batch, report: Callable[[Progress], None]) -> None:
+        """Do one step. Its chance in the network is that of the step, whatever came before."""
+        place = np.random.SeedSequence((self.recipe.seed, self.step, self.rank))
+        torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
         self.schedule.step_update(self.step)
-        parts = self.recipe.accumulate
-        size = -(-len(batch.images) // parts)
-        for i in range(0, len(batch.images), size):
-            piece = TrainingBatch(
-                images=batch.images[i : i + size],
-                keypoints=batch.keypoints[i : i + size],
-                labelled=batch.labelled[i : i + size],
-            )
-            last = i + size >= len(batch.images)
+        size = -(-len(batch) // self.recipe.accumulate)
+        for first in range(0, len(batch), size):
+            piece = batch.part(first, first + size)
+            last = first + size >= len(batch)
             waiting = (
                 nullcontext()
                 if last or not isinstance(network, nn.parallel.DistributedDataParallel)
                 else network.no_sync()
             )
             with waiting:
-                loss = batch_loss(self.recipe, self.cfg, network, piece)
-                loss = loss * (len(piece.images) / len(batch.images))
+                loss = network(piece) * (len(piece) / len(batch))
                 loss.backward()
             self.running += loss.detach()
         self.optimizer.step()
@@ -213,51 +176,46 @@ class _Run:
         self.since = 0
 
     def evaluate(self, data: Path) -> None:
-        """Score the validation set with annotated boxes, keep the weights if they are best."""
-        from ..evaluation.entry import evaluate_model
-
+        """Score the validation set, keep the weights if they are best."""
         folder = self.out / "eval"
-        if self.main:  # a killed run may have left half an evaluation
+        if self.rank == 0:  # a killed run may have left half an evaluation
             shutil.rmtree(folder, ignore_errors=True)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
-        self.model.eval()
+        self.objective.eval()
         try:
-            record = evaluate_model(
-                self.model, data, boxes="gt", device=str(self.device),
-                out=folder, workers=1,
-            )  # fmt: skip
+            value = self.objective.evaluate(data, folder, str(self.device))
         finally:
-            self.model.train()
-        if record is None:
+            self.objective.train()
+        if value is None:
             return
-        self.ap = float(record.statistics["AP"])
-        self._log(step=self.step, epoch=self.step / self.steps_per_epoch, AP=self.ap)
-        if self.best_ap is None or self.ap > self.best_ap:
-            self.best_ap = self.ap
-            save_pretrained(self.model, self.out / "best")
+        self.value, metric = value, self.objective.metric
+        self._log(step=self.step, epoch=self.step / self.steps_per_epoch, **{metric: value})
+        if self.best is None or value > self.best:
+            self.best = value
+            save_pretrained(self.objective.model, self.out / "best")
         self.save()
-        draw_curves(self.out / "log.jsonl", self.out / "curves.png")
+        draw_curves(self.out / "log.jsonl", metric, self.out / "curves.png")
 
     def progress(self) -> Progress:
         """Return where the run stands."""
         return Progress(
-            step=self.step, steps=self.steps, loss=self.loss, ap=self.ap, best_ap=self.best_ap
-        )
+            step=self.step, steps=self.steps, loss=self.loss, metric=self.objective.metric,
+            value=self.value, best=self.best,
+        )  # fmt: skip
 
     def save(self) -> None:
         """Write `last.pt` under another name and move it into place."""
-        if not self.main:
+        if self.rank != 0:
             return
         state = {
             "recipe": asdict(self.recipe),
-            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "since": self.since,
             "running": self.running,
-            "best_ap": self.best_ap,
-            "rng": torch.get_rng_state(),
+            "best": self.best,
         }
         with replacing(self.out / "last.pt") as temporary:
             torch.save(state, temporary)
@@ -278,21 +236,19 @@ class _Run:
             raise InputError(
                 f"{self.out} holds a run with another {', '.join(different)}; give another --out"
             )
-        self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.since = state["step"], state["since"]
-        self.running, self.best_ap = state["running"], state["best_ap"]
-        if self.main:
-            torch.set_rng_state(state["rng"].cpu())
+        self.running, self.best = state["running"], state["best"]
 
     def _log(self, **values: Any) -> None:
-        if self.main:
+        if self.rank == 0:
             with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
 
 
-def draw_curves(log: Path, target: Path) -> None:
-    """Draw loss and AP over the steps of a log as PNG; without matplotlib, do nothing."""
+def draw_curves(log: Path, metric: str, target: Path) -> None:
+    """Draw loss and metric over the steps of a log as PNG; without matplotlib, do nothing."""
     try:
         import matplotlib
     except ImportError:
@@ -303,9 +259,9 @@ def draw_curves(log: Path, target: Path) -> None:
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     figure, left = pyplot.subplots(figsize=(7, 4), layout="constrained")
     right = left.twinx()
-    for axis, key, color in ((left, "loss", "tab:blue"), (right, "AP", "tab:orange")):
+    for axis, key, color in ((left, "loss", "tab:blue"), (right, metric, "tab:orange")):
         found = [(row["step"], row[key]) for row in rows if key in row]
-        axis.plot(*zip(*found), color=color, marker="." if key == "AP" else "") if found else None
+        axis.plot(*zip(*found), color=color, marker="." if key == metric else "") if found else None
         axis.set_ylabel(key, color=color)
     left.set_yscale("log")
     left.set_xlabel("step")
@@ -349,14 +305,3 @@ def _initial_model(recipe: Recipe, init: str | None) -> nn.Module:
     _log.info("%s: %d of %d tensors from %s", recipe.model, len(loaded),
               len(model.state_dict()), start)  # fmt: skip
     return model
-
-
-def _people(recipe: Recipe, cfg: PretrainedCfg, data: Path) -> PersonDataset:
-    if cfg.dataset not in _ANNOTATIONS:
-        raise InputError(
-            f"{cfg.name} belongs to {cfg.dataset}; training reads files of "
-            f"{' and '.join(_ANNOTATIONS)}"
-        )
-    file = data / "annotations" / _ANNOTATIONS[cfg.dataset].format("train")
-    skeleton = get_skeleton(cfg.dataset)
-    return PersonDataset(file, data / "train2017", cfg, skeleton, recipe.augmentation, recipe.seed)

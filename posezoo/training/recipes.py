@@ -22,15 +22,16 @@ __all__ = ["RECIPES", "Recipe", "get_recipe", "override"]
 class Recipe:
     """How a model is trained.
 
-    `batch_size` counts all processes together. `milestones` (epochs, each times 0.1) make a
-    step schedule, without them the rate falls as a cosine to `final_lr` of itself.
-    `decay_all` decays norms and biases too. `sigma` is in heatmap cells; `rounded` see
-    `targets.gaussian_targets`. `loss_factor` scales the mean squared error. `start` is what the
-    published training started from, see `loop.train`; None is a file that is not registered.
-    `frozen` are beginnings of the names of parameters that are not trained.
+    `objective` is what is trained, see `objectives`. `batch_size` counts all processes together.
+    `milestones` (epochs, each times 0.1) make a step schedule, without them the rate falls as a
+    cosine to `final_lr` of itself. `decay_all` decays norms and biases too. `sigma` is in heatmap
+    cells; `rounded` see `targets.gaussian_targets`. `loss_factor` scales the mean squared error.
+    `start` is what the published training started from, see `loop.train`; None is a file that is
+    not registered. `frozen` are beginnings of the names of parameters that are not trained.
     """
 
     model: str
+    objective: Literal["heatmap", "tokens", "token_classes"] = "heatmap"
     epochs: int
     batch_size: int
     lr: float
@@ -200,7 +201,7 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
 
 def _parse(cls: type, name: str, text: str, key: str) -> Any:
     hints = typing.get_type_hints(cls)
-    fixed = ("model", "model_args", "augmentation", "start", "frozen")
+    fixed = ("model", "objective", "model_args", "augmentation", "start", "frozen")
     plain = {n: h for n, h in hints.items() if n not in fixed}
     if name not in plain:
         raise InputError(f"no setting {key!r}; valid: {', '.join(plain)}, augmentation.flip …")

@@ -13,6 +13,7 @@ import posezoo
 from posezoo.geometry import crop_matrices
 from posezoo.training.augment import Augmentation, mirror_keypoints, rotate_matrix
 from posezoo.training.data import PersonDataset
+from posezoo.training.people import read_coco_people
 from posezoo.training.pixels import drop_grid, jitter_colors
 
 SKELETON = posezoo.get_skeleton("coco")
@@ -41,9 +42,8 @@ def dotted(tmp_path_factory):
 
 def _dataset(folder, name="uniformer_s_256x192", **augmentation):
     cfg = posezoo.get_pretrained_cfg(name)
-    return PersonDataset(
-        folder / "train.json", folder, cfg, SKELETON, Augmentation(**augmentation), seed=3
-    )
+    people = read_coco_people(folder / "train.json", folder, cfg, SKELETON)
+    return PersonDataset(people, cfg, SKELETON, Augmentation(**augmentation), seed=3)
 
 
 @pytest.mark.parametrize("name", ["uniformer_s_256x192", "tokenpose_t_256x192", "hrnet_xs_128x96"])
