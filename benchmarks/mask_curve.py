@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from load import fresh
 from speed import make_case, measure, memory_of, multiply_adds, summarise
 
 import posezoo
@@ -98,8 +98,7 @@ def costs(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for case in cases:
         if device.type == "cpu":
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                case |= pool.apply(memory_of, (case["model"], case["batch"]), case["mask"])
+            case |= fresh(memory_of, case["model"], case["batch"], **case["mask"])
         row = summarise(case, case["macs"], 8192 if device.type == "cuda" else 1024)
         row |= {"mask_ratio": case["mask"]["mask_ratio"], "mask_type": args.mask_type}
         row["ms_per_person"] = round(row["median_ms"] / case["batch"], 2)
@@ -147,14 +146,13 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> int:
+def main() -> None:
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)
     names = posezoo.list_models(args.names)
     if not names or (args.checkpoint and len(names) > 1):
-        print(f"{' '.join(args.names)} matches {len(names)} models", file=sys.stderr)
-        return 2
+        sys.exit(f"{' '.join(args.names)} matches {len(names)} models")
     rows = []
     for name in names:
         found = agreement(name, args)
@@ -167,8 +165,7 @@ def main() -> int:
     if args.plot:
         plot(rows, args.plot)
     print(json.dumps(record))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,6 +3,8 @@
     python benchmarks/speed.py "uniformer_s*" --batch 1 8
     python benchmarks/speed.py uniformer_s_256x192 --dtype float32 bfloat16 --device cuda
     python benchmarks/speed.py "pct*" --plain
+    python benchmarks/speed.py "tmpose*" --mask-ratio 1 .8 .6 .4 --plot curve.png
+    python benchmarks/speed.py "pct_swin*" --load
 
 Every round runs each case once, with a matrix product before and after, so that whatever else the
 machine does hits all alike. One unit is the time of that product (1024^3 on a CPU, 8192^3 on CUDA,
@@ -16,7 +18,6 @@ import argparse
 import functools
 import itertools
 import json
-import multiprocessing
 import platform
 import statistics
 import sys
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from load import fresh, peak_mib, report
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,7 +35,7 @@ import posezoo
 
 
 def timed(run: Callable[[], Any], device: torch.device) -> float:
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait = torch.cuda.synchronize if device.type == "cuda" else int
     wait()
     start = time.perf_counter()
     run()
@@ -97,18 +99,14 @@ def measure(cases: list[dict], args: argparse.Namespace, device: torch.device) -
 
 
 def memory_of(name: str, batch: int, **model_args: Any) -> dict[str, float]:
-    """In a fresh process (Linux): load time, and peak MiB of one forward beyond the imports."""
+    """Return the peak MiB of one forward beyond the imports; for a fresh process."""
     import timm  # noqa: F401  the models import it when they are built
 
-    def peak() -> float:  # of this process image alone; getrusage inherits its parent's
-        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-
-    imported, start = peak(), time.perf_counter()
+    imported = peak_mib()
     run = forward_of(posezoo.create_model(name, **model_args), batch, torch.device("cpu"))
-    load = time.perf_counter() - start
     with torch.inference_mode():
         run()
-    return {"create_s": round(load, 3), "peak_mib": round(peak() - imported, 1)}
+    return {"peak_mib": round(peak_mib() - imported, 1)}
 
 
 def summarise(case: dict, macs: int, side: int) -> dict[str, Any]:
@@ -125,7 +123,7 @@ def summarise(case: dict, macs: int, side: int) -> dict[str, Any]:
         "floor_units": round(floor, 2),
         "share": round(floor / units, 3),
         "gemm_tflops": round(2 * side**3 / statistics.median(gemm) / 1e12, 3),
-        **{k: case[k] for k in ("create_s", "peak_mib") if k in case},
+        **{k: case[k] for k in ("peak_mib",) if k in case},
     }
 
 
@@ -133,7 +131,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     columns = {
         "model": "model", "batch": "batch", "dtype": "dtype", "median_ms": "median ms",
         "p95_ms": "p95 ms", "images_per_s": "images/s", "units": "units", "share": "of limit",
-        "params": "params M", "macs": "GMACs", "create_s": "create s", "peak_mib": "peak MiB",
+        "params": "params M", "macs": "GMACs", "peak_mib": "peak MiB",
     }  # fmt: skip
     shown = [key for key in columns if any(key in row for row in rows)]
     lines = [[columns[key] for key in shown]]
@@ -148,6 +146,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    import mask_curve  # which imports this file
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -161,35 +161,35 @@ def main() -> None:
     add("--rounds", type=int, default=7, help="timed rounds (default 7)")
     add("--warmup", type=int, default=2, help="untimed rounds (default 2)")
     add("--threads", type=int, help="CPU threads (default: torch's choice)")
-    add("--memory", action="store_true", help="also load time and peak memory")
+    add("--memory", action="store_true", help="also peak memory")
+    add("--load", action="store_true", help="instead: time and memory of loading, see load.py")
+    add("--mask-ratio", help="instead: over shares of tokens kept, see mask_curve.py --help")
     add("--out", type=Path, help="write the JSON here as well")
+    if any(text.startswith("--mask-ratio") for text in sys.argv):
+        return mask_curve.main()  # it has options of its own
     args = parser.parse_args()
     device, names = torch.device(args.device), posezoo.list_models(args.names)
-    if not names:
-        parser.error(f"no model matches {' '.join(args.names)}")
+    if args.load or not names:
+        return report(names) if names else parser.error(f"no model matches {args.names}")
     torch.set_num_threads(args.threads or torch.get_num_threads())
     torch.manual_seed(0)
-    off_on = [False, True]
     cases = [
         make_case(name, batch, dtype, compiled, device, plain)
         for name, batch, dtype, compiled, plain in itertools.product(
-            names, args.batch, args.dtype, off_on[: 1 + args.compile], off_on[: 1 + args.plain]
+            names, args.batch, args.dtype, {False, args.compile}, {False, args.plain}
         )
         if not plain or "_swin_" in name and network(name, device).backbone
     ]
     with torch.inference_mode():
         measure(cases, args, device)
     for case in cases if args.memory else []:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            case.update(pool.apply(memory_of, (case["model"], case["batch"])))
+        case |= fresh(memory_of, case["model"], case["batch"])
     macs, cuda = {name: multiply_adds(name) for name in names}, device.type == "cuda"
     rows = [summarise(case, macs[case["model"]], 8192 if cuda else 1024) for case in cases]
-    where = torch.cuda.get_device_name(device) if cuda else platform.machine()
-    record = {
-        "command": " ".join(sys.argv), "device": f"{device} {where}",
-        "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows,
-    }  # fmt: skip
     print(table(rows))
+    where = torch.cuda.get_device_name(device) if cuda else platform.machine()
+    record = {"command": " ".join(sys.argv), "device": f"{device} {where}", "rows": rows}
+    record |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     if args.out:
         args.out.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record))
