@@ -1,4 +1,5 @@
-"""Augmentation of one person: which part of the image is cropped, turned how, mirrored or not."""
+"""Augmentation: of one person (which part of the image is cropped, turned how, mirrored or not),
+and the settings of timm's for classes."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..skeletons import Skeleton
 
-__all__ = ["Augmentation", "mirror_keypoints", "rotate_matrix"]
+__all__ = ["Augmentation", "ClassAugmentation", "mirror_keypoints", "rotate_matrix"]
 
 Array = NDArray[np.float64]
 
@@ -95,6 +96,25 @@ class Augmentation:
         width, height = np.maximum(np.ptp(chosen, axis=0), 1.0)
         size = np.array([max(width, height * aspect), max(height, width / aspect)])
         return chosen.mean(axis=0), size * 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAugmentation:
+    """How images of classes are changed; the defaults are those of DeiT (arXiv 2012.12877).
+
+    Args:
+        auto_augment: timm's name of a RandAugment policy. Colour jitter is part of it; a
+            separate one, as the published commands give, is ignored by timm beside it.
+        erase: probability of erasing a rectangle with noise.
+        mixup, cutmix: alpha of each; where both are above 0, a batch gets either with 0.5.
+        label_smoothing: share of the target that is spread over all classes.
+    """
+
+    auto_augment: str = "rand-m9-mstd0.5-inc1"
+    erase: float = 0.25
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    label_smoothing: float = 0.1
 
 
 def rotate_matrix(matrix: Array, center: Array, degrees: float) -> Array:

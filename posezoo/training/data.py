@@ -153,10 +153,20 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
     Args:
         batch_size: of all processes together; each takes every `count`-th sample of a batch.
+        repeats: above 1, each sample comes so many times in a row, and an epoch ends after
+            `length` of them: repeated augmentation (arXiv 1902.05509) as in DeiT. The copies
+            have epoch numbers of their own, so that their chance differs.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, *, index: int = 0, count: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        *,
+        index: int = 0,
+        count: int = 1,
+        repeats: int = 1,
     ) -> None:
         if length < batch_size:
             raise DataError(
@@ -165,7 +175,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         if batch_size % count:
             raise DataError(f"batch_size {batch_size} does not divide among {count} processes")
         self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.index, self.count = index, count
+        self.index, self.count, self.repeats = index, count, repeats
         self.steps_per_epoch = length // batch_size
         self.first_step = 0
         self.last_step = self.steps_per_epoch
@@ -174,11 +184,13 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         return self.last_step - self.first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order: list[int] = []
+        order: list[tuple[int, int]] = []
         for step in range(self.first_step, self.last_step):
             epoch, at = divmod(step, self.steps_per_epoch)
             if at == 0 or not order:
                 rng = np.random.default_rng((self.seed, epoch))
-                order = rng.permutation(self.length).tolist()
+                chosen = rng.permutation(self.length)[: -(-self.length // self.repeats)].tolist()
+                copies = range(epoch * self.repeats, (epoch + 1) * self.repeats)
+                order = [(copy, i) for i in chosen for copy in copies]
             batch = order[at * self.batch_size : (at + 1) * self.batch_size]
-            yield [(epoch, i) for i in batch[self.index :: self.count]]
+            yield batch[self.index :: self.count]

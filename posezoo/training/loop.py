@@ -87,7 +87,10 @@ def train(
     objective = objective_of(recipe, _initial_model(recipe, init)).to(place).train()
     samples = objective.dataset(data)
     _log.info("%s", samples.summary())
-    sampler = EpochSampler(len(samples), recipe.batch_size, recipe.seed, index=rank, count=world)
+    sampler = EpochSampler(
+        len(samples), recipe.batch_size, recipe.seed,
+        index=rank, count=world, repeats=recipe.repeats,
+    )  # fmt: skip
     steps = recipe.epochs * sampler.steps_per_epoch
     run = _Run(recipe, objective, steps, sampler.steps_per_epoch, out, place, rank)
     run.resume()
@@ -124,6 +127,7 @@ class _Run:
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
         self.optimizer = make_optimizer(recipe, objective.model)
         self.schedule = make_schedule(recipe, self.optimizer, steps, steps_per_epoch)
+        self.average = self._average()
         self.step, self.loss = 0, float("nan")
         self.value: float | None = None
         self.best: float | None = None
@@ -150,13 +154,24 @@ class _Run:
                 loss = network(piece) * (len(piece) / len(batch))
                 loss.backward()
             self.running += loss.detach()
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.objective.model)
         self.step += 1
         self.since += 1
         if self.step % _LOG_EVERY == 0 or self.step == self.steps:
             self._note_loss()
             report(self.progress())
+
+    def _average(self) -> Any:
+        if self.recipe.ema is None:
+            return None
+        from timm.utils import ModelEmaV3
+
+        return ModelEmaV3(self.objective.model, decay=self.recipe.ema)
 
     def _note_loss(self) -> None:
         if torch.distributed.is_initialized():
@@ -182,10 +197,14 @@ class _Run:
             shutil.rmtree(folder, ignore_errors=True)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
+        trained = self.objective.model
+        kept: nn.Module = trained if self.average is None else self.average.module
+        self.objective.model = kept
         self.objective.eval()
         try:
             value = self.objective.evaluate(data, folder, str(self.device))
         finally:
+            self.objective.model = trained
             self.objective.train()
         if value is None:
             return
@@ -193,7 +212,7 @@ class _Run:
         self._log(step=self.step, epoch=self.step / self.steps_per_epoch, **{metric: value})
         if self.best is None or value > self.best:
             self.best = value
-            save_pretrained(self.objective.model, self.out / "best")
+            save_pretrained(kept, self.out / "best")
         self.save()
         draw_curves(self.out / "log.jsonl", metric, self.out / "curves.png")
 
@@ -211,6 +230,7 @@ class _Run:
         state = {
             "recipe": asdict(self.recipe),
             "objective": self.objective.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "since": self.since,
@@ -238,6 +258,8 @@ class _Run:
             )
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
         self.step, self.since = state["step"], state["since"]
         self.running, self.best = state["running"], state["best"]
 

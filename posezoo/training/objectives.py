@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import get_skeleton
 from .._config import PretrainedCfg
 from ..errors import InputError
+from .augment import Augmentation
 from .data import Batch, PersonDataset, TrainingBatch, TrainingSet
 from .losses import heatmap_mse
 from .people import training_people
@@ -77,6 +78,9 @@ class PoseObjective(Objective):
 
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         super().__init__(recipe, model)
+        if not isinstance(recipe.augmentation, Augmentation):
+            raise InputError(f"{self.cfg.name} is trained on poses; its recipe needs Augmentation")
+        self.augmentation = recipe.augmentation
         self.skeleton = get_skeleton(self.cfg.dataset)
         names = {"mpii": ("PCKh", "mean"), "coco_wholebody": ("AP", "Whole AP")}
         self.metric, self._statistic = names.get(self.cfg.dataset, ("AP", "AP"))
@@ -84,7 +88,7 @@ class PoseObjective(Objective):
     def dataset(self, data: Path) -> PersonDataset:
         return PersonDataset(
             training_people(data, self.cfg, self.skeleton), self.cfg, self.skeleton,
-            self.recipe.augmentation, self.recipe.seed,
+            self.augmentation, self.recipe.seed,
         )  # fmt: skip
 
     def evaluate(self, data: Path, out: Path, device: str) -> float | None:
@@ -127,6 +131,7 @@ def objective_of(recipe: Recipe, model: nn.Module) -> Objective:
         "heatmap": lambda: HeatmapObjective,
         "tokens": _tokens,
         "token_classes": _token_classes,
+        "classes": _classes,
     }
     return kinds[recipe.objective]()(recipe, model)
 
@@ -141,3 +146,9 @@ def _token_classes() -> type[Objective]:
     from .pct import TokenClassifierObjective
 
     return TokenClassifierObjective
+
+
+def _classes() -> type[Objective]:
+    from .classes import ClassObjective
+
+    return ClassObjective

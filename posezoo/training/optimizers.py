@@ -73,8 +73,8 @@ def make_schedule(
     from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 
     warmup = {
-        "warmup_t": min(recipe.warmup_steps, steps // 2),
-        "warmup_lr_init": recipe.lr * 1e-3,
+        "warmup_t": min(recipe.warmup_steps + recipe.warmup_epochs * steps_per_epoch, steps // 2),
+        "warmup_lr_init": recipe.lr * recipe.warmup_start,
         "t_in_epochs": False,
     }
     if recipe.milestones:

@@ -2,6 +2,7 @@
 
 `uniformer_*`: the authors' recipe, by which the published weights were made. `tcformer_*`: the
 original one. `hmp_*`: the heatmap stage of PCT. `tokenpose_*`, `tmpose_*`: theirs are the same.
+Classifiers: DeiT's, with what the two papers change.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..errors import InputError, UnknownModelError
-from .augment import Augmentation
+from .augment import Augmentation, ClassAugmentation
 
 __all__ = ["RECIPES", "Recipe", "get_recipe", "override"]
 
@@ -24,14 +25,18 @@ class Recipe:
 
     `objective` is what is trained, see `objectives`. `batch_size` counts all processes together.
     `milestones` (epochs, each times 0.1) make a step schedule, without them the rate falls as a
-    cosine to `final_lr` of itself. `decay_all` decays norms and biases too. `sigma` is in heatmap
-    cells; `rounded` see `targets.gaussian_targets`. `loss_factor` scales the mean squared error.
-    `start` is what the published training started from, see `loop.train`; None is a file that is
-    not registered. `frozen` are beginnings of the names of parameters that are not trained.
+    cosine to `final_lr` of itself, step by step. It is warmed up over `warmup_steps` and
+    `warmup_epochs` from `warmup_start` of itself. `clip_norm` bounds the norm of the gradient.
+    `ema` is the decay of a moving average of the weights, which is then what is evaluated and
+    kept. `repeats` see `data.EpochSampler`. `decay_all` decays norms and biases too. `sigma` is in
+    heatmap cells; `rounded` see `targets.gaussian_targets`. `loss_factor` scales the mean squared
+    error. `start` is what the published training started from, see `loop.train`; None is a file
+    that is not registered. `frozen` are beginnings of the names of parameters that are not
+    trained.
     """
 
     model: str
-    objective: Literal["heatmap", "tokens", "token_classes"] = "heatmap"
+    objective: Literal["heatmap", "tokens", "token_classes", "classes"] = "heatmap"
     epochs: int
     batch_size: int
     lr: float
@@ -42,11 +47,16 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     final_lr: float = 1e-5
     warmup_steps: int = 0
+    warmup_epochs: int = 0
+    warmup_start: float = 1e-3
+    clip_norm: float | None = None
+    ema: float | None = None
+    repeats: int = 1
     sigma: float = 2.0
     rounded: bool = True
     loss_factor: float = 1.0
     model_args: Mapping[str, Any] = field(default_factory=dict)
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation | ClassAugmentation = field(default_factory=Augmentation)
     start: str | None = "scratch"
     frozen: tuple[str, ...] = ()
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -134,7 +144,38 @@ def _tokenpose(model: str, batch_size: int, sigma: float = 2.0) -> Recipe:
     )
 
 
+def _classifier(
+    model: str, drop_path: float, lr: float = 1e-3, *, repeats: int = 1, clip: float | None = None
+) -> Recipe:
+    """UniFormer also tracked a moving average, but evaluated and published the weights."""
+    return Recipe(
+        model=model,
+        objective="classes",
+        epochs=300,
+        batch_size=1024,
+        lr=lr,
+        weight_decay=0.05,
+        decay_all=False,
+        final_lr=1e-5 / lr,
+        warmup_epochs=5,
+        warmup_start=1e-6 / lr,
+        clip_norm=clip,
+        repeats=repeats,
+        model_args={"drop_path_rate": drop_path},
+        augmentation=ClassAugmentation(),
+        eval_every=1,
+    )
+
+
 _RECIPES = [
+    _classifier("uniformer_small", 0.1, repeats=3),
+    _classifier("uniformer_small_plus", 0.1, repeats=3),
+    _classifier("uniformer_small_plus_dim64", 0.1, repeats=3),
+    _classifier("uniformer_base", 0.3, 8e-4, repeats=3),
+    _classifier("uniformer_base_ls", 0.3, 8e-4, repeats=3),
+    _classifier("tcformer_light", 0.1),
+    _classifier("tcformer", 0.1),
+    _classifier("tcformer_large", 0.3, clip=1.0),
     *map(_uniformer, _UNIFORMER),
     _tcformer("tcformer_mta_256x192", 64, "tcformer.in1k"),
     _tcformer("tcformer_large_mta_384x288", 16, "tcformer_large.in1k"),
@@ -191,7 +232,7 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
         name, _, inner = key.partition(".")
         if inner and name == "augmentation":
             value: Any = replace(
-                recipe.augmentation, **{inner: _parse(Augmentation, inner, text, key)}
+                recipe.augmentation, **{inner: _parse(type(recipe.augmentation), inner, text, key)}
             )
         else:
             value = _parse(Recipe, key, text, key)
@@ -209,7 +250,7 @@ def _parse(cls: type, name: str, text: str, key: str) -> Any:
     try:
         if hint is bool:
             return {"true": True, "false": False}[text.lower()]
-        if hint in (int, float):
+        if hint in (int, float, str):
             return hint(text)
         if typing.get_origin(hint) is Literal:
             return typing.get_args(hint)[typing.get_args(hint).index(text)]

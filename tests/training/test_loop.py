@@ -46,12 +46,18 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "last.pt", weights_only=True)["objective"]
 
 
-def test_killed_and_resumed_run_ends_bit_equal(data, tmp_path):
-    whole = loop.train(TINY, data, tmp_path / "whole", device="cpu")
-    parts = loop.train(TINY, data, tmp_path / "parts", device="cpu", stop_after=1)
+MASKED = dataclasses.replace(
+    TINY, model="tokenpose_t_256x192", model_args={"mask_type": "random", "mask_ratio": 0.3}
+)  # chance inside the network
+
+
+@pytest.mark.parametrize("recipe", [TINY, MASKED], ids=lambda r: r.model)
+def test_killed_and_resumed_run_ends_bit_equal(data, tmp_path, recipe):
+    whole = loop.train(recipe, data, tmp_path / "whole", device="cpu")
+    parts = loop.train(recipe, data, tmp_path / "parts", device="cpu", stop_after=1)
     assert parts.step == 1 < whole.steps
     while parts.step < parts.steps:
-        parts = loop.train(TINY, data, tmp_path / "parts", device="cpu", stop_after=2)
+        parts = loop.train(recipe, data, tmp_path / "parts", device="cpu", stop_after=2)
     assert parts.loss == whole.loss
     first, second = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -8,16 +8,19 @@ import torch
 import posezoo
 from posezoo import _registry
 from posezoo.errors import InputError, UnknownModelError
-from posezoo.training import RECIPES, get_recipe
+from posezoo.training import RECIPES, Augmentation, ClassAugmentation, get_recipe
 from posezoo.training.optimizers import make_optimizer, make_schedule
 from posezoo.training.recipes import override
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipe_names_a_heatmap_model_and_a_known_start(name):
+def test_recipe_names_a_model_of_its_kind_and_a_known_start(name):
     recipe = RECIPES[name]
     cfg = posezoo.get_pretrained_cfg(recipe.model)
-    assert cfg.decode is not None and cfg.decode.heatmap_size is not None
+    if recipe.objective == "heatmap":
+        assert cfg.decode is not None and cfg.decode.heatmap_size is not None
+    kind = ClassAugmentation if recipe.objective == "classes" else Augmentation
+    assert type(recipe.augmentation) is kind
     assert set(recipe.model_args) <= set(_registry.model_arguments(recipe.model))
     assert recipe.start in (None, "scratch", "imagenet") or posezoo.is_model(recipe.start)
     assert list(recipe.milestones) == sorted(recipe.milestones)
@@ -68,6 +71,20 @@ def test_cosine_schedule_ends_at_its_floor():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(5e-9)
 
 
+def test_classifiers_warm_up_for_five_epochs_from_1e_6_and_end_at_1e_5():
+    for name in ("uniformer_base", "tcformer"):
+        recipe = get_recipe(name)
+        optimizer = make_optimizer(recipe, torch.nn.Linear(1, 1))
+        schedule = make_schedule(recipe, optimizer, 3000, 10)
+        rates = {}
+        for step in (0, 25, 50, 3000):
+            schedule.step_update(step)
+            rates[step] = optimizer.param_groups[0]["lr"]
+        assert rates[0] == pytest.approx(1e-6) and rates[3000] == pytest.approx(1e-5)
+        assert rates[25] == pytest.approx((recipe.lr + 1e-6) / 2)
+        assert rates[50] == pytest.approx(recipe.lr, rel=1e-3)
+
+
 def test_swin_rates_decay_towards_the_input():
     recipe = get_recipe("hmp_swin_base")
     with torch.device("meta"):
@@ -103,6 +120,13 @@ def test_settings_change_fields_of_their_type():
     assert (changed.lr, changed.epochs, changed.milestones) == (1e-4, 3, (1, 2))
     assert changed.dtype == "bfloat16" and changed.decay_all and changed.layer_decay is None
     assert changed.augmentation.flip == 0 and changed.augmentation.scale == 0.5
+
+
+def test_settings_of_classes_are_their_own():
+    changed = override(get_recipe("tcformer"), {"augmentation.mixup": "0", "ema": "0.999"})
+    assert changed.augmentation.mixup == 0 and changed.ema == 0.999
+    with pytest.raises(InputError, match="auto_augment, erase, mixup"):
+        override(get_recipe("tcformer"), {"augmentation.flip": "0"})
 
 
 @pytest.mark.parametrize(

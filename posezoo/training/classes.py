@@ -1,0 +1,175 @@
+"""Training of ImageNet classifiers: RandAugment, erasing, mixing of images, soft targets.
+
+The augmentation is timm's, whose chance comes from three global generators. They are set for
+each sample and each batch from (seed, epoch, index) and put back afterwards.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from timm.data import create_transform
+from timm.data.mixup import Mixup
+from timm.loss import SoftTargetCrossEntropy
+from torch import Tensor, nn
+
+from .._config import PretrainedCfg
+from ..errors import InputError
+from ..evaluation.datasets import ClassSample, read_imagenet_folders
+from ..transforms import load_image
+from .augment import ClassAugmentation
+from .data import Batch, TrainingSet
+from .objectives import Objective
+from .recipes import Recipe
+
+__all__ = ["ClassBatch", "ClassDataset", "ClassObjective", "seeded"]
+
+Sample = tuple[Tensor, int, tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassBatch(Batch):
+    """Images with `targets (B, classes)`, the share of each class."""
+
+    targets: Tensor
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Keep the upper bits of each colour. The published policy may ask for none of them, which
+    is black; Pillow from 13 on refuses that.
+    """
+    return ImageOps.posterize(image, bits) if bits else Image.new(image.mode, image.size)
+
+
+class ClassDataset(TrainingSet):
+    """Images of ImageNet, augmented, and mixed with each other when stacked.
+
+    `dataset[epoch, index]` is a normalised image (3, H, W), its class, and (epoch, index).
+
+    Quirk: mixup and CutMix draw once per batch and mix each image with its mirror place in the
+    batch, as published. So what is mixed depends on how many processes share the batch.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[ClassSample],
+        cfg: PretrainedCfg,
+        num_classes: int,
+        augmentation: ClassAugmentation,
+        seed: int,
+    ) -> None:
+        self.samples, self.seed = samples, seed
+        self.transform: Any = create_transform(
+            input_size=(3, *cfg.input.size),
+            is_training=True,
+            auto_augment=augmentation.auto_augment,
+            interpolation=cfg.input.interpolation,
+            mean=cfg.input.mean,
+            std=cfg.input.std,
+            re_prob=augmentation.erase,
+            re_mode="pixel",
+        )
+        for op in (op for step in self.transform.transforms for op in getattr(step, "ops", ())):
+            if op.name.startswith("Posterize"):
+                op.aug_fn = _posterize
+        mixed = augmentation.mixup > 0 or augmentation.cutmix > 0
+        self.mix = Mixup(
+            mixup_alpha=augmentation.mixup,
+            cutmix_alpha=augmentation.cutmix,
+            prob=1.0 if mixed else 0.0,
+            label_smoothing=augmentation.label_smoothing,
+            num_classes=num_classes,
+        )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def summary(self) -> str:
+        """Say how many images of how many classes there are."""
+        return f"{len(self)} images of {len({sample.label for sample in self.samples})} classes"
+
+    def __getitem__(self, place: tuple[int, int]) -> Sample:
+        sample = self.samples[place[1]]
+        with seeded(self.seed, *place):
+            return self.transform(Image.fromarray(load_image(sample.path))), sample.label, place
+
+    def collate(self, samples: Sequence[Sample]) -> ClassBatch:
+        """Stack and mix.
+
+        Raises:
+            InputError: an odd number of images, which do not pair up.
+        """
+        if len(samples) % 2:
+            raise InputError(
+                f"a process has {len(samples)} images of each batch, which do not pair up to be "
+                "mixed; set batch_size to an even number per process"
+            )
+        images = torch.stack([image for image, _, _ in samples])
+        labels = torch.tensor([label for _, label, _ in samples])
+        with seeded(self.seed, *samples[0][2], 1):
+            images, targets = self.mix(images, labels)
+        return ClassBatch(images=images, targets=targets)
+
+
+class ClassObjective(Objective):
+    """Cross-entropy with soft targets; evaluated by top-1 accuracy.
+
+    Raises:
+        InputError: not a classifier, or a recipe with the augmentation of poses.
+    """
+
+    metric = "top1"
+
+    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
+        super().__init__(recipe, model)
+        if self.cfg.task != "classification" or not isinstance(
+            recipe.augmentation, ClassAugmentation
+        ):
+            raise InputError(
+                f"{self.cfg.architecture} is a {self.cfg.task} model, its recipe has "
+                f"{type(recipe.augmentation).__name__}; classes are learnt by classifiers, with "
+                "ClassAugmentation"
+            )
+        self.augmentation = recipe.augmentation
+        self.loss = SoftTargetCrossEntropy()
+
+    def forward(self, batch: ClassBatch) -> Tensor:  # type: ignore[override]
+        with self.autocast(batch.images.device):
+            logits = self.model(batch.images)
+        return self.loss(logits if logits.dtype.itemsize > 4 else logits.float(), batch.targets)
+
+    def dataset(self, data: Path) -> ClassDataset:
+        classes: int = self.model.num_classes  # type: ignore[assignment]
+        samples = read_imagenet_folders(data / "train")
+        return ClassDataset(samples, self.cfg, classes, self.augmentation, self.recipe.seed)
+
+    def evaluate(self, data: Path, out: Path, device: str) -> float | None:
+        from ..evaluation.entry import evaluate_model
+
+        record = evaluate_model(self.model, data, device=device, out=out)
+        return None if record is None else float(record.statistics["top1"])
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Give Python's, numpy's and torch's CPU generator the state that `key` stands for, then
+    their own back."""
+    word = int(np.random.SeedSequence(key).generate_state(1)[0])
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(word)
+        np.random.seed(word)
+        torch.default_generator.manual_seed(word)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])

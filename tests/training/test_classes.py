@@ -1,0 +1,305 @@
+"""Classifiers: published augmentation with chance of its own, soft targets, exact resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import ImageNetInfo
+from torch import nn
+
+import posezoo
+from posezoo.errors import DataError, InputError
+from posezoo.evaluation.datasets import ClassSample
+from posezoo.training import RECIPES, ClassAugmentation, classes, get_recipe, loop
+from posezoo.training.classes import ClassBatch, ClassDataset, ClassObjective, seeded
+from posezoo.training.data import EpochSampler
+from posezoo.training.objectives import objective_of
+
+CFG = posezoo.get_pretrained_cfg("uniformer_small")
+SMALL = dataclasses.replace(CFG, input=dataclasses.replace(CFG.input, size=(32, 32)))
+
+
+evaluate_run = loop._Run.evaluate
+
+
+class Tiny(nn.Module):
+    """Takes any image, has a BatchNorm and chance of its own."""
+
+    def __init__(self, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.num_classes, self.pretrained_cfg = num_classes, SMALL
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Dropout(0.3),
+            nn.Linear(512, num_classes),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        array = rng.integers(0, 255, (40, 48, 3)).astype(np.uint8)
+        Image.fromarray(array).save(folder / f"{i}.png")
+    return [ClassSample(path=folder / f"{i}.png", label=i) for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory, pictures):
+    """Both halves of an ImageNet with one picture per class."""
+    root = tmp_path_factory.mktemp("imagenet")
+    for split in ("train", "val"):
+        for i, name in enumerate(ImageNetInfo("imagenet-1k").label_names()):
+            (root / split / name).mkdir(parents=True)
+            os.link(pictures[i % 6].path, root / split / name / "1.png")
+    return root
+
+
+@pytest.fixture
+def few(pictures, monkeypatch, tmp_path):
+    """A folder with 24 pictures for the tiny network, and no evaluation."""
+    monkeypatch.setattr(loop, "_initial_model", lambda recipe, init: Tiny())
+    monkeypatch.setattr(loop._Run, "evaluate", lambda self, data: None)
+    monkeypatch.setattr(classes, "read_imagenet_folders", lambda folder: pictures * 4)
+    return tmp_path / "data"
+
+
+def _dataset(pictures, **changes):
+    return ClassDataset(pictures, SMALL, 6, ClassAugmentation(**changes), seed=5)
+
+
+def test_chance_depends_on_epoch_and_image_only(pictures):
+    first, second = _dataset(pictures), _dataset(pictures)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    image = first[3, 2][0]
+    second[3, 1], random.random(), np.random.rand(), torch.rand(1)
+    assert torch.equal(image, second[3, 2][0])
+    assert not torch.equal(image, second[4, 2][0]) and image.shape == (3, 32, 32)
+
+
+def test_mixing_depends_on_the_first_image_of_the_batch_only(pictures):
+    sets = _dataset(pictures), _dataset(pictures)
+    batches = []
+    for i, dataset in enumerate(sets):
+        np.random.seed(i)
+        batches.append(dataset.collate([dataset[1, k] for k in (4, 0, 3, 5)]))
+    assert torch.equal(batches[0].images, batches[1].images)
+    assert torch.equal(batches[0].targets, batches[1].targets)
+
+
+def test_global_generators_are_left_as_they_were(pictures):
+    def state():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    untouched = state()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    dataset = _dataset(pictures)
+    dataset.collate([dataset[0, 0], dataset[0, 1]])
+    assert state() == untouched
+
+
+def test_generators_come_back_after_an_error():
+    random.seed(3)
+    expected = random.Random(3).random()
+    with pytest.raises(KeyError), seeded(1):
+        raise KeyError
+    assert random.random() == expected
+
+
+def test_targets_are_shares_of_both_mixed_classes(pictures):
+    dataset = _dataset(pictures, mixup=0.0)  # CutMix alone
+    batch = dataset.collate([dataset[0, i] for i in range(4)])
+    torch.testing.assert_close(batch.targets.sum(1), torch.ones(4))
+    off = 0.1 / 6
+    for row, (own, other) in enumerate(((0, 3), (1, 2), (2, 1), (3, 0))):
+        share = (batch.targets[row, own].item() - off) / 0.9
+        assert batch.targets[row, other].item() == pytest.approx((1 - share) * 0.9 + off, abs=1e-6)
+    rest = batch.targets[0, [1, 2, 4, 5]]
+    torch.testing.assert_close(rest, torch.full((4,), off))
+
+
+def test_without_mixing_only_labels_are_smoothed(pictures):
+    dataset = _dataset(pictures, mixup=0.0, cutmix=0.0, label_smoothing=0.3)
+    samples = [dataset[0, i] for i in range(2)]
+    expected = torch.stack([image for image, _, _ in samples])
+    batch = dataset.collate(samples)
+    assert torch.equal(batch.images, expected)
+    assert batch.targets[1].tolist() == pytest.approx([0.05, 0.75, *[0.05] * 4])
+
+
+def test_policy_may_keep_no_bit_of_a_picture(pictures):
+    image = Image.open(pictures[0].path)
+    dataset = _dataset(pictures)
+    policy = next(step for step in dataset.transform.transforms if hasattr(step, "ops"))
+    (op,) = (op for op in policy.ops if op.name.startswith("Posterize"))
+    assert np.asarray(op.aug_fn(image, 0)).max() == 0
+    assert np.array_equal(np.asarray(op.aug_fn(image, 3)), np.asarray(image) & 0b11100000)
+
+
+def test_odd_batch_is_refused_with_the_way_out(pictures):
+    dataset = _dataset(pictures)
+    with pytest.raises(InputError, match="even number per process"):
+        dataset.collate([dataset[0, 0]])
+
+
+def test_loss_and_its_gradient_are_the_formula(pictures):
+    torch.manual_seed(0)
+    model = Tiny(6).double()
+    objective = ClassObjective(get_recipe("uniformer_small"), model).eval()
+    batch = ClassBatch(
+        images=torch.randn(3, 3, 32, 32, dtype=torch.float64),
+        targets=torch.rand(3, 6, dtype=torch.float64).softmax(1),
+    )
+    logits = model(batch.images).detach()
+    probabilities = logits.exp() / logits.exp().sum(1, keepdim=True)
+    objective(batch).backward()
+    value = -(batch.targets * probabilities.log()).sum() / 3
+    assert objective(batch).item() == pytest.approx(value.item(), rel=1e-12)
+    expected = ((probabilities - batch.targets) / 3).sum(0)  # of the last bias
+    torch.testing.assert_close(model.net[-1].bias.grad, expected, rtol=1e-10, atol=1e-14)
+
+
+def test_repeated_augmentation_gives_each_image_thrice_with_other_chance():
+    sampler = EpochSampler(12, 6, seed=1, repeats=3)
+    sampler.last_step = 4
+    batches = list(sampler)
+    for epoch in (0, 1):
+        places = [place for batch in batches[2 * epoch : 2 * epoch + 2] for place in batch]
+        counts = Counter(index for _, index in places)
+        assert len(places) == len(set(places)) == 12 and set(counts.values()) == {3}
+        assert {copy for copy, _ in places} == set(range(3 * epoch, 3 * epoch + 3))
+    first = {index for _, index in batches[0] + batches[1]}
+    assert first != {index for _, index in batches[2] + batches[3]}
+
+
+def test_copies_of_an_image_go_to_different_processes():
+    parts = [next(iter(EpochSampler(30, 9, seed=1, index=i, count=3, repeats=3))) for i in range(3)]
+    assert [index for _, index in parts[0]] == [index for _, index in parts[2]]
+    assert parts[0][0][0] != parts[2][0][0]
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"repeats": 3, "clip_norm": 0.1}])
+def test_killed_and_resumed_run_ends_bit_equal(few, tmp_path, changes):
+    recipe = dataclasses.replace(get_recipe("uniformer_small"), epochs=2, batch_size=12, **changes)
+    torch.manual_seed(7)
+    whole = loop.train(recipe, few, tmp_path / "whole", device="cpu")
+    torch.manual_seed(8)
+    for stop in (1, 1, 9):
+        parts = loop.train(recipe, few, tmp_path / "parts", device="cpu", stop_after=stop)
+    assert parts.step == whole.step == 4 and parts.loss == whole.loss
+    ends = [torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("whole", "parts")]
+    for kind in ("objective", "average") if "ema" in changes else ("objective",):
+        assert all(torch.equal(v, ends[1][kind][k]) for k, v in ends[0][kind].items())
+
+
+def test_moving_average_is_what_is_evaluated_and_kept(few, tmp_path, monkeypatch):
+    recipe = dataclasses.replace(get_recipe("uniformer_small"), epochs=1, batch_size=12, ema=0.5)
+    monkeypatch.setattr(loop._Run, "evaluate", evaluate_run)
+    seen, kept = [], []
+
+    def evaluate(self, data, out, device):
+        seen.append({k: v.clone() for k, v in self.model.state_dict().items()})
+        assert not self.model.training
+        return 0.25
+
+    monkeypatch.setattr(ClassObjective, "evaluate", evaluate)
+    monkeypatch.setattr(loop, "save_pretrained", lambda model, folder: kept.append(model))
+    torch.manual_seed(0)
+    end = loop.train(recipe, few, tmp_path, device="cpu")
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert all(torch.equal(seen[0][k], v) for k, v in state["average"].items())
+    assert all(torch.equal(v, state["average"][k]) for k, v in kept[0].state_dict().items())
+    assert not torch.equal(seen[0]["net.0.weight"], state["objective"]["model.net.0.weight"])
+    assert (end.metric, end.best) == ("top1", 0.25)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["top1"] == 0.25
+
+
+def test_gradient_is_clipped_to_the_norm(few, tmp_path, monkeypatch):
+    norms = []
+    real = torch.optim.AdamW.step
+
+    def step(self, *args):
+        grads = [p.grad for g in self.param_groups for p in g["params"]]
+        norms.append(nn.utils.get_total_norm(grads).item())
+        return real(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    recipe = dataclasses.replace(
+        get_recipe("tcformer_large"), epochs=1, batch_size=12, clip_norm=1e-3
+    )
+    loop.train(recipe, few, tmp_path, device="cpu")
+    assert norms and max(norms) <= 1e-3 * (1 + 1e-4)
+
+
+def test_every_classifier_has_a_recipe_and_no_pose_model_has_one_of_classes():
+    kinds = {name: posezoo.get_pretrained_cfg(name).task for name in posezoo.list_models()}
+    wanted = {name for name, task in kinds.items() if task == "classification"}
+    assert {n for n, r in RECIPES.items() if r.objective == "classes"} == wanted
+
+
+def test_pose_model_cannot_learn_classes():
+    recipe = dataclasses.replace(get_recipe("uniformer_small"), model="hrnet_xs_128x96")
+    with pytest.raises(InputError, match="hrnet_xs_128x96 is a pose model"):
+        objective_of(recipe, posezoo.create_model("hrnet_xs_128x96"))
+
+
+def test_folder_without_the_classes_is_refused(tmp_path):
+    (tmp_path / "train" / "cats").mkdir(parents=True)
+    objective = objective_of(get_recipe("uniformer_small"), Tiny())
+    with pytest.raises(DataError, match="not the 1000 of ImageNet-1k"):
+        objective.dataset(tmp_path)
+
+
+def test_validation_set_is_scored_by_the_harness(imagenet, tmp_path, monkeypatch):
+    """A classifier that knows the label of one picture in two has that accuracy."""
+    recipe = get_recipe("uniformer_small")
+    value = objective_of(recipe, Tiny().eval()).evaluate(imagenet, tmp_path / "eval", "cpu")
+    assert value is not None and 0 <= value < 0.05
+    assert (tmp_path / "eval").is_dir()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("uniformer_small"),
+        pytest.param("tcformer_light"),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n, r in RECIPES.items()
+            if r.objective == "classes" and n not in ("uniformer_small", "tcformer_light")
+        ),
+    ],
+)
+def test_one_batch_is_learnt_by_heart(name, pictures):
+    recipe = get_recipe(name)
+    torch.manual_seed(0)
+    model = posezoo.create_model(name, num_classes=6)
+    cfg = dataclasses.replace(CFG, input=dataclasses.replace(CFG.input, size=(64, 64)))
+    model.pretrained_cfg = cfg
+    plain = ClassAugmentation(mixup=0.0, cutmix=0.0, label_smoothing=0.0)
+    dataset = ClassDataset(pictures, cfg, 6, plain, seed=0)
+    batch = dataset.collate([dataset[0, i] for i in range(4)])
+    objective = objective_of(recipe, model).train()
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=5e-4)
+    losses = []
+    for _ in range(8):
+        loss = objective(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    unused = [n for n, p in objective.named_parameters() if p.grad is None]
+    assert losses[-1] < 0.5 * losses[0] and unused == []
