@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import posezoo
 from posezoo.errors import InputError
-from posezoo.evaluation.datasets import read_coco
-from posezoo.evaluation.synthetic import coco_annotations, render_scene, write_coco
+from posezoo.evaluation.coco import coco_results, evaluate_coco, evaluate_wholebody
+from posezoo.evaluation.datasets import read_coco, read_mpii
+from posezoo.evaluation.entry import evaluate_model
+from posezoo.evaluation.pckh import evaluate_pckh, read_mpii_truth
+from posezoo.evaluation.synthetic import (
+    coco_annotations,
+    main,
+    render_scene,
+    write_coco,
+    write_mpii,
+)
+from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133
 
 SCENES = [render_scene((5, i), (160, 200)) for i in range(12)]
 
@@ -98,3 +110,88 @@ def test_written_folder_is_read_by_the_harness(tmp_path):
     truth = json.loads(file.read_text())
     assert sum(len(s.bboxes) for s in samples) == len(truth["annotations"])
     assert Image.open(samples[0].path).size == (96, 96)
+
+
+def _rows(file, skeleton, shift=0.0):
+    """The annotations of a file as results, moved by a share of the box."""
+    truth = json.loads(file.read_text())
+    fields = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
+    results = []
+    for row in truth["annotations"]:
+        points = np.concatenate([np.reshape(row[f], (-1, 3)) for f in fields if f in row])
+        move = shift * np.array(row["bbox"][2:])
+        results += coco_results(
+            image_id=row["image_id"], box_ids=np.array([row["id"]]),
+            keypoints=points[None, :, :2] + move, keypoint_scores=np.ones((1, len(points))),
+            bbox_scores=np.ones(1), areas=np.array([row["area"]]), skeleton=skeleton,
+        )  # fmt: skip
+    return truth, results
+
+
+def test_right_answers_score_one_on_coco_and_wrong_ones_do_not(tmp_path):
+    file = write_coco(tmp_path, 8, seed=9, size=(160, 160))
+    assert evaluate_coco(*_rows(file, COCO_17), COCO_17).ap == pytest.approx(1)
+    assert evaluate_coco(*_rows(file, COCO_17, 0.3), COCO_17).ap < 0.1
+
+
+def test_right_answers_score_one_on_every_part_of_the_whole_body(tmp_path):
+    file = write_coco(tmp_path, 8, seed=9, size=(256, 256), skeleton=COCO_WHOLEBODY_133)
+    assert file.name == "coco_wholebody_val_v1.0.json"
+    stats = evaluate_wholebody(*_rows(file, COCO_WHOLEBODY_133), COCO_WHOLEBODY_133).table()
+    right = {k: v for k, v in stats.items() if k.endswith("AP")}
+    assert len(right) == 5 and all(v == pytest.approx(1) for v in right.values())
+
+
+def test_whole_body_annotations_say_which_parts_are_there(tmp_path):
+    file = write_coco(tmp_path, 6, seed=3, size=(128, 128), skeleton=COCO_WHOLEBODY_133)
+    seen = set()
+    for row in json.loads(file.read_text())["annotations"]:
+        for stem in ("face", "lefthand", "righthand", "foot"):
+            points = np.reshape(row[f"{stem}_kpts"], (-1, 3))
+            points = points[points[:, 2] > 0]
+            assert row[f"{stem}_valid"] == bool(len(points))
+            seen.add(row[f"{stem}_valid"])
+            if stem != "foot":
+                x, y, w, h = row[f"{stem}_box"]
+                if len(points):
+                    np.testing.assert_allclose(points[:, :2].min(0), [x, y])
+                    np.testing.assert_allclose(points[:, :2].max(0), [x + w, y + h])
+                else:
+                    assert row[f"{stem}_box"] == [0, 0, 0, 0]
+    assert seen == {True, False}
+
+
+def test_right_answers_score_one_on_mpii_and_wrong_ones_do_not(tmp_path):
+    file = write_mpii(tmp_path, 12, seed=9)
+    truth = read_mpii_truth(tmp_path / "annot" / "gt_valid.mat")
+    joints = np.array([row["joints"] for row in json.loads(file.read_text())])
+    assert evaluate_pckh(joints - 1, truth).mean == 1
+    wrong = joints - 1 + 0.75 * truth.head_sizes[:, None, None]
+    assert evaluate_pckh(wrong, truth).mean == 0
+    # a head is about an eighth of a body
+    heights = np.array([row["scale"] * 200 for row in json.loads(file.read_text())])
+    assert 0.06 < np.median(truth.head_sizes / heights) < 0.25
+
+
+def test_crops_of_mpii_hold_the_person(tmp_path):
+    file = write_mpii(tmp_path, 8, seed=5, split="train")
+    rows = json.loads(file.read_text())
+    for sample in read_mpii(file, tmp_path):
+        for i, center, size in zip(sample.person_ids, sample.centers, sample.box_sizes):
+            joints = np.array(rows[i]["joints"])[np.array(rows[i]["joints_vis"]) > 0] - 1
+            assert (np.abs(joints - center) <= size / 2).all()
+
+
+@pytest.mark.parametrize("kind", ["coco", "wholebody", "mpii"])
+def test_folder_of_every_kind_is_evaluated(tmp_path, kind):
+    options = ["--kind", kind, "--train", "1", "--val", "8", "--seed", "3"]
+    result = CliRunner().invoke(main, [str(tmp_path), *options], catch_exceptions=False)
+    assert result.exit_code == 0 and len(result.output.split()) == 2
+    dataset = {"coco": "coco", "wholebody": "coco_wholebody", "mpii": "mpii"}[kind]
+    count = posezoo.get_skeleton(dataset).num_keypoints
+    model = posezoo.create_model("hrnet_xs_128x96", num_keypoints=count)
+    model.pretrained_cfg = dataclasses.replace(model.pretrained_cfg, dataset=dataset)
+    record = evaluate_model(model, tmp_path, boxes="gt", device="cpu", flip_test=False, workers=1)
+    assert record is not None and record.dataset == dataset and record.bad == {}
+    values = [v for v in record.statistics.values() if isinstance(v, float)]
+    assert len(values) >= 8 and all(-1 <= v < 0.6 for v in values)

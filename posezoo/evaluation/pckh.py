@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..skeletons import MPII_16
 
-__all__ = ["MpiiTruth", "PckhStats", "evaluate_pckh", "read_mpii_truth"]
+__all__ = ["MAT_NAMES", "MpiiTruth", "PckhStats", "evaluate_pckh", "read_mpii_truth"]
 
-_MAT_NAMES = (
+MAT_NAMES = (
     "rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor",
     "neck", "head", "rwri", "relb", "rsho", "lsho", "lelb", "lwri",
 )  # fmt: skip
@@ -85,8 +85,8 @@ def read_mpii_truth(path: str | Path) -> MpiiTruth:
     """
     content = _load_mat(Path(path))
     names = [str(np.ravel(cell)[0]) for cell in np.ravel(content["dataset_joints"])]
-    if tuple(names) != _MAT_NAMES:
-        raise DataError(f"{path}: dataset_joints is {names}; valid: {', '.join(_MAT_NAMES)}")
+    if tuple(names) != MAT_NAMES:
+        raise DataError(f"{path}: dataset_joints is {names}; valid: {', '.join(MAT_NAMES)}")
     positions = np.asarray(content["pos_gt_src"], dtype=np.float64)
     heads = np.asarray(content["headboxes_src"], dtype=np.float64)
     is_missing = np.asarray(content["jnt_missing"]) != 0

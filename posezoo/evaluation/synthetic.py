@@ -1,8 +1,8 @@
 """Rendered people with exact keypoints: a data set that a seed makes, without a network.
 
-Articulated bodies with clothes, shading, occluders and textured backgrounds, and COCO
-annotations of them. It stands in for photos where there are none; numbers on it compare with
-no published number.
+Articulated bodies with clothes, shading, occluders and textured backgrounds, and annotations of
+them in the forms of COCO, COCO-WholeBody and MPII. It stands in for photos where there are none;
+numbers on it compare with no published number.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from ..errors import InputError
-from ..skeletons import COCO_17, Skeleton
-from ._body import Body, sample_body
+from ..skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16, Skeleton
+from ._body import HEAD_RADII, Body, sample_body
+from ._coco_files import PERSON, keypoint_fields
 from ._painting import PARTS, Outfit, Stage, paint_background, paint_body, random_color
+from .pckh import MAT_NAMES
 
-__all__ = ["Scene", "coco_annotations", "render_scene", "write_coco"]
+__all__ = ["Scene", "coco_annotations", "render_scene", "write_coco", "write_mpii"]
 
 Array = NDArray[np.float64]
 
@@ -35,13 +37,15 @@ class Scene:
     """A picture, uint8 RGB (H, W, 3), and its `P` people, nearest last.
 
     `keypoints (P, K, 3)` hold x, y in image pixels and v: 2 in sight, 1 hidden, 0 not labelled
-    (then x = y = 0). `bboxes (P, 4)` are xyxy around what is in sight, `areas (P,)` its pixels.
+    (then x = y = 0). `bboxes (P, 4)` are xyxy around what is in sight, `areas (P,)` its pixels;
+    `head_bboxes (P, 4)` go around the head, hair aside, in sight or not.
     """
 
     image: NDArray[np.uint8]
     keypoints: Array
     bboxes: Array
     areas: Array
+    head_bboxes: Array
 
 
 def render_scene(
@@ -87,12 +91,14 @@ def render_scene(
         _annotate(body, places[i], float(heights[i]), labels, i, skeleton)
         for i, body in enumerate(bodies)
     ]
-    kept = [annotation for annotation in found if annotation is not None]
+    heads = [_head_box(b, place, float(h)) for b, place, h in zip(bodies, places, heights)]
+    kept = [(*row, head) for row, head in zip(found, heads) if row is not None]
     return Scene(
         image=_develop(rng, picture),
-        keypoints=np.array([k for k, _, _ in kept]).reshape(-1, skeleton.num_keypoints, 3),
-        bboxes=np.array([box for _, box, _ in kept]).reshape(-1, 4),
-        areas=np.array([area for _, _, area in kept]),
+        keypoints=np.array([row[0] for row in kept]).reshape(-1, skeleton.num_keypoints, 3),
+        bboxes=np.array([row[1] for row in kept]).reshape(-1, 4),
+        areas=np.array([row[2] for row in kept]),
+        head_bboxes=np.array([row[3] for row in kept]).reshape(-1, 4),
     )
 
 
@@ -167,6 +173,13 @@ def _annotate(
     return (keypoints, box, area) if keypoints[:, 2].any() else None
 
 
+def _head_box(body: Body, place: Array, height: float) -> Array:
+    """Return the box xyxy around the ellipsoid of the head."""
+    center = place + body.head[:2] * height
+    reach = np.linalg.norm(body.head_axes * HEAD_RADII, axis=1)[:2] * height
+    return np.concatenate([center - reach, center + reach])
+
+
 def _faces_away(body: Body, name: str) -> bool:
     """Tell whether a point of the head is on its far side."""
     if name.startswith("face-") or name.split("_")[-1] in ("nose", "eye", "ear"):
@@ -197,18 +210,45 @@ def _carriers(name: str) -> tuple[str, ...]:
     return ("torso", "head")
 
 
-def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
-    """Return the people of a scene as COCO annotations, numbered from `first_id`."""
+# ------------------------------------------------------------------------------- files
+
+
+def coco_annotations(
+    scene: Scene, image_id: int, first_id: int, skeleton: Skeleton = COCO_17
+) -> list[dict[str, Any]]:
+    """Return the people of a scene as annotations of COCO or COCO-WholeBody.
+
+    Args:
+        scene: rendered with the skeleton.
+        image_id: of the scene.
+        first_id: of the first person; the others follow.
+        skeleton: COCO's or COCO-WholeBody's.
+    """
+    fields = keypoint_fields(skeleton)
     rows = []
     for i, (points, box, area) in enumerate(zip(scene.keypoints, scene.bboxes, scene.areas)):
-        x1, y1, x2, y2 = box.tolist()
-        rows.append({
-            "id": first_id + i, "image_id": image_id, "category_id": 1, "iscrowd": 0,
-            "bbox": [x1, y1, x2 - x1, y2 - y1], "area": float(area),
-            "num_keypoints": int((points[:, 2] > 0).sum()),
-            "keypoints": np.round(points, 2).ravel().tolist(),
-        })  # fmt: skip
+        row: dict[str, Any] = {
+            "id": first_id + i, "image_id": image_id, "category_id": PERSON, "iscrowd": 0,
+            "bbox": _xywh(box), "area": float(area),
+            "num_keypoints": int((points[slice(*fields["keypoints"]), 2] > 0).sum()),
+        }  # fmt: skip
+        for name, span in fields.items():
+            part = np.round(points[slice(*span)], 2)
+            row[name] = part.ravel().tolist()
+            if name == "keypoints":
+                continue
+            seen, stem = part[part[:, 2] > 0, :2], name.removesuffix("_kpts")
+            row[f"{stem}_valid"] = bool(len(seen))
+            if stem != "foot":
+                around = [seen.min(axis=0), seen.max(axis=0)] if len(seen) else [[0, 0], [0, 0]]
+                row[f"{stem}_box"] = _xywh(np.concatenate(around))
+        rows.append(row)
     return rows
+
+
+def _xywh(box: Array) -> list[float]:
+    x1, y1, x2, y2 = map(float, box)
+    return [x1, y1, x2 - x1, y2 - y1]
 
 
 def write_coco(
@@ -218,8 +258,9 @@ def write_coco(
     *,
     size: tuple[int, int] = (256, 256),
     split: str = "val2017",
+    skeleton: Skeleton = COCO_17,
 ) -> Path:
-    """Write a data set in the layout of COCO, 17 keypoints, and return its annotation file.
+    """Write a data set in the layout of COCO or COCO-WholeBody; return its annotation file.
 
     Raises:
         InputError: see `render_scene`.
@@ -229,30 +270,90 @@ def write_coco(
     people: list[dict[str, Any]] = []
     pictures = []
     for image_id in range(1, images + 1):
-        scene = render_scene((seed, image_id), size)
+        scene = render_scene((seed, image_id), size, skeleton=skeleton)
         name = f"{image_id:012d}.jpg"
         Image.fromarray(scene.image).save(folder / split / name, quality=92)
         pictures.append(
             {"id": image_id, "file_name": name, "height": size[0], "width": size[1]}
         )  # fmt: skip
-        people += coco_annotations(scene, image_id, len(people) + 1)
-    file = folder / "annotations" / f"person_keypoints_{split}.json"
-    categories = [{"id": 1, "name": "person", "keypoints": list(COCO_17.keypoint_names)}]
+        people += coco_annotations(scene, image_id, len(people) + 1, skeleton)
+    name = f"person_keypoints_{split}.json"
+    if skeleton is COCO_WHOLEBODY_133:
+        name = f"coco_wholebody_{split.removesuffix('2017')}_v1.0.json"
+    file = folder / "annotations" / name
+    body = list(skeleton.keypoint_names[slice(*skeleton.parts["body"])])
+    categories = [{"id": PERSON, "name": "person", "keypoints": body}]
     file.write_text(
         json.dumps({"images": pictures, "annotations": people, "categories": categories})
     )
     return file
 
 
+def write_mpii(
+    folder: Path,
+    images: int,
+    seed: int = 0,
+    *,
+    size: tuple[int, int] = (256, 256),
+    split: str = "valid",
+) -> Path:
+    """Write `images/`, `annot/{split}.json` in the form of the HRNet lineage, and beside it
+    `gt_{split}.mat`, which scores are computed from; return the annotation file.
+
+    Coordinates in the files count from 1. The scale is that of the box around what is in sight,
+    the centre 15 scales above its middle, from where readers move it down again.
+
+    Raises:
+        InputError: see `render_scene`.
+    """
+    from scipy.io import savemat
+
+    for name in ("images", "annot"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    heads = []
+    for number in range(1, images + 1):
+        scene = render_scene((seed, number), size, skeleton=MPII_16)
+        name = f"{split}_{number:06d}.jpg"
+        Image.fromarray(scene.image).save(folder / "images" / name, quality=92)
+        for points, box in zip(scene.keypoints, scene.bboxes):
+            labelled = points[:, 2] > 0
+            scale = float((box[2:] - box[:2]).max()) / 200
+            center = (box[:2] + box[2:]) / 2 + 1 - [0, 15 * scale]
+            joints = np.where(labelled[:, None], np.round(points[:, :2], 2) + 1, -1.0)
+            rows.append({
+                "image": name, "center": center.tolist(), "scale": scale,
+                "joints": joints.tolist(), "joints_vis": labelled.astype(int).tolist(),
+            })  # fmt: skip
+        heads += list(scene.head_bboxes.reshape(-1, 2, 2) + 1)
+    file = folder / "annot" / f"{split}.json"
+    file.write_text(json.dumps(rows))
+    savemat(folder / "annot" / f"gt_{split}.mat", {
+        "dataset_joints": np.array([MAT_NAMES], dtype=object),
+        "jnt_missing": 1 - np.array([row["joints_vis"] for row in rows], dtype=float).T,
+        "pos_gt_src": np.moveaxis(np.array([row["joints"] for row in rows]), 0, -1),
+        "headboxes_src": np.moveaxis(np.array(heads), 0, -1),
+    })  # fmt: skip
+    return file
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--kind", type=click.Choice(["coco", "wholebody", "mpii"]), default="coco", show_default=True
+)
 @click.option("--train", default=12000, show_default=True, help="Images to train on.")
 @click.option("--val", default=400, show_default=True, help="Images to validate on.")
 @click.option("--seed", default=1, show_default=True, help="Of validation; training has the next.")
-def main(folder: Path, train: int, val: int, seed: int) -> None:
-    """Render a data set in COCO's layout into FOLDER."""
-    click.echo(write_coco(folder, val, seed))
-    click.echo(write_coco(folder, train, seed + 1, split="train2017"))
+def main(folder: Path, kind: str, train: int, val: int, seed: int) -> None:
+    """Render a data set in the layout of COCO, COCO-WholeBody or MPII into FOLDER."""
+    if kind == "mpii":
+        click.echo(write_mpii(folder, val, seed))
+        click.echo(write_mpii(folder, train, seed + 1, split="train"))
+        return
+    skeleton = COCO_17 if kind == "coco" else COCO_WHOLEBODY_133
+    click.echo(write_coco(folder, val, seed, skeleton=skeleton))
+    click.echo(write_coco(folder, train, seed + 1, split="train2017", skeleton=skeleton))
 
 
 if __name__ == "__main__":
