@@ -1,7 +1,8 @@
 """One recipe per published training: what to change where stands in the four papers' code.
 
 `uniformer_*`: the authors' recipe, by which the published weights were made. `tcformer_*`: the
-original one. `hmp_*`: the heatmap stage of PCT. `tokenpose_*`, `tmpose_*`: theirs are the same.
+original one. `hmp_*`, `pct_tokenizer_*`, `pct_*`: PCT's three stages. `tokenpose_*`, `tmpose_*`:
+theirs are the same.
 Classifiers: DeiT's, with what the two papers change.
 """
 
@@ -31,8 +32,8 @@ class Recipe:
     kept. `repeats` see `data.EpochSampler`. `decay_all` decays norms and biases too. `sigma` is in
     heatmap cells; `rounded` see `targets.gaussian_targets`. `loss_factor` scales the mean squared
     error. `start` is what the published training started from, see `loop.train`; None is a file
-    that is not registered. `frozen` are beginnings of the names of parameters that are not
-    trained.
+    that is not registered. `tokenizer` is what PCT's second stage learns the tokens of, a name or a
+    file. `frozen` are beginnings of the names of parameters that are not trained.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Recipe:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Augmentation | ClassAugmentation = field(default_factory=Augmentation)
     start: str | None = "scratch"
+    tokenizer: str | None = None
     frozen: tuple[str, ...] = ()
     dtype: Literal["float32", "bfloat16"] = "float32"
     accumulate: int = 1
@@ -77,7 +79,9 @@ _UNIFORMER = {
     "b_448x320": (5e-4, 32, 0.0),
 }
 _HALF_BODY: dict[str, Any] = {"half_body": 0.3, "rotation_probability": 0.6}
+_PCT = Augmentation(shift=0.16, scale=0.5, rotation=40.0, color=1.0, grid=0.5, **_HALF_BODY)
 _TOKENPOSE = Augmentation(scale=0.35, rotation=45.0, **_HALF_BODY)
+_MPII = Augmentation(scale=0.25, rotation=30.0, rotation_probability=0.6)
 
 
 def _uniformer(variant: str) -> Recipe:
@@ -118,16 +122,51 @@ def _hmp(size: str, lr: float, weight_decay: float, layer_decay: float) -> Recip
         decay_all=False,
         layer_decay=layer_decay,
         warmup_steps=500,
-        augmentation=Augmentation(
-            shift=0.16, scale=0.5, rotation=40.0, color=1.0, grid=0.5, **_HALF_BODY
-        ),
+        augmentation=_PCT,
         start=None,
         frozen=("backbone.norm.",),
         eval_every=5,
     )
 
 
-def _tokenpose(model: str, batch_size: int, sigma: float = 2.0) -> Recipe:
+def _pct_tokenizer(size: str, start: str) -> Recipe:
+    """Stage I; its layer decay touches nothing that is trained."""
+    return Recipe(
+        model=f"pct_tokenizer_swin_{size}",
+        objective="tokens",
+        epochs=50,
+        batch_size=512,
+        lr=1e-2,
+        weight_decay=0.15,
+        decay_all=False,
+        warmup_steps=500,
+        augmentation=_PCT,
+        start=start,
+        eval_every=5,
+    )
+
+
+def _pct(size: str, start: str) -> Recipe:
+    """Stage II; the backbone comes with a tokenizer that is guided by it."""
+    return Recipe(
+        model=f"pct_swin_{size}",
+        objective="token_classes",
+        epochs=210,
+        batch_size=256,
+        lr=8e-4,
+        weight_decay=0.05,
+        decay_all=False,
+        warmup_steps=500,
+        augmentation=_PCT,
+        start=start,
+        tokenizer=f"pct_tokenizer_swin_{size}",
+        eval_every=5,
+    )
+
+
+def _tokenpose(
+    model: str, batch_size: int, sigma: float = 2.0, augmentation: Augmentation = _TOKENPOSE
+) -> Recipe:
     return Recipe(
         model=model,
         epochs=300,
@@ -138,7 +177,7 @@ def _tokenpose(model: str, batch_size: int, sigma: float = 2.0) -> Recipe:
         sigma=sigma,
         rounded=False,
         loss_factor=0.5,
-        augmentation=_TOKENPOSE,
+        augmentation=augmentation,
         start="imagenet" if "_b_" in model or "_l_" in model else "scratch",
         eval_every=1,
     )
@@ -182,6 +221,10 @@ _RECIPES = [
     _hmp("base", 5e-4, 0.05, 0.9),
     _hmp("large", 3.33e-4, 0.0625, 0.9),
     _hmp("huge", 2.5e-4, 0.1, 0.95),
+    *(_pct_tokenizer(size, f"hmp_swin_{size}") for size in ("base", "large", "huge")),
+    _pct_tokenizer("base_woimgguide", "scratch"),
+    *(_pct(size, "scratch") for size in ("base", "large", "huge")),
+    _pct("base_woimgguide", "hmp_swin_base"),
     _tokenpose("tokenpose_t_256x192", 128),
     _tokenpose("tokenpose_s_v1_256x192", 128),
     _tokenpose("tokenpose_s_v2_256x192", 48),
@@ -189,9 +232,11 @@ _RECIPES = [
     _tokenpose("tokenpose_l_d6_256x192", 64),
     _tokenpose("tokenpose_l_d24_256x192", 64),
     _tokenpose("tokenpose_l_d24_384x288", 128, sigma=3.0),
+    _tokenpose("tokenpose_l_d6_256x256", 64, augmentation=_MPII),
     _tokenpose("tmpose_b_256x192", 128),
     _tokenpose("tmpose_l_d6_256x192", 128),
     _tokenpose("tmpose_l_d24_256x192", 128),
+    _tokenpose("tmpose_l_d6_256x256", 128, augmentation=_MPII),
     Recipe(
         model="hrnet_xs_128x96",
         epochs=28,
@@ -256,7 +301,9 @@ def _parse(cls: type, name: str, text: str, key: str) -> Any:
             return typing.get_args(hint)[typing.get_args(hint).index(text)]
         if typing.get_origin(hint) is tuple:
             return tuple(int(part) for part in text.split(",") if part)
-        return None if text == "none" else float(text)
+        if text == "none":
+            return None
+        return text if str in typing.get_args(hint) else float(text)
     except (ValueError, KeyError) as error:
         kind = getattr(hint, "__name__", hint)
         raise InputError(f"setting {key}={text!r} is not of type {kind}") from error

@@ -27,12 +27,12 @@ def test_recipe_names_a_model_of_its_kind_and_a_known_start(name):
     assert not recipe.milestones or recipe.milestones[-1] < recipe.epochs
 
 
-def test_every_coco_heatmap_model_has_a_recipe():
+def test_every_heatmap_model_has_a_recipe():
     missing = []
     for name in posezoo.list_models(task="pose"):
         cfg = posezoo.get_pretrained_cfg(name)
         assert cfg.decode is not None
-        if cfg.decode.codec == "heatmap" and cfg.dataset != "mpii" and name not in RECIPES:
+        if cfg.decode.codec == "heatmap" and name not in RECIPES:
             missing.append(name)
     assert missing == []
 
