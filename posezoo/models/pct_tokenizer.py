@@ -88,7 +88,8 @@ class TokenEncoder(nn.Module):
     def forward(self, keypoints: Tensor, visible: Tensor, features: Tensor | None) -> Tensor:
         """Embed; `visible` (B, 17) is boolean, `features` (B, C, 8, 8)."""
         keypoints = keypoints.masked_fill(~visible[..., None], 0.0)  # hidden ones may be NaN
-        x = self.start_embed(keypoints)  # (B, 17, 512), or 256 of it
+        with without_autocast(keypoints):  # bfloat16 has no room for a pixel of 256
+            x = self.start_embed(keypoints)  # (B, 17, 512), or 256 of it
         if self.start_img_embed is not None and features is not None:
             guide = self.start_img_embed(features_at(features, keypoints))
             x = torch.cat([x, guide], dim=-1)  # (B, 17, 512)

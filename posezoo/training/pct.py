@@ -1,0 +1,325 @@
+"""Training of PCT (arXiv 2303.11638): the tokenizer, stage I, then the token classifier, stage II.
+
+Backbones are fixed in both stages, in evaluation mode: they come from a heatmap model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import create_model, get_skeleton
+from .._config import PretrainedCfg
+from ..errors import InputError
+from ..evaluation._coco_files import read_annotations
+from ..geometry import boxes_to_center_size, crop_matrices, image_to_input, input_to_image
+from ..models.pct import PCTPose
+from ..models.pct_tokenizer import PCTTokenizer
+from ..models.swin import INPUT_SIZE
+from ..skeletons import Skeleton
+from ..transforms import TopDownCrop, load_image
+from .augment import mirror_keypoints, rotate_matrix
+from .data import PersonDataset, TrainingBatch
+from .objectives import PoseObjective
+from .people import training_people
+from .recipes import Recipe
+
+__all__ = [
+    "PoseDataset",
+    "TokenClassifierObjective",
+    "TokenizerObjective",
+    "commitment",
+    "keypoint_smooth_l1",
+    "reconstruction_ap",
+    "update_codebook",
+]
+
+DROP = 0.2  # share of the labelled keypoints that the tokenizer has to fill in
+COMMITMENT = 15.0
+_PADDING = 1.25  # of the boxes in training; tests have 1.12
+_BETA = 0.05  # pixels
+_DECAY = 0.9
+_EPSILON = 1e-5
+
+
+# ------------------------------------------------------------------------------- losses
+
+
+def keypoint_smooth_l1(keypoints: Tensor, targets: Tensor, labelled: Tensor) -> Tensor:
+    """Return the smooth L1 distance (beta 0.05 pixels), mean over batch, keypoints, x and y.
+
+    Args:
+        keypoints, targets: (B, K, 2) in input pixels.
+        labelled: (B, K) boolean. Keypoints without label count in the mean, with 0.
+    """
+    losses = F.smooth_l1_loss(keypoints, targets, beta=_BETA, reduction="none")  # (B, K, 2)
+    return losses.masked_fill(~labelled[..., None], 0.0).mean()
+
+
+def commitment(embeddings: Tensor, codes: Tensor) -> Tensor:
+    """Return the mean squared distance of embeddings (B, T, D) to their rows of the codebook.
+
+    The gradient goes to the embeddings alone: the rows follow by `update_codebook`.
+    """
+    return F.mse_loss(embeddings, codes.detach())
+
+
+@torch.no_grad()
+def update_codebook(tokenizer: PCTTokenizer, embeddings: Tensor, ids: Tensor) -> None:
+    """Move the codebook towards the running means of what was assigned to its rows.
+
+    Exponential moving averages of counts and sums (arXiv 1711.00937, appendix A.1), decay 0.9;
+    counts are smoothed with 1e-5 (Laplace) and stored smoothed. Of many processes each updates
+    by the counts and sums of all.
+
+    Args:
+        tokenizer: changed in place.
+        embeddings: (B, 34, 512).
+        ids: (B, 34), their rows of the codebook before the update.
+    """
+    size, sums = tokenizer.ema_cluster_size, tokenizer.ema_w
+    counts = torch.bincount(ids.flatten(), minlength=len(size)).to(size)  # (V,)
+    added = torch.zeros_like(sums).index_add_(0, ids.flatten(), embeddings.flatten(0, 1).to(sums))
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(counts)
+        torch.distributed.all_reduce(added)
+    size.mul_(_DECAY).add_(counts, alpha=1 - _DECAY)
+    total = size.sum()
+    size.add_(_EPSILON).mul_(total / (total + len(size) * _EPSILON))
+    sums.mul_(_DECAY).add_(added, alpha=1 - _DECAY)
+    torch.div(sums, size[:, None], out=tokenizer.decoder.codebook)
+
+
+# ------------------------------------------------------------------------------- stage I
+
+
+class TokenizerObjective(PoseObjective):
+    """Stage I: poses through tokens and back, with a part of their keypoints hidden.
+
+    The codebook is updated once per forward, so `accumulate` above 1 updates it more often.
+    The metric is the AP of reconstructed annotations: what a perfect classifier would reach.
+    """
+
+    model: PCTTokenizer
+
+    def __init__(self, recipe: Recipe, model: PCTTokenizer) -> None:
+        super().__init__(recipe, model)
+        self.metric = "reconstruction AP"
+        if model.backbone is not None:
+            model.backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TokenizerObjective:
+        super().train(mode)
+        if self.model.backbone is not None:
+            self.model.backbone.eval()
+        return self
+
+    def dataset(self, data: Path) -> PersonDataset:
+        cfg = _training_cfg(self.cfg)
+        kind = PersonDataset if self.model.image_guided else PoseDataset
+        people = training_people(data, cfg, self.skeleton)
+        return kind(people, cfg, self.skeleton, self.augmentation, self.recipe.seed)
+
+    def forward(self, batch: TrainingBatch) -> Tensor:  # type: ignore[override]
+        model, device = self.model, batch.keypoints.device
+        shown = batch.labelled
+        if self.training:
+            shown = shown & (torch.rand(shown.shape, device=device) > DROP)
+        features = None
+        with self.autocast(device):
+            if model.image_guided:
+                with torch.no_grad():
+                    features = model.forward_features(batch.images)
+            embeddings = model.encoder(batch.keypoints, shown, features)
+        embeddings = embeddings.to(model.decoder.codebook)
+        with torch.no_grad():
+            ids = model.decoder.nearest_ids(embeddings)
+        codes = model.decoder.codebook[ids]  # (B, 34, 512)
+        keypoints = model.decoder(embeddings + (codes - embeddings).detach())
+        loss = keypoint_smooth_l1(keypoints, batch.keypoints, batch.labelled)
+        loss = loss + COMMITMENT * commitment(embeddings, codes)
+        if self.training:
+            update_codebook(model, embeddings.detach(), ids)
+        return loss
+
+    def evaluate(self, data: Path, out: Path, device: str) -> float | None:
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+            return None
+        return reconstruction_ap(self.model, data, device)
+
+
+class PoseDataset(PersonDataset):
+    """Augmented poses without pictures, for a tokenizer that needs none: `images (B, 0)`."""
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = place
+        rng = np.random.default_rng((self.seed, epoch, index))
+        size, keypoints = self.cfg.input.size, self.people.keypoints[index]
+        center, box, angle, flipped = self.augmentation.sample(
+            rng, self.people.centers[index], self.people.box_sizes[index], keypoints,
+            self.skeleton, size[1] / size[0],
+        )  # fmt: skip
+        matrix = crop_matrices(center[None], box[None], size, self.geometry)[0]
+        if angle:
+            matrix = rotate_matrix(matrix, np.asarray(center, np.float64), angle)
+        mapped = keypoints.copy()
+        mapped[:, :2] = keypoints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+        if flipped:
+            mapped = mirror_keypoints(mapped, size[1], self.skeleton)
+        return torch.empty(0), torch.from_numpy(mapped).float()
+
+
+def _training_cfg(cfg: PretrainedCfg) -> PretrainedCfg:
+    return replace(cfg, input=replace(cfg.input, bbox_padding=_PADDING))
+
+
+# ------------------------------------------------------------------------------- stage II
+
+
+class TokenClassifierObjective(PoseObjective):
+    """Stage II: the tokens of the annotated pose, read from the image.
+
+    The tokenizer that `recipe.tokenizer` names gives the labels, the codebook and the decoder,
+    and one guided by images the backbone, too: the original freezes two copies of one backbone.
+
+    Raises:
+        InputError: no tokenizer is named, or it is not of the kind that the model belongs to.
+    """
+
+    model: PCTPose
+
+    def __init__(self, recipe: Recipe, model: PCTPose) -> None:
+        super().__init__(recipe, model)
+        tokenizer = _load_tokenizer(recipe, model)
+        model.decoder.load_state_dict(tokenizer.decoder.state_dict())
+        if tokenizer.backbone is not None:
+            model.backbone.load_state_dict(tokenizer.backbone.state_dict())
+        self.encoder = tokenizer.encoder
+        for fixed in (model.backbone, model.decoder, self.encoder):
+            fixed.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TokenClassifierObjective:
+        super().train(mode)
+        for fixed in (self.model.backbone, self.model.decoder, self.encoder):
+            fixed.eval()
+        return self
+
+    def dataset(self, data: Path) -> PersonDataset:
+        cfg = _training_cfg(self.cfg)
+        people = training_people(data, cfg, self.skeleton)
+        return PersonDataset(people, cfg, self.skeleton, self.augmentation, self.recipe.seed)
+
+    def forward(self, batch: TrainingBatch) -> Tensor:  # type: ignore[override]
+        model, device = self.model, batch.keypoints.device
+        with torch.no_grad(), self.autocast(device):
+            features = model.forward_features(batch.images)
+        with torch.no_grad():
+            guide = features.to(model.decoder.codebook) if model.image_guided else None
+            embeddings = self.encoder(batch.keypoints, batch.labelled, guide)
+            ids = model.decoder.nearest_ids(embeddings)  # (B, 34)
+        with self.autocast(device):
+            output = model.forward_head(features)
+        logits = output.logits.to(output.keypoints.dtype).flatten(0, 1)  # (B * 34, V)
+        loss = F.cross_entropy(logits, ids.flatten())
+        return loss + keypoint_smooth_l1(output.keypoints, batch.keypoints, batch.labelled)
+
+
+def _load_tokenizer(recipe: Recipe, model: PCTPose) -> PCTTokenizer:
+    """Create the tokenizer of a recipe, by its name or from its file."""
+    name = recipe.tokenizer
+    if name is None:
+        raise InputError(f"the recipe of {recipe.model} names no tokenizer; --set tokenizer=FILE")
+    if Path(name).is_file():
+        architecture = recipe.model.replace("pct_", "pct_tokenizer_", 1)
+        tokenizer: Any = create_model(architecture, checkpoint=name)
+    else:
+        tokenizer = create_model(name, pretrained=True)
+    if getattr(tokenizer, "image_guided", None) != model.image_guided:
+        kind = "guided" if model.image_guided else "not guided"
+        raise InputError(f"{recipe.model} needs a tokenizer that is {kind} by images, not {name!r}")
+    return tokenizer
+
+
+# ------------------------------------------------------------------------------- evaluation
+
+
+@torch.inference_mode()
+def reconstruction_ap(model: PCTTokenizer, data: Path, device: str = "cpu") -> float:
+    """Return the COCO AP of the annotated people of a validation set after encoding and decoding.
+
+    Each pose counts as a detection in its annotated box, as the mean of itself and of its mirror
+    image; the confidence of keypoints is whether they are labelled, and those that are not are
+    hidden.
+
+    Args:
+        model: on `device`.
+        data: a folder with `annotations/person_keypoints_val2017.json`, and `val2017/` for a
+            tokenizer that is guided by images.
+
+    Raises:
+        DataError: a file is missing or malformed.
+        InputError: a configuration without a crop.
+    """
+    from ..evaluation.coco import coco_results, evaluate_coco
+
+    cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
+    size, geometry, padding = cfg.input.size, cfg.input.geometry, cfg.input.bbox_padding
+    if geometry is None or padding is None:
+        raise InputError(f"{cfg.name} says nothing of crops of people")
+    skeleton = get_skeleton(cfg.dataset)
+    file = data / "annotations" / "person_keypoints_val2017.json"
+    people = read_annotations(file, skeleton)
+    names = dict(zip(people.all_image_ids.tolist(), people.images.texts("file_name")))
+    chosen = (people.keypoints[..., 2] > 0).any(axis=1) & ~people.is_crowd
+    chosen &= (people.bboxes_xywh[:, 2:] > 1).all(axis=1)
+    rows = []
+    for image_id in np.unique(people.image_ids[chosen]).tolist():
+        here = chosen & (people.image_ids == image_id)
+        corner, sides = people.bboxes_xywh[here, :2], people.bboxes_xywh[here, 2:]
+        boxes = np.concatenate([corner, corner + sides], axis=1)  # (N, 4) xyxy
+        centers, box_sizes = boxes_to_center_size(boxes, size, padding, geometry)
+        frame = (centers, box_sizes, size, geometry)
+        crops = None
+        if model.image_guided:
+            image = torch.from_numpy(load_image(data / "val2017" / names[image_id])).to(device)
+            crops = TopDownCrop(size, cfg.input.mean, cfg.input.std)(image, crop_matrices(*frame))
+        keypoints = torch.from_numpy(people.keypoints[here])
+        points = image_to_input(keypoints[..., :2], *frame).float().to(device)
+        labelled = keypoints[..., 2] > 0  # (N, K)
+        found = _reconstruct(model, points, labelled.to(device), crops, skeleton)
+        rows += coco_results(
+            image_id=image_id,
+            box_ids=people.ids[here],
+            keypoints=input_to_image(found.cpu(), *frame).double().numpy(),
+            keypoint_scores=labelled.double().numpy(),
+            bbox_scores=np.ones(len(boxes)),
+            areas=box_sizes.astype(np.float64).prod(axis=1),
+            skeleton=skeleton,
+        )
+    return evaluate_coco(file, rows, skeleton).ap
+
+
+def _reconstruct(
+    model: PCTTokenizer, points: Tensor, labelled: Tensor, crops: Tensor | None, skeleton: Skeleton
+) -> Tensor:
+    """Encode and decode (N, K, 2) in input pixels, as they are and mirrored, and take the mean."""
+    order = list(skeleton.flip_indices)
+    plain: Tensor | None = None
+    mirrored: Tensor | None = None
+    if crops is not None:
+        plain, mirrored = model.forward_features(crops), model.forward_features(crops.flip(-1))
+    straight = model(points, labelled, plain).keypoints
+    flipped = model(_mirror(points, order), labelled[:, order], mirrored).keypoints
+    return (straight + _mirror(flipped, order)) / 2
+
+
+def _mirror(points: Tensor, order: list[int]) -> Tensor:
+    """Mirror keypoints (N, K, 2) in the input and swap left and right."""
+    x, y = points[:, order].unbind(-1)
+    return torch.stack([INPUT_SIZE[1] - 1 - x, y], dim=-1)
