@@ -60,22 +60,23 @@ def results() -> dict[str, dict[str, Any]]:
     return {p.stem: json.loads(p.read_text()) for p in sorted((HERE / "results").glob("*.json"))}
 
 
-def rows_table() -> str:
-    """Every published row, next to what was measured."""
+def rows_table(*, headlines: bool = False) -> str:
+    """Every published row next to what was measured; or reported rows by their main number."""
     measured = results()
     lines = ["| row | boxes | reported | status | measured |", "|---|---|---|---|---|"]
     for row in json.loads((HERE / "published.json").read_text())["rows"]:
-        record = measured.get(row["row"])
+        if headlines and row["status"] != "reported":
+            continue
+        names = [n for n in row["values"] if not headlines or n in ("AP", "Whole AP", "top1")]
         here = "not yet"
-        if record:
+        if record := measured.get(row["row"]):
             found = record["statistics"]
-            values = {k: found.get(k, found.get(k.lower())) for k in row["values"]}
+            here = numbers({k: found.get(k, found.get(k.lower())) for k in names})
             device = record["environment"]["device"]
-            here = f"{numbers(values)} (`{record['command']}`, {record['date']}, {device})"
+            here += f" (`{record['command']}`, {record['date']}, {device})" * (not headlines)
         source = f"[{row['status']}]({row['source']})"
-        lines.append(
-            f"| `{row['row']}` | {row['boxes']} | {numbers(row['values'])} | {source} | {here} |"
-        )
+        reported = numbers({k: row["values"][k] for k in names})
+        lines.append(f"| `{row['row']}` | {row['boxes']} | {reported} | {source} | {here} |")
     return "\n".join(lines)
 
 
@@ -125,10 +126,11 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="only say what is out of date")
     check = parser.parse_args().check
-    table_file = HERE / "README.md"
+    short, long = ROOT / "README.md", HERE / "README.md"
     wanted = {
         ROOT / "MODEL_CARDS.md": model_cards(),
-        table_file: replaced(table_file.read_text(), "published rows", rows_table()),
+        short: replaced(short.read_text(), "headlines", rows_table(headlines=True)),
+        long: replaced(long.read_text(), "published rows", rows_table()),
     }
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
     for path in stale:
