@@ -16,13 +16,27 @@ from posezoo._convert import convert_file
 ROOT = str(Path(__file__).parents[1])
 
 
+def _upload(hub, family, name, folder):
+    """Put a model with stand-in weights on the stand-in Hub; return its authors' state."""
+    state = make_state(manifests(family)[name.split(".")[0]])
+    torch.save(state, folder / "w.pth")
+    convert_file(folder / "w.pth", name, folder / "out")
+    files = {p.name: p.read_bytes() for p in (folder / "out").iterdir()}
+    hub.add(f"posezoo/{name}", files)
+    return state
+
+
 @pytest.fixture
 def on_hub(hub, tmp_path):
     """uniformer_small with stand-in weights on the stand-in Hub."""
-    torch.save(make_state(manifests("uniformer")["uniformer_small"]), tmp_path / "w.pth")
-    convert_file(tmp_path / "w.pth", "uniformer_small", tmp_path / "out")
-    files = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-    hub.add("posezoo/uniformer_small.in1k", files)
+    _upload(hub, "uniformer", "uniformer_small.in1k", tmp_path)
+
+
+def test_whole_body_model_arrives_with_its_weights(hub, tmp_path):
+    state = _upload(hub, "tcformer", "tcformer_mta_256x192.coco_wholebody", tmp_path)
+    model = torch.hub.load(ROOT, "tcformer_mta_256x192", source="local", pretrained=True)
+    for key in ("keypoint_head.final_layer.weight", "keypoint_head.final_layer.bias"):
+        assert torch.equal(dict(model.named_parameters())[key.replace("keypoint_", "")], state[key])
 
 
 def test_load_by_name_with_and_without_weights(on_hub):
