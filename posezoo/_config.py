@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from .skeletons import Skeleton, get_skeleton
+
 __all__ = [
     "DecodeCfg",
     "Geometry",
@@ -102,7 +104,8 @@ class PretrainedCfg:
     """One set of weights for one architecture.
 
     `model_args` are arguments of the builder that these weights need (values such as an epsilon
-    that no tensor shows); `macs` counts the multiply-adds of one image.
+    that no tensor shows); `macs` counts the multiply-adds of one image. `own_skeleton` are the
+    keypoints of a model that was trained on other ones than those of a known data set.
     """
 
     architecture: str = ""
@@ -117,11 +120,21 @@ class PretrainedCfg:
     metrics: MetricsCfg | None = None
     params: int | None = None
     macs: int | None = None
+    own_skeleton: Skeleton | None = None
 
     @property
     def name(self) -> str:
         """`architecture.tag`."""
         return f"{self.architecture}.{self.tag}" if self.tag else self.architecture
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The keypoints of a pose model: its own, or those of its data set.
+
+        Raises:
+            UnknownModelError: (a KeyError) the data set has no keypoints.
+        """
+        return self.own_skeleton or get_skeleton(self.dataset)
 
     @property
     def has_weights(self) -> bool:

@@ -364,7 +364,7 @@ def _table(record: Any) -> str:
 @main.command()
 @click.argument("recipe")
 @click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="Folder in COCO's layout."
+    "--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set."
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; resumes."
@@ -372,6 +372,11 @@ def _table(record: Any) -> str:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
 @click.option(
     "--init", help="Start: a name with weights, a file, or scratch; default: as it was published."
+)
+@click.option(
+    "--skeleton",
+    type=click.Path(path_type=Path),
+    help="Keypoints of your own: JSON with name, keypoint_names, sigmas, flip_pairs, limbs.",
 )
 @click.option("--device", default=None, help="cpu, cuda, … (default: cuda if there is one)")
 @click.option("--workers", default=0, show_default=True, help="Processes that read images.")
@@ -381,15 +386,20 @@ def train(
     out: Path,
     settings: tuple[str, ...],
     init: str | None,
+    skeleton: Path | None,
     device: str | None,
     workers: int,
 ) -> None:
     """Train the architecture RECIPE as it was published, or with changes.
 
+    Own keypoints: posezoo train RECIPE --init NAME --skeleton mine.json --data DIR --out DIR,
+    where the data is laid out as COCO is.
+
     Many GPUs: torchrun --nproc-per-node N -m posezoo train RECIPE …
     """
     from tqdm import tqdm
 
+    from . import Skeleton
     from .training.loop import Progress, train
     from .training.recipes import get_recipe, override
 
@@ -405,7 +415,10 @@ def train(
             text = f"loss {progress.loss:.3g}" + (value and f", {progress.metric} {value}")
             bar.set_description(text, refresh=False)
 
-        end = train(chosen, data, out, init=init, device=device, workers=workers, report=report)
+        end = train(
+            chosen, data, out, init=init, device=device, workers=workers, report=report,
+            skeleton=None if skeleton is None else Skeleton.from_json(skeleton),
+        )  # fmt: skip
     if end.value is not None and end.best is not None:
         values = f"{100 * end.value:.1f} at the end, {100 * end.best:.1f} at best"
         click.echo(f"{end.metric} {values}")

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ._config import Geometry, PretrainedCfg
 from .errors import InputError
-from .skeletons import get_skeleton
 
 __all__ = ["Codec", "HeatmapCodec", "RegressionCodec", "RegressionOutput", "build_codec"]
 
@@ -192,7 +191,7 @@ def build_codec(cfg: PretrainedCfg) -> Codec:
     decode = cfg.decode
     if decode is None:
         raise InputError(f"{cfg.name!r} is a {cfg.task} model; only pose models have a codec")
-    flip_indices = get_skeleton(cfg.dataset).flip_indices
+    flip_indices = cfg.skeleton.flip_indices
     if decode.codec == "regression":
         return RegressionCodec(input_size=cfg.input.size, flip_indices=flip_indices)
     if decode.heatmap_size is None or cfg.input.geometry is None:

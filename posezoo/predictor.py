@@ -26,7 +26,6 @@ from .detectors import Detector, build_detector
 from .errors import InputError
 from .geometry import boxes_to_center_size, check_bboxes, crop_matrices, input_to_image
 from .results import PoseResult
-from .skeletons import get_skeleton
 from .transforms import TopDownCrop, load_image, warp_crops
 
 __all__ = ["CropRequest", "PosePredictor"]
@@ -86,11 +85,12 @@ class PosePredictor:
         if not dtype.is_floating_point:
             raise InputError(f"dtype must be a floating-point type, got {dtype}")
         self.cfg = cfg
-        self.skeleton = get_skeleton(cfg.dataset)
+        self.skeleton = cfg.skeleton
         if model.num_keypoints != self.skeleton.num_keypoints:
             raise InputError(
                 f"the model has {model.num_keypoints} keypoints, the {cfg.dataset} skeleton "
-                f"{self.skeleton.num_keypoints}; a model with its own keypoints has no recipe here"
+                f"{self.skeleton.num_keypoints}; give pretrained_cfg its own_skeleton, as "
+                "`posezoo train --skeleton` does"
             )
         self.device = torch.device(device) if device else next(model.parameters()).device
         self.dtype = dtype

@@ -7,8 +7,11 @@ Sigmas are those of the official COCO and COCO-WholeBody evaluation.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from .errors import InputError, UnknownModelError
 
@@ -64,6 +67,49 @@ class Skeleton:
                     f"range inside (0, {count})"
                 )
 
+    @classmethod
+    def from_json(cls, path: str | Path) -> Skeleton:
+        """Read a skeleton of one's own.
+
+        The file is an object with `name`, `keypoint_names`, one of `sigmas` per keypoint, and
+        `flip_pairs` and `limbs` as pairs of names. A sigma is the standard deviation of marking
+        that keypoint by hand, as a share of the square root of the person's area; those of COCO
+        go from 0.025 (eyes) to 0.107 (hips).
+
+        Raises:
+            InputError: not such a file, a pair names no keypoint, or the skeleton is not valid.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the skeleton {path}: {error}") from error
+        wanted = {"name", "keypoint_names", "sigmas", "flip_pairs", "limbs"}
+        if not isinstance(content, dict) or set(content) != wanted:
+            found = ", ".join(sorted(content)) if isinstance(content, dict) else type(content)
+            raise InputError(f"{path} holds {found}; valid: {', '.join(sorted(wanted))}")
+        names = _texts(content["keypoint_names"], f"{path}: keypoint_names")
+        if not isinstance(content["name"], str) or content["name"] in {"", *_SKELETONS}:
+            raise InputError(
+                f"{path}: name is {content['name']!r}; give a name that is none of "
+                f"{', '.join(_SKELETONS)}"
+            )
+        sigmas = content["sigmas"]
+        if not isinstance(sigmas, list) or not all(
+            type(sigma) in (int, float) and 0 < sigma < float("inf") for sigma in sigmas
+        ):
+            raise InputError(f"{path}: sigmas is {sigmas!r}; valid: a list of numbers above 0")
+        pairs = {
+            kind: _named_pairs(content[kind], names, f"{path}: {kind}")
+            for kind in ("flip_pairs", "limbs")
+        }
+        return cls(
+            name=content["name"],
+            keypoint_names=names,
+            sigmas=tuple(map(float, sigmas)),
+            parts={"body": (0, len(names))},
+            **pairs,
+        )
+
     @property
     def num_keypoints(self) -> int:
         """`K`."""
@@ -76,6 +122,22 @@ class Skeleton:
         for a, b in self.flip_pairs:
             indices[a], indices[b] = b, a
         return tuple(indices)
+
+
+def _texts(value: Any, place: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        raise InputError(f"{place} is {value!r}; valid: a list of names")
+    return tuple(value)
+
+
+def _named_pairs(value: Any, names: tuple[str, ...], place: str) -> Pairs:
+    """Turn pairs of names into pairs of indices."""
+    if not isinstance(value, list):
+        raise InputError(f"{place} is {value!r}; valid: a list of pairs of names")
+    for pair in value:
+        if len(_texts(pair, place)) != 2 or not set(pair) <= set(names):
+            raise InputError(f"{place} has {pair!r}; valid: two of {', '.join(names)}")
+    return _pairs(names, value)
 
 
 def _pairs(names: tuple[str, ...], pairs: Iterable[tuple[str, str]]) -> Pairs:

@@ -55,7 +55,8 @@ def evaluate_model(
 
     Args:
         model: from `create_model`.
-        data: the folder of the data set, laid out as it is published.
+        data: the folder of the data set, laid out as it is published; as COCO is for a model
+            with keypoints of its own.
         boxes: "gt", "det" for the common detection file (person AP 56.4) in the folder, or a
             detection file. COCO and COCO-WholeBody only.
         annotations: the annotation file, where it is not the usual one at the usual place.
@@ -98,7 +99,7 @@ def evaluate_model(
             "geometry": cfg.input.geometry,
             "bbox_padding": cfg.input.bbox_padding,
         }
-        labels = annotations or _find(data, _ANNOTATIONS[cfg.dataset])
+        labels = annotations or _find(data, _ANNOTATIONS.get(cfg.dataset, _ANNOTATIONS["coco"]))
         reading["limit"] = limit
         if cfg.dataset == "mpii":
             task = MpiiTask(predictor, labels, data, _find(data, _MPII_TRUTH), **reading)

@@ -105,12 +105,15 @@ class PersonDataset(TrainingSet):
         return len(self.people.paths)
 
     def summary(self) -> str:
-        """Say how many people there are and how much of them is labelled."""
-        labelled = (self.people.keypoints[..., 2] > 0).sum(axis=1).mean()
-        return (
+        """Say how many people there are, how much of them is labelled, and what never is."""
+        labelled = self.people.keypoints[..., 2] > 0  # (P, K)
+        text = (
             f"{len(self)} people in {len(set(self.people.paths))} images, "
-            f"{labelled:.1f} of {self.skeleton.num_keypoints} keypoints labelled on average"
+            f"{labelled.sum(axis=1).mean():.1f} of {self.skeleton.num_keypoints} keypoints "
+            "labelled on average"
         )
+        never = [self.skeleton.keypoint_names[i] for i in np.flatnonzero(~labelled.any(axis=0))]
+        return f"{text}; nobody has {', '.join(never)} labelled" if never else text
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = place

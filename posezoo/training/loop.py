@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .. import create_model, load_checkpoint, save_pretrained
+from .. import Skeleton, create_model, load_checkpoint, save_pretrained
 from .._checkpoints import replacing
+from .._config import PretrainedCfg, SourceCfg
 from ..errors import DataError, InputError
 from .data import Batch, EpochSampler
 from .objectives import Objective, objective_of
 from .optimizers import make_optimizer, make_schedule
 from .recipes import Recipe
 
-__all__ = ["Progress", "train"]
+__all__ = ["Progress", "give_skeleton", "train"]
 
 _log = logging.getLogger(__name__)
 _SAVE_EVERY = 200  # steps between two writings of last.pt
@@ -57,6 +58,7 @@ def train(
     out: Path,
     *,
     init: str | None = None,
+    skeleton: Skeleton | None = None,
     device: str | None = None,
     workers: int = 0,
     stop_after: int | None = None,
@@ -70,6 +72,8 @@ def train(
         out: see the module; under torchrun all processes need to see it.
         init: what to start from instead of the recipe's `start`: "scratch", "imagenet" (trunk of
             TokenPose), a name whose pretrained weights are taken as far as they fit, or a file.
+        skeleton: keypoints of one's own. The model gets a fresh head for them, and the folder of
+            the data is laid out as COCO is, with these keypoints.
         device: default CUDA if there is one.
         workers: processes that read images, per training process.
         stop_after: end after so many steps of this call, to be resumed; for tests and queues.
@@ -84,7 +88,10 @@ def train(
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     torch.manual_seed(recipe.seed)
-    objective = objective_of(recipe, _initial_model(recipe, init)).to(place).train()
+    model = _initial_model(recipe, init)
+    if skeleton is not None:
+        give_skeleton(model, skeleton)
+    objective = objective_of(recipe, model).to(place).train()
     samples = objective.dataset(data)
     _log.info("%s", samples.summary())
     sampler = EpochSampler(
@@ -113,6 +120,23 @@ def train(
             run.save()
     run.save()
     return run.progress()
+
+
+def give_skeleton(model: nn.Module, skeleton: Skeleton) -> None:
+    """Put a fresh head for keypoints of one's own onto a pose model, and the skeleton into its
+    configuration, from where `save_pretrained` writes it.
+
+    Raises:
+        InputError: the model finds no poses, or its keypoints are not those of a last layer.
+    """
+    cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
+    if cfg.task != "pose" or not hasattr(model, "reset_head"):
+        raise InputError(f"{cfg.architecture} has no head to replace; choose a heatmap model")
+    model.reset_head(skeleton.num_keypoints)  # type: ignore[operator]
+    model.pretrained_cfg = replace(  # type: ignore[assignment]
+        cfg, tag="", dataset=skeleton.name, own_skeleton=skeleton, source=SourceCfg(),
+        metrics=None, params=None, macs=None,
+    )  # fmt: skip
 
 
 class _Run:
@@ -228,7 +252,7 @@ class _Run:
         if self.rank != 0:
             return
         state = {
-            "recipe": asdict(self.recipe),
+            "recipe": self._settings(),
             "objective": self.objective.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -250,7 +274,7 @@ class _Run:
         if not file.is_file():
             return
         state = torch.load(file, map_location=self.device, weights_only=True)
-        wanted = asdict(self.recipe)
+        wanted = self._settings()
         different = [key for key in wanted if wanted[key] != state["recipe"].get(key)]
         if different:
             raise InputError(
@@ -262,6 +286,11 @@ class _Run:
             self.average.module.load_state_dict(state["average"])
         self.step, self.since = state["step"], state["since"]
         self.running, self.best = state["running"], state["best"]
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what must be the same when a run goes on."""
+        own = self.objective.cfg.own_skeleton
+        return asdict(self.recipe) | {"skeleton": None if own is None else asdict(own)}
 
     def _log(self, **values: Any) -> None:
         if self.rank == 0:

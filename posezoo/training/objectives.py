@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import get_skeleton
 from .._config import PretrainedCfg
 from ..errors import InputError
 from .augment import Augmentation
 from .data import Batch, PersonDataset, TrainingBatch, TrainingSet
 from .losses import heatmap_mse
-from .people import training_people
+from .people import check_own_files, training_people
 from .recipes import Recipe
 from .targets import gaussian_targets
 
@@ -81,11 +80,13 @@ class PoseObjective(Objective):
         if not isinstance(recipe.augmentation, Augmentation):
             raise InputError(f"{self.cfg.name} is trained on poses; its recipe needs Augmentation")
         self.augmentation = recipe.augmentation
-        self.skeleton = get_skeleton(self.cfg.dataset)
+        self.skeleton = self.cfg.skeleton
         names = {"mpii": ("PCKh", "mean"), "coco_wholebody": ("AP", "Whole AP")}
         self.metric, self._statistic = names.get(self.cfg.dataset, ("AP", "AP"))
 
     def dataset(self, data: Path) -> PersonDataset:
+        if self.cfg.own_skeleton is not None:
+            check_own_files(data, self.skeleton)
         return PersonDataset(
             training_people(data, self.cfg, self.skeleton), self.cfg, self.skeleton,
             self.augmentation, self.recipe.seed,

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from .._config import PretrainedCfg
 from ..errors import DataError, InputError
-from ..evaluation._coco_files import read_annotations
+from ..evaluation._coco_files import PERSON, read_annotations
 from ..evaluation._tables import Table, load_json
 from ..geometry import boxes_to_center_size, mpii_center_size
 from ..skeletons import Skeleton
 
-__all__ = ["People", "read_coco_people", "read_mpii_people", "training_people"]
+__all__ = ["People", "check_own_files", "read_coco_people", "read_mpii_people", "training_people"]
 
 Array = NDArray[np.float64]
 
-_COCO = "person_keypoints_train2017.json"
+_COCO = "person_keypoints_{}2017.json"
 _WHOLEBODY = "coco_wholebody_train_v1.0.json"
 _MPII = ("train.json", "mpii_train.json")
 
@@ -49,7 +49,7 @@ def training_people(data: Path, cfg: PretrainedCfg, skeleton: Skeleton) -> Peopl
         InputError: the model is no pose model.
     """
     if cfg.dataset != "mpii":
-        name = _WHOLEBODY if cfg.dataset == "coco_wholebody" else _COCO
+        name = _WHOLEBODY if cfg.dataset == "coco_wholebody" else _COCO.format("train")
         return read_coco_people(data / "annotations" / name, data / "train2017", cfg, skeleton)
     places = [data / folder / name for name in _MPII for folder in ("annot", "annotations", "")]
     for place in places:
@@ -86,6 +86,27 @@ def read_coco_people(
         centers=centers,
         box_sizes=box_sizes,
     )
+
+
+def check_own_files(data: Path, skeleton: Skeleton) -> None:
+    """Check before a training that the files of one's own keypoints name those keypoints.
+
+    Names of keypoints stand in the first category of a COCO-format file; they may be left out.
+
+    Raises:
+        DataError: a file is missing or malformed, or names other keypoints.
+    """
+    for split in ("train", "val"):
+        file = data / "annotations" / _COCO.format(split)
+        content = load_json(file)
+        categories = content.get("categories", []) if isinstance(content, dict) else []
+        for row in Table(categories, f"{file}: categories").rows:
+            names = row.get("keypoints", list(skeleton.keypoint_names))
+            if row.get("id") == PERSON and names != list(skeleton.keypoint_names):
+                raise DataError(
+                    f"{file} names the keypoints {names}; skeleton {skeleton.name!r} has "
+                    f"{list(skeleton.keypoint_names)}: both need the same in the same order"
+                )
 
 
 def read_mpii_people(annotations: Path, images: Path) -> People:
