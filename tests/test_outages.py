@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 from conftest import fresh_sessions
@@ -126,6 +127,7 @@ def test_offline_mode_uses_the_cache_and_explains_itself_without(on_hub, tmp_pat
     _load(tmp_path)
     on_hub.log.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    fresh_sessions()  # 0.x decides when a session is made
     _load(tmp_path)
     assert on_hub.log == []
 
@@ -226,6 +228,10 @@ def test_bad_token_is_named(on_hub, tmp_path):
         _load(tmp_path)
 
 
+@pytest.mark.skipif(
+    not hasattr(huggingface_hub.constants, "HF_HUB_DISABLE_SYMLINKS"),
+    reason="this version of the client has no switch for symlinks",
+)
 def test_cache_without_symlinks_is_verified_against_the_hub(on_hub, files, tmp_path):
     out, err = _process(tmp_path, FETCH, HF_HUB_DISABLE_SYMLINKS="1").communicate(timeout=120)
     assert out.strip() == "loaded", err
