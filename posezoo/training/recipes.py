@@ -96,6 +96,7 @@ def _uniformer(variant: str) -> Recipe:
             shift=0.2, scale=0.5, rotation=40.0, half_body_more_than=7, **_HALF_BODY
         ),
         start=f"uniformer_{'small' if variant.startswith('s') else 'base'}.in1k",
+        frozen=tuple(f"backbone.stages.{i}.norm." for i in range(3)),  # they lead nowhere
         **_STEPS,
     )
 

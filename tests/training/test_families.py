@@ -1,0 +1,73 @@
+"""Every recipe can learn: one batch by heart, and each parameter that is trained has a gradient
+(a process group would wait forever for one that has not)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import posezoo
+from posezoo.models import swin
+from posezoo.training import RECIPES
+from posezoo.training.data import TrainingBatch
+from posezoo.training.objectives import objective_of
+
+HEATMAPS = [name for name, recipe in RECIPES.items() if recipe.objective == "heatmap"]
+# one of each family; TMPose is TokenPose with a mask
+QUICK = {
+    "uniformer_s_256x192", "tcformer_mta_256x192", "hmp_swin_base", "tokenpose_t_256x192",
+    "hrnet_xs_128x96",
+}  # fmt: skip
+ANY_SIZE = ("uniformer", "tcformer")
+
+
+def _reduced(name: str, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
+    """A model of the recipe at 64 x 64 pixels or with a small backbone, where it can be had."""
+    for size in swin._SIZES:
+        monkeypatch.setitem(swin._SIZES, size, (32, (2, 2, 2, 2), (1, 2, 4, 8)))
+    torch.manual_seed(0)
+    model = posezoo.create_model(name, **RECIPES[name].model_args)
+    if name.startswith(ANY_SIZE):
+        cfg = model.pretrained_cfg
+        model.input_size = (64, 64)
+        model.pretrained_cfg = dataclasses.replace(
+            cfg, input=dataclasses.replace(cfg.input, size=(64, 64)),
+            decode=dataclasses.replace(cfg.decode, heatmap_size=(16, 16)),
+        )  # fmt: skip
+    return model
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in HEATMAPS],
+)
+def test_one_batch_is_learnt_by_heart(name, monkeypatch):
+    model = _reduced(name, monkeypatch)
+    cfg, count = model.pretrained_cfg, model.num_keypoints
+    size = torch.tensor(cfg.input.size[::-1])
+    generator = torch.Generator().manual_seed(1)
+    batch = TrainingBatch(
+        images=torch.randn(2, 3, *cfg.input.size, generator=generator),
+        keypoints=torch.rand(2, count, 2, generator=generator) * (size - 1.0),
+        labelled=torch.ones(2, count, dtype=torch.bool),
+    )
+    # wide targets are learnt in few steps
+    recipe = dataclasses.replace(
+        RECIPES[name], dtype="float32", sigma=cfg.decode.heatmap_size[1] / 8
+    )
+    objective = objective_of(recipe, model).train()
+    trained = {n: p for n, p in objective.named_parameters() if p.requires_grad}
+    is_swin = "swin" in name  # whose blocks begin as identities
+    optimizer = torch.optim.AdamW(trained.values(), lr=5e-3 if is_swin else 5e-4)
+    steps, share = (7 + 7 * is_swin, 0.75) if name in QUICK else (30, 0.5)
+    losses = []
+    for _ in range(steps):
+        loss = objective(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert [n for n, p in trained.items() if p.grad is None] == []
+    assert losses[-1] < share * losses[0]
