@@ -261,6 +261,18 @@ def test_tokenizer_learns_one_batch_by_heart(monkeypatch):
         assert objective(moved).item() == objective(batch).item()
 
 
+def test_dropped_keypoints_are_hidden_from_the_encoder_and_asked_of_the_decoder(monkeypatch):
+    monkeypatch.setattr(pct, "DROP", 2.0)
+    objective = objective_of(RECIPE, posezoo.create_model(NAME)).train()
+    monkeypatch.setattr(pct, "update_codebook", lambda *args: None)
+    batch = _batch(2, images=False)
+    moved = dataclasses.replace(batch, keypoints=batch.keypoints + 10)
+    labelled = float(batch.labelled.float().mean())
+    with torch.no_grad():
+        more = objective(moved) - objective(batch)
+    assert more.item() == pytest.approx(10 * labelled, rel=1e-4)  # all poses start near 0
+
+
 def test_classifier_learns_one_batch_by_heart_and_nothing_else_moves(tiny):
     recipe = dataclasses.replace(
         get_recipe("pct_swin_base"), model="pct_swin_tiny", tokenizer=tiny, batch_size=2
