@@ -23,7 +23,7 @@ from posezoo.evaluation.synthetic import (
     write_coco,
     write_mpii,
 )
-from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133
+from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16
 
 SCENES = [render_scene((5, i), (160, 200)) for i in range(12)]
 
@@ -171,6 +171,26 @@ def test_right_answers_score_one_on_mpii_and_wrong_ones_do_not(tmp_path):
     # a head is about an eighth of a body
     heights = np.array([row["scale"] * 200 for row in json.loads(file.read_text())])
     assert 0.06 < np.median(truth.head_sizes / heights) < 0.25
+
+
+def test_mpii_files_count_from_1_what_scenes_count_from_0(tmp_path):
+    write_mpii(tmp_path, 4, seed=9)
+    truth = read_mpii_truth(tmp_path / "annot" / "gt_valid.mat")
+    scenes = [render_scene((9, i), skeleton=MPII_16) for i in range(1, 5)]
+    points = np.concatenate([scene.keypoints for scene in scenes])
+    np.testing.assert_allclose(truth.keypoints, points[..., :2], atol=0.006)
+    assert np.array_equal(truth.is_missing, points[..., 2] == 0)
+
+
+def test_head_boxes_go_around_the_head():
+    scenes = [render_scene((5, i), skeleton=COCO_WHOLEBODY_133) for i in range(6)]
+    face = slice(*COCO_WHOLEBODY_133.parts["face"])
+    for scene in scenes:
+        for points, (x1, y1, x2, y2) in zip(scene.keypoints, scene.head_bboxes):
+            seen = points[face][points[face, 2] > 0]
+            margin = 0.1 * (y2 - y1)  # the nose sticks out
+            assert (seen[:, 0] > x1 - margin).all() and (seen[:, 0] < x2 + margin).all()
+            assert (seen[:, 1] > y1 - margin).all() and (seen[:, 1] < y2 + margin).all()
 
 
 def test_crops_of_mpii_hold_the_person(tmp_path):
