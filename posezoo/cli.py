@@ -426,6 +426,24 @@ def train(
 
 
 @main.command()
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help=".pt2 or .onnx file.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights file to use instead.")
+def export(name: str, out: Path, checkpoint: Path | None) -> None:
+    """Write the model NAME as a file that runs without posezoo.
+
+    It takes normalised images (B, 3, H, W) and returns the network's raw output; cropping and
+    decoding stay outside.
+    """
+    from . import create_model
+    from .export import export_model
+
+    model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
+    difference = export_model(model, out)
+    click.echo(f"written  {out}; differs from the model by {difference:.1e} of the output's spread")
+
+
+@main.command()
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -391,13 +391,13 @@ class TokenPose(nn.Module):
             InputError: wrong shape or type of either; indices out of range or repeated.
         """
         check_images(x, self.in_chans, self.input_size, 1)
-        keep = self._keep(len(x), keep_idx)
+        keep = self._keep(x.shape[0], keep_idx)
         visual = self._visual_tokens(x if self.trunk is None else self.trunk(x), keep)
         if keep is None or self.mask.pos == "slot":
             positions = self.positions[: visual.shape[1]]  # (n, D)
         else:
             positions = self.positions[keep]  # (n, D) or (B, n, D)
-        keypoint = self.keypoint_tokens.expand(len(x), -1, -1)
+        keypoint = self.keypoint_tokens.expand(x.shape[0], -1, -1)
         tokens = torch.cat([keypoint, visual + positions], dim=1)  # (B, K + n, D)
         # keypoint tokens have no position
         positions = F.pad(positions, (0, 0, self.num_keypoints, 0))

@@ -1,0 +1,94 @@
+"""Exported programs: they run without the model's code and give its numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import posezoo
+from posezoo import export
+from posezoo.cli import main
+from posezoo.errors import InputError
+from posezoo.export import export_model
+
+SMALL = "hrnet_xs_128x96"
+
+
+@pytest.fixture(scope="module")
+def small():
+    return posezoo.create_model(SMALL, pretrained=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [SMALL, "tokenpose_t_256x192"]
+    + [
+        pytest.param(n, marks=pytest.mark.slow)
+        for n in ("uniformer_small", "tcformer_light", "tmpose_b_256x192", "pct_swin_base")
+    ],
+)
+def test_program_gives_the_numbers_of_the_model_at_another_batch_size(name, tmp_path):
+    model = posezoo.create_model(name)
+    assert export_model(model, tmp_path / "m.pt2") < 1e-4
+    with open(tmp_path / "m.pt2", "rb") as file:
+        program = torch.export.load(file).module()
+    images = torch.randn(1, 3, *model.pretrained_cfg.input.size)
+    with torch.no_grad():
+        expected, found = model(images), program(images)
+    for left, right in zip(export._tensors(expected), export._tensors(found), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4 * float(left.std()))
+
+
+@pytest.mark.parametrize(
+    "name", [SMALL, pytest.param("uniformer_s_256x192", marks=pytest.mark.slow)]
+)
+def test_onnx_gives_the_numbers_of_the_model(name, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model = posezoo.create_model(name)
+    assert export_model(model, tmp_path / "m.onnx") < 1e-4
+    images = torch.randn(1, 3, *model.pretrained_cfg.input.size)
+    (found,) = runtime.InferenceSession(str(tmp_path / "m.onnx")).run(
+        None, {"images": images.numpy()}
+    )
+    with torch.no_grad():
+        expected = model(images)
+    assert (expected - torch.from_numpy(found)).abs().max() < 1e-3 * expected.std()
+
+
+@pytest.mark.slow
+def test_operator_that_onnx_lacks_is_named(tmp_path):
+    pytest.importorskip("onnxscript")
+    with pytest.raises(InputError, match=r"aten\.sort.*\.pt2 works"):
+        export_model(posezoo.create_model("tcformer_light"), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_program_with_other_numbers_is_not_written(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_TOLERANCE", 0.0)
+    with pytest.raises(InputError, match="was not written"):
+        export_model(small, tmp_path / "m.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_mode_of_the_model_stays(small, tmp_path):
+    small.train()
+    export_model(small, tmp_path / "m.pt2")
+    assert small.training
+    small.eval()
+
+
+def test_what_cannot_be_exported_is_said(small, tmp_path):
+    with pytest.raises(InputError, match=r"\.pt2 or \.onnx, got 'm.pth'"):
+        export_model(small, tmp_path / "m.pth")
+    with pytest.raises(InputError, match="takes poses"):
+        export_model(posezoo.create_model("pct_tokenizer_swin_base_woimgguide"), tmp_path / "m.pt2")
+
+
+def test_command_line_writes_and_says_how_close(tmp_path):
+    result = CliRunner().invoke(
+        main, ["export", f"{SMALL}.rendered", "--out", str(tmp_path / "m.pt2")]
+    )
+    assert result.exit_code == 0, result.output
+    assert "differs from the model by" in result.output and (tmp_path / "m.pt2").is_file()
