@@ -81,12 +81,14 @@ class Augmentation:
     ) -> tuple[Array, Array] | None:
         """Return centre and size around the upper or the lower keypoints, or None.
 
-        Quirk: the upper half is taken when a normal draw is below 0.5, so in 69 % of cases.
+        Quirk: the upper half is taken when a normal draw is below 0.5, so in 69 % of cases; face
+        and hands of a whole body count as lower. The published weights were trained so.
         """
         labelled = keypoints[:, 2] > 0
         if labelled.sum() <= self.half_body_more_than:
             return None
         lower = np.array([n.endswith(_LOWER) for n in skeleton.keypoint_names])
+        lower[skeleton.parts["body"][1] :] = True
         upper_drawn = rng.normal() < 0.5
         halves = [keypoints[labelled & ~lower, :2], keypoints[labelled & lower, :2]]
         first, second = halves if upper_drawn else halves[::-1]

@@ -93,7 +93,8 @@ def train(
         give_skeleton(model, skeleton)
     objective = objective_of(recipe, model).to(place).train()
     samples = objective.dataset(data)
-    _log.info("%s", samples.summary())
+    if rank == 0:
+        _log.info("%s", samples.summary())
     sampler = EpochSampler(
         len(samples), recipe.batch_size, recipe.seed,
         index=rank, count=world, repeats=recipe.repeats,

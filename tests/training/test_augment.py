@@ -106,6 +106,20 @@ def test_half_body_holds_one_half():
     assert (np.array(centers) < 80).mean() > 0.5  # the upper half more often
 
 
+def test_face_and_hands_of_a_whole_body_count_as_lower():
+    """Body points above are at y = 10, all else at 200: a crop is around one or the other."""
+    skeleton = posezoo.get_skeleton("coco_wholebody")
+    points = np.full((133, 3), 200.0)
+    points[:11, 1], points[:, 2] = 10.0, 2
+    augmentation = Augmentation(half_body=1.0, flip=0.0)
+    whole = np.array([50.0, 100.0]), np.array([150.0, 200.0])
+    rows = {
+        augmentation.sample(np.random.default_rng(i), *whole, points, skeleton, 0.75)[0][1]
+        for i in range(20)
+    }
+    assert rows == {10.0, 200.0}
+
+
 def test_half_body_needs_enough_keypoints():
     points = np.zeros((17, 3))
     points[:8, 2] = 2
