@@ -186,13 +186,24 @@ class PCTTokenizer(nn.Module):
     def convert_state_dict(state: Mapping[str, Tensor]) -> Conversion:
         """Rename the authors' keys; ours stay as they are.
 
+        A file may lack the running sums: then each row of the codebook counts as assigned once.
+
         Raises:
             ValueError: the file is one of a pose model.
         """
         if any(key.endswith("cls_pred_layer.weight") for key in state):
             raise ValueError("it holds a pose model with a tokenizer inside")
         rules = [*UNWRAP, ("^extra_backbone", "backbone"), *backbone_rules(state), *TOKENIZER_KEYS]
-        return rename_keys(state, rules, DERIVED)
+        found = rename_keys(state, rules, DERIVED)
+        codebook = found.state.get("decoder.codebook")
+        if codebook is None or {"ema_w", "ema_cluster_size"} & set(found.state):
+            return found
+        sums = {"ema_w": codebook.clone(), "ema_cluster_size": torch.ones_like(codebook[:, 0])}
+        return Conversion(
+            state={**found.state, **sums},
+            sources={**found.sources, **{key: key for key in sums}},
+            ignored=found.ignored,
+        )
 
     def encode(
         self, keypoints: Tensor, visible: Tensor, image_features: Tensor | None = None
@@ -402,6 +413,18 @@ def pct_tokenizer_swin_huge(**model_args: Any) -> PCTTokenizer:
             dataset_license="COCO: annotations CC BY 4.0, images under mixed Flickr licences",
             paper="arXiv:2303.11638",
             unavailable="no confirmed file: the authors mention one, their list does not have it",
+        ),
+        params=2_408_526,
+        gmacs=0.086,
+    ),
+    rendered=_cfg(
+        "from coordinates alone, trained on rendered people only; for demos and tests",
+        SourceCfg(
+            packaged="pct_tokenizer_swin_base_woimgguide.rendered.safetensors",
+            sha256="80a0bfad30b54155face0c2934e310a174fe5b240e68766a7b0c9d623ba98754",
+            license="apache-2.0",
+            dataset_license="rendered by posezoo.evaluation.synthetic, no terms",
+            paper="arXiv:2303.11638",
         ),
         params=2_408_526,
         gmacs=0.086,
