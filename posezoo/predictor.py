@@ -241,15 +241,16 @@ class PosePredictor:
         image = torch.from_numpy(np.ascontiguousarray(request.image))
         return image.to(self.device, non_blocking=True)
 
-    def _matrices(self, request: CropRequest) -> np.ndarray:
+    def _matrices(self, request: CropRequest, part: slice = slice(None)) -> np.ndarray:
         cfg = self.cfg.input
-        return crop_matrices(request.centers, request.box_sizes, cfg.size, cfg.geometry)  # type: ignore[arg-type]
+        centers, box_sizes = request.centers[part], request.box_sizes[part]
+        return crop_matrices(centers, box_sizes, cfg.size, cfg.geometry)  # type: ignore[arg-type]
 
     def _fill(
         self, batch: _Batch, image: Tensor, request: CropRequest, rows: _Rows, part: slice
     ) -> None:
         """Cut the boxes `part` of an image and add them to the batch."""
-        matrices = self._matrices(request)[part]
+        matrices = self._matrices(request, part)
         batch.crops.append(self.crop(image, matrices))
         batch.centers.append(request.centers[part])
         batch.box_sizes.append(request.box_sizes[part])
