@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -115,9 +116,13 @@ class PersonDataset(TrainingSet):
         never = [self.skeleton.keypoint_names[i] for i in np.flatnonzero(~labelled.any(axis=0))]
         return f"{text}; nobody has {', '.join(never)} labelled" if never else text
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        epoch, index = place
-        rng = np.random.default_rng((self.seed, epoch, index))
+    def place(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float64], Tensor, bool]:
+        """Draw a crop: its matrix (2, 3), the keypoints (K, 3) in it, and whether it is mirrored.
+
+        The matrix is that of the crop before mirroring, the keypoints are those after it.
+        """
         size = self.cfg.input.size
         keypoints = self.people.keypoints[index]
         center, box, angle, flipped = self.augmentation.sample(
@@ -127,19 +132,24 @@ class PersonDataset(TrainingSet):
         matrix = crop_matrices(center[None], box[None], size, self.geometry)[0]
         if angle:
             matrix = rotate_matrix(matrix, np.asarray(center, np.float64), angle)
+        mapped = keypoints.copy()
+        mapped[:, :2] = keypoints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+        if flipped:
+            mapped = mirror_keypoints(mapped, size[1], self.skeleton)
+        return matrix, torch.from_numpy(mapped).float(), flipped
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = place
+        rng = np.random.default_rng((self.seed, epoch, index))
+        matrix, keypoints, flipped = self.place(index, rng)
         picture = torch.from_numpy(load_image(self.people.paths[index]))
-        crop = warp_crops(picture, matrix[None], size)[0]
+        crop = warp_crops(picture, matrix[None], self.cfg.input.size)[0]
         if rng.random() < self.augmentation.color:
             crop = jitter_colors(crop, rng)
         if rng.random() < self.augmentation.grid:
             crop = drop_grid(crop, rng)
         image = (crop.float() / 255 - self.mean) / self.std
-        mapped = keypoints.copy()
-        mapped[:, :2] = keypoints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-        if flipped:
-            image = image.flip(-1)
-            mapped = mirror_keypoints(mapped, size[1], self.skeleton)
-        return image, torch.from_numpy(mapped).float()
+        return image.flip(-1) if flipped else image, keypoints
 
     def collate(self, samples: Sequence[tuple[Tensor, Tensor]]) -> TrainingBatch:
         """Stack images and keypoints (K, 3)."""

@@ -24,7 +24,6 @@ from ..models.pct_tokenizer import PCTTokenizer
 from ..models.swin import INPUT_SIZE
 from ..skeletons import Skeleton
 from ..transforms import TopDownCrop, load_image
-from .augment import mirror_keypoints, rotate_matrix
 from .data import PersonDataset, TrainingBatch
 from .objectives import PoseObjective
 from .people import training_people
@@ -159,20 +158,8 @@ class PoseDataset(PersonDataset):
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = place
-        rng = np.random.default_rng((self.seed, epoch, index))
-        size, keypoints = self.cfg.input.size, self.people.keypoints[index]
-        center, box, angle, flipped = self.augmentation.sample(
-            rng, self.people.centers[index], self.people.box_sizes[index], keypoints,
-            self.skeleton, size[1] / size[0],
-        )  # fmt: skip
-        matrix = crop_matrices(center[None], box[None], size, self.geometry)[0]
-        if angle:
-            matrix = rotate_matrix(matrix, np.asarray(center, np.float64), angle)
-        mapped = keypoints.copy()
-        mapped[:, :2] = keypoints[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-        if flipped:
-            mapped = mirror_keypoints(mapped, size[1], self.skeleton)
-        return torch.empty(0), torch.from_numpy(mapped).float()
+        _, keypoints, _ = self.place(index, np.random.default_rng((self.seed, epoch, index)))
+        return torch.empty(0), keypoints
 
 
 def _training_cfg(cfg: PretrainedCfg) -> PretrainedCfg:
