@@ -20,7 +20,8 @@ __all__ = ["main"]
 
 
 class _Group(click.Group):
-    """Turns the library's own errors into one line and exit code 1 (2 for unknown names)."""
+    """Turns errors of the library and of the file system into one line and exit code 1 (2 for
+    unknown names)."""
 
     def invoke(self, ctx: click.Context) -> Any:
         from .errors import InputError, UnknownModelError
@@ -30,6 +31,11 @@ class _Group(click.Group):
         except PoseZooError as error:
             click.echo(f"posezoo: error: {error}", err=True)
             sys.exit(2 if isinstance(error, (InputError, UnknownModelError)) else 1)
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            click.echo(f"posezoo: error: {error.strerror}: {error.filename}", err=True)
+            sys.exit(1)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -367,7 +373,10 @@ def _table(record: Any) -> str:
     "--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set."
 )
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; resumes."
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the run; resumes.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
 @click.option(
@@ -379,7 +388,13 @@ def _table(record: Any) -> str:
     help="Keypoints of your own: JSON with name, keypoint_names, sigmas, flip_pairs, limbs.",
 )
 @click.option("--device", default=None, help="cpu, cuda, … (default: cuda if there is one)")
-@click.option("--workers", default=0, show_default=True, help="Processes that read images.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Processes that read images.",
+)
 def train(
     recipe: str,
     data: Path,
@@ -446,12 +461,18 @@ def export(name: str, out: Path, checkpoint: Path | None) -> None:
 @main.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, dir_okay=False),
     default=Path("posezoo_demo.png"),
     show_default=True,
     help="Picture to write.",
 )
-@click.option("--images", default=150, show_default=True, help="Rendered images to score.")
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=150,
+    show_default=True,
+    help="Rendered images to score.",
+)
 def demo(out: Path, images: int) -> None:
     """Find poses in rendered people with the weights in the package; offline."""
     from . import _registry

@@ -215,3 +215,17 @@ def test_folder_of_every_kind_is_evaluated(tmp_path, kind):
     assert record is not None and record.dataset == dataset and record.bad == {}
     values = [v for v in record.statistics.values() if isinstance(v, float)]
     assert len(values) >= 8 and all(-1 <= v < 0.6 for v in values)
+
+
+@pytest.mark.parametrize("write", [write_coco, write_mpii])
+def test_data_set_without_images_is_refused(tmp_path, write):
+    with pytest.raises(InputError, match="of 0 images; give at least 1"):
+        write(tmp_path / "data", 0)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("options", [["--train", "-5"], ["--val", "0"], ["--seed", "-1"]])
+def test_command_refuses_numbers_that_make_no_data_set(tmp_path, options):
+    result = CliRunner().invoke(main, [str(tmp_path / "data"), *options])
+    assert result.exit_code == 2 and options[0] in result.output
+    assert not (tmp_path / "data").exists()

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from .._checkpoints import replacing
 from ..errors import InputError
 from ..skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16, Skeleton
 from ._body import HEAD_RADII, Body, sample_body
@@ -251,6 +252,11 @@ def _xywh(box: Array) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
+def _check_count(images: int) -> None:
+    if images < 1:
+        raise InputError(f"cannot write a data set of {images} images; give at least 1")
+
+
 def write_coco(
     folder: Path,
     images: int,
@@ -263,8 +269,9 @@ def write_coco(
     """Write a data set in the layout of COCO or COCO-WholeBody; return its annotation file.
 
     Raises:
-        InputError: see `render_scene`.
+        InputError: no images; else see `render_scene`.
     """
+    _check_count(images)
     (folder / split).mkdir(parents=True, exist_ok=True)
     (folder / "annotations").mkdir(exist_ok=True)
     people: list[dict[str, Any]] = []
@@ -283,9 +290,9 @@ def write_coco(
     file = folder / "annotations" / name
     body = list(skeleton.keypoint_names[slice(*skeleton.parts["body"])])
     categories = [{"id": PERSON, "name": "person", "keypoints": body}]
-    file.write_text(
-        json.dumps({"images": pictures, "annotations": people, "categories": categories})
-    )
+    content = {"images": pictures, "annotations": people, "categories": categories}
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(content))
     return file
 
 
@@ -304,10 +311,11 @@ def write_mpii(
     the centre 15 scales above its middle, from where readers move it down again.
 
     Raises:
-        InputError: see `render_scene`.
+        InputError: no images; else see `render_scene`.
     """
     from scipy.io import savemat
 
+    _check_count(images)
     for name in ("images", "annot"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -327,7 +335,8 @@ def write_mpii(
             })  # fmt: skip
         heads += list(scene.head_bboxes.reshape(-1, 2, 2) + 1)
     file = folder / "annot" / f"{split}.json"
-    file.write_text(json.dumps(rows))
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(rows))
     savemat(folder / "annot" / f"gt_{split}.mat", {
         "dataset_joints": np.array([MAT_NAMES], dtype=object),
         "jnt_missing": 1 - np.array([row["joints_vis"] for row in rows], dtype=float).T,
@@ -337,14 +346,20 @@ def write_mpii(
     return file
 
 
+_COUNT = click.IntRange(min=1)
+
+
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--kind", type=click.Choice(["coco", "wholebody", "mpii"]), default="coco", show_default=True
 )
-@click.option("--train", default=12000, show_default=True, help="Images to train on.")
-@click.option("--val", default=400, show_default=True, help="Images to validate on.")
-@click.option("--seed", default=1, show_default=True, help="Of validation; training has the next.")
+@click.option("--train", type=_COUNT, default=24000, show_default=True, help="Images to train on.")
+@click.option("--val", type=_COUNT, default=400, show_default=True, help="Images to validate on.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True,
+    help="Of validation; training has the next.",
+)  # fmt: skip
 def main(folder: Path, kind: str, train: int, val: int, seed: int) -> None:
     """Render a data set in the layout of COCO, COCO-WholeBody or MPII into FOLDER."""
     if kind == "mpii":
