@@ -110,6 +110,16 @@ class HeatmapCodec:
             mirrored = torch.cat([mirrored[..., :1], mirrored[..., :-1]], dim=-1)
         return (_upcast(output) + mirrored) * 0.5
 
+    def to_cells(self, points: Tensor) -> Tensor:
+        """Turn input pixels `(..., 2)` into heatmap cells (x, y), where `decode` finds them."""
+        (height, width), (h, w) = self.input_size, self.heatmap_size
+        x, y = points.unbind(-1)
+        if self.geometry == "tokenpose":
+            factor = (w - 1) / (width - 1)
+            y = (y - (height - 1) / 2) * factor + (h - 1) / 2
+            return torch.stack([x * factor, y], dim=-1)
+        return torch.stack([x * (w / width), y * (h / height)], dim=-1)
+
     def _to_pixels(self, cells: Tensor) -> Tensor:
         """Turn heatmap cells (x, y) into input pixels.
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .. import Skeleton, create_model, load_checkpoint, save_pretrained
@@ -36,7 +36,6 @@ __all__ = ["Progress", "give_skeleton", "train"]
 
 _log = logging.getLogger(__name__)
 _SAVE_EVERY = 200  # steps between two writings of last.pt
-_LOG_EVERY = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +61,7 @@ def train(
     device: str | None = None,
     workers: int = 0,
     stop_after: int | None = None,
+    log_every: int = 20,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
     """Train a model and return where the run ended.
@@ -77,7 +77,8 @@ def train(
         device: default CUDA if there is one.
         workers: processes that read images, per training process.
         stop_after: end after so many steps of this call, to be resumed; for tests and queues.
-        report: called now and then with the progress.
+        log_every: steps between two lines of the log; a line holds means over these steps.
+        report: called with the progress at every line of the log, and after an evaluation.
 
     Raises:
         DataError: files are missing or malformed, or nothing in them is labelled.
@@ -113,7 +114,10 @@ def train(
             objective, device_ids=[place.index] if place.type == "cuda" else None
         )
     for batch in loader:
-        run.update(network, batch.to(place), report)
+        run.update(network, batch.to(place))
+        if run.step % log_every == 0 or run.step == steps:
+            run.note_loss()
+            report(run.progress())
         if run.step % (recipe.eval_every * run.steps_per_epoch) == 0 or run.step == steps:
             run.evaluate(data)
             report(run.progress())
@@ -156,12 +160,12 @@ class _Run:
         self.step, self.loss = 0, float("nan")
         self.value: float | None = None
         self.best: float | None = None
-        self.running = torch.zeros((), device=device)
+        self.running: dict[str, Tensor] = {}  # sums of the loss and of what is monitored
         self.since = 0
         self.clock = time.monotonic()
         out.mkdir(parents=True, exist_ok=True)
 
-    def update(self, network: nn.Module, batch: Batch, report: Callable[[Progress], None]) -> None:
+    def update(self, network: nn.Module, batch: Batch) -> None:
         """Do one step. Its chance in the network is that of the step, whatever came before."""
         place = np.random.SeedSequence((self.recipe.seed, self.step, self.rank))
         torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
@@ -175,10 +179,12 @@ class _Run:
                 if last or not isinstance(network, nn.parallel.DistributedDataParallel)
                 else network.no_sync()
             )
+            share = len(piece) / len(batch)
             with waiting:
-                loss = network(piece) * (len(piece) / len(batch))
-                loss.backward()
-            self.running += loss.detach()
+                loss = network(piece)
+                (loss * share).backward()
+            for name, value in {"loss": loss, **self.objective.monitor}.items():
+                self.running[name] = self.running.get(name, 0) + value.detach() * share
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
@@ -187,9 +193,6 @@ class _Run:
             self.average.update(self.objective.model)
         self.step += 1
         self.since += 1
-        if self.step % _LOG_EVERY == 0 or self.step == self.steps:
-            self._note_loss()
-            report(self.progress())
 
     def _average(self) -> Any:
         if self.recipe.ema is None:
@@ -198,21 +201,28 @@ class _Run:
 
         return ModelEmaV3(self.objective.model, decay=self.recipe.ema)
 
-    def _note_loss(self) -> None:
+    def note_loss(self) -> None:
+        """Write a line of the log: means since the last one.
+
+        Raises:
+            DataError: the loss is not finite.
+        """
+        sums = torch.stack(list(self.running.values()))
         if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self.running)
-            self.running /= torch.distributed.get_world_size()
-        self.loss = float(self.running) / self.since
+            torch.distributed.all_reduce(sums)
+            sums /= torch.distributed.get_world_size()
+        means = dict(zip(self.running, (sums / self.since).tolist()))
+        self.loss = means["loss"]
         if not self.loss < float("inf"):
             raise DataError(f"the loss is {self.loss} at step {self.step}; lower the rate")
         seconds, self.clock = time.monotonic() - self.clock, time.monotonic()
         self._log(
             step=self.step,
-            loss=self.loss,
+            **means,
             lr=self.optimizer.param_groups[0]["lr"],
             images_per_second=round(self.since * self.recipe.batch_size / seconds, 1),
         )
-        self.running.zero_()
+        self.running = {}
         self.since = 0
 
     def evaluate(self, data: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._config import PretrainedCfg
+from ..codecs import HeatmapCodec, build_codec
 from ..errors import InputError
 from .augment import Augmentation
 from .data import Batch, PersonDataset, TrainingBatch, TrainingSet
@@ -30,7 +31,8 @@ class Objective(nn.Module):
     `state_dict()` is what the loop saves. `forward` returns the loss of a batch; it is this
     module that runs under DistributedDataParallel. Parameters that are not to be trained have
     `requires_grad` off when the constructor ends; submodules that stay in evaluation mode are
-    put there by overriding `train`.
+    put there by overriding `train`. `monitor` is what `forward` leaves to be logged beside the
+    loss: scalars by name, means over the batch.
 
     Args:
         recipe: its `frozen` parameters are frozen here.
@@ -42,6 +44,7 @@ class Objective(nn.Module):
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         super().__init__()
         self.recipe, self.model = recipe, model
+        self.monitor: dict[str, Tensor] = {}
         self.cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
         for name, parameter in model.named_parameters():
             if name.startswith(recipe.frozen):
@@ -100,8 +103,7 @@ class PoseObjective(Objective):
 
 
 class HeatmapObjective(PoseObjective):
-    """Heatmaps towards Gaussians. Keypoints become cells by the ratio of the sizes, in all
-    geometries.
+    """Heatmaps towards Gaussians around the cells in which the codec looks for the keypoints.
 
     Raises:
         InputError: the model gives no heatmaps.
@@ -109,16 +111,16 @@ class HeatmapObjective(PoseObjective):
 
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         super().__init__(recipe, model)
-        if self.cfg.decode is None or self.cfg.decode.heatmap_size is None:
+        codec = build_codec(self.cfg)
+        if not isinstance(codec, HeatmapCodec):
             raise InputError(
                 f"{self.cfg.name} gives no heatmaps; its recipe needs another objective"
             )
-        self.heatmap_size = self.cfg.decode.heatmap_size
+        self.codec = codec
 
     def forward(self, batch: TrainingBatch) -> Tensor:  # type: ignore[override]
-        cells = batch.keypoints * (self.heatmap_size[1] / self.cfg.input.size[1])
         targets, weights = gaussian_targets(
-            cells, batch.labelled, self.heatmap_size,
+            self.codec.to_cells(batch.keypoints), batch.labelled, self.codec.heatmap_size,
             sigma=self.recipe.sigma, rounded=self.recipe.rounded,
         )  # fmt: skip
         with self.autocast(batch.images.device):

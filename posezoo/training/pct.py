@@ -45,6 +45,7 @@ _PADDING = 1.25  # of the boxes in training; tests have 1.12
 _BETA = 0.05  # pixels
 _DECAY = 0.9
 _EPSILON = 1e-5
+_TOP = (1, 2, 5)
 
 
 # ------------------------------------------------------------------------------- losses
@@ -172,6 +173,7 @@ def _training_cfg(cfg: PretrainedCfg) -> PretrainedCfg:
 class TokenClassifierObjective(PoseObjective):
     """Stage II: the tokens of the annotated pose, read from the image.
 
+    Logged beside the loss: the share of tokens whose label is among the 1, 2 and 5 largest logits.
     The tokenizer that `recipe.tokenizer` names gives the labels, the codebook and the decoder,
     and one guided by images the backbone, too: the original freezes two copies of one backbone.
 
@@ -213,6 +215,8 @@ class TokenClassifierObjective(PoseObjective):
         with self.autocast(device):
             output = model.forward_head(features)
         logits = output.logits.to(output.keypoints.dtype).flatten(0, 1)  # (B * 34, V)
+        hits = logits.detach().topk(max(_TOP)).indices == ids.flatten()[:, None]  # (B * 34, 5)
+        self.monitor = {f"top{k}": hits[:, :k].any(1).float().mean() for k in _TOP}
         loss = F.cross_entropy(logits, ids.flatten())
         return loss + keypoint_smooth_l1(output.keypoints, batch.keypoints, batch.labelled)
 

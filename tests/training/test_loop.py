@@ -95,8 +95,7 @@ def test_two_processes_do_what_one_does(data, tmp_path):
         "from posezoo.training import loop; from training.test_loop import TINY\n"
         "recipe = dataclasses.replace(TINY, model='tokenpose_t_256x192', epochs=2)\n"
         "loop._Run.evaluate = lambda self, data: None\n"
-        "loop._LOG_EVERY = 1\n"
-        "loop.train(recipe, Path(sys.argv[1]), Path(sys.argv[2]), device='cpu')\n"
+        "loop.train(recipe, Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', log_every=1)\n"
     )
     (tmp_path / "run.py").write_text(script)
     root = Path(__file__).parents[2]

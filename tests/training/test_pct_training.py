@@ -287,6 +287,37 @@ def test_classifier_learns_one_batch_by_heart_and_nothing_else_moves(tiny):
     assert head and all(name.startswith("model.head.") for name in head)
 
 
+def test_share_of_right_tokens_is_logged(tiny, data, tmp_path, no_evaluation):
+    recipe = dataclasses.replace(
+        get_recipe("pct_swin_base"), model="pct_swin_tiny", tokenizer=tiny, batch_size=4, epochs=2,
+        accumulate=2, lr=1e-3, warmup_steps=0,
+    )  # fmt: skip
+    loop.train(recipe, data, tmp_path / "run", device="cpu")
+    row = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert 0 <= row["top1"] <= row["top2"] <= row["top5"] <= 1
+
+
+def test_top_k_counts_labels_among_the_k_largest_logits(tiny, monkeypatch):
+    recipe = dataclasses.replace(get_recipe("pct_swin_base"), model="pct_swin_tiny", tokenizer=tiny)
+    objective = objective_of(recipe, posezoo.create_model("pct_swin_tiny"))
+    batch = _batch(1, images=True)
+    with torch.no_grad():
+        features = objective.model.forward_features(batch.images)
+        z = objective.encoder(batch.keypoints, batch.labelled, features)
+        ids = objective.model.decoder.nearest_ids(z)[0]  # (34,)
+        output = objective.model.forward_head(features)
+    # the label comes first in 3 tokens, second in 4, fourth in 5, and last in the rest
+    rank = torch.tensor([0] * 3 + [1] * 4 + [3] * 5 + [2047] * 22)
+    logits = torch.full((1, 34, 2048), 0.5)
+    for t in range(34):
+        logits[0, t, (ids[t] + 1 + torch.arange(int(rank[t]))) % 2048] = 1.0
+    logits[0, torch.arange(34), ids] = 0.75
+    monkeypatch.setattr(objective.model, "forward_head", lambda _: output._replace(logits=logits))
+    objective(batch)
+    shares = {name: round(float(value) * 34) for name, value in objective.monitor.items()}
+    assert shares == {"top1": 3, "top2": 7, "top5": 12}
+
+
 def test_classifier_takes_over_backbone_codebook_and_decoder(tiny):
     recipe = dataclasses.replace(get_recipe("pct_swin_base"), model="pct_swin_tiny", tokenizer=tiny)
     objective = objective_of(recipe, posezoo.create_model("pct_swin_tiny"))
@@ -359,8 +390,8 @@ def test_two_processes_train_the_codebook_that_one_does(data, tmp_path):
         "from posezoo.training import loop, pct\n"
         "from training.test_pct_training import RECIPE\n"
         "loop._Run.evaluate = lambda self, data: None\n"
-        "loop._LOG_EVERY, pct.DROP = 1, -1.0\n"
-        "loop.train(RECIPE, Path(sys.argv[1]), Path(sys.argv[2]), device='cpu')\n"
+        "pct.DROP = -1.0\n"
+        "loop.train(RECIPE, Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', log_every=1)\n"
     )
     (tmp_path / "run.py").write_text(script)
     root = Path(__file__).parents[2]
