@@ -106,8 +106,9 @@ def train(
     sampler.first_step = run.step
     sampler.last_step = steps if stop_after is None else min(steps, run.step + stop_after)
     loader = DataLoader(
-        samples, batch_sampler=sampler, num_workers=workers, collate_fn=samples.collate
-    )
+        samples, batch_sampler=sampler, num_workers=workers, collate_fn=samples.collate,
+        pin_memory=place.type == "cuda",
+    )  # fmt: skip
     network: nn.Module = objective
     if world > 1:
         network = nn.parallel.DistributedDataParallel(
