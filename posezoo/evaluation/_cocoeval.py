@@ -125,9 +125,9 @@ class _Category:
             "dtIds": [detection["id"] for detection in found],
             "gtIds": [self.persons[persons][i]["id"] for i in order],
             "dtMatches": self.person_ids[matches.person_of[a, :, detections]].astype(float),
-            "gtMatches": self.detection_ids[
-                matches.detection_of[a, :, persons][:, order]
-            ].astype(float),
+            "gtMatches": self.detection_ids[matches.detection_of[a, :, persons][:, order]].astype(
+                float
+            ),
             "dtScores": [detection["score"] for detection in found],
             "gtIgnore": ignored[order].astype(int),
             "dtIgnore": matches.is_ignored[a, :, detections],

@@ -135,16 +135,16 @@ def _oks(people: People, found: Found, spread: Array, detections: Array, persons
     oks = np.empty((len(rows), depth))
     for n in np.unique(numbers).tolist():
         those = np.flatnonzero(numbers == n)
-        x, y = (found.keypoints[theirs[those], :, axis] for axis in (0, 1))  # (S, D, K)
+        them = theirs[those][:, :, None]  # (S, D, 1)
         if n == 0:
+            x, y = (found.keypoints[them[:, :, 0], :, axis] for axis in (0, 1))  # (S, D, K)
             dx, dy = _beyond_box(x, y, people.bboxes_xywh[rows[those]])
             divisor = spread
         else:
             labels = np.nonzero(is_labelled[those])[1].reshape(-1, 1, n)
             dx, dy = (
-                np.take_along_axis(values, labels, axis=2)
-                - np.take_along_axis(truth[those, None, :, axis], labels, axis=2)
-                for axis, values in enumerate((x, y))
+                found.keypoints[them, labels, axis] - truth[those[:, None, None], labels, axis]
+                for axis in (0, 1)
             )  # (S, D, n)
             divisor = spread[labels]
         exponent = (dx**2 + dy**2) / divisor / areas[those, None, None] / 2

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-Source = str | Path | Mapping[str, Any]
+Source = str | Path | Mapping[str, Any] | Annotations
 Rows = str | Path | Sequence[Mapping[str, Any]]
 
 _MAX_DETECTIONS = 20  # per image, by score
@@ -104,6 +104,7 @@ def coco_results(
     areas: Array,
     skeleton: Skeleton,
     bboxes: Array | None = None,
+    digits: int | None = None,
 ) -> list[dict[str, Any]]:
     """Turn the predictions for one image into result rows: unique boxes, rescoring, OKS-NMS.
 
@@ -116,6 +117,8 @@ def coco_results(
         areas: `(N,)` of the padded boxes with the network's aspect ratio, square pixels.
         skeleton: decides the keypoint fields; whole body is split into five.
         bboxes: `(N, 4)` xyxy, written as xywh where mmpose 1.x does (it scores sizes by them).
+        digits: to which keypoints, their scores and boxes are rounded when written (the score
+            of the person gets two more); None writes them as they are.
 
     Returns:
         Rows of JSON types, best score first.
@@ -129,16 +132,22 @@ def coco_results(
     scores = rescore(keypoint_scores[first], bbox_scores[first])
     kept = oks_nms(keypoints[first], scores, areas[first], skeleton.sigmas)
     fields = keypoint_fields(skeleton)
+    kept, scores = first[kept], scores[kept]
+    people = np.concatenate([keypoints, keypoint_scores[..., None]], axis=2)[kept]  # (N, K, 3)
+    xywh = None
+    if bboxes is not None:
+        xywh = np.concatenate([bboxes[:, :2], bboxes[:, 2:] - bboxes[:, :2]], axis=1)[kept]
+    if digits is not None:
+        people, scores = people.astype(np.float64).round(digits), scores.round(digits + 2)
+        xywh = None if xywh is None else xywh.round(digits)
     rows = []
-    for i, score in zip(first[kept], scores[kept].tolist()):
-        points = np.concatenate([keypoints[i], keypoint_scores[i, :, None]], axis=1)  # (K, 3)
+    for i, (points, score) in enumerate(zip(people, scores.tolist())):
         row: dict[str, Any] = {"image_id": int(image_id), "category_id": PERSON}
         for field, (start, stop) in fields.items():
             row[field] = points[start:stop].ravel().tolist()
         row["score"] = score
-        if bboxes is not None:
-            x1, y1, x2, y2 = bboxes[i].tolist()
-            row["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+        if xywh is not None:
+            row["bbox"] = xywh[i].tolist()
         rows.append(row)
     return rows
 
@@ -269,7 +278,7 @@ def evaluate_wholebody(ground_truth: Source, results: Rows, skeleton: Skeleton) 
     people = _read_people(ground_truth, skeleton)
     found = read_results(results, skeleton, people, with_bboxes=False)
     areas = _extents(found.keypoints[:, slice(*skeleton.parts["body"])])
-    # one after the other: moving the keypoints to a process per part costs more than it saves
+    # one after the other: a part takes half a second, as long as it takes to hand it to a process
     return WholeBodyStats(
         **{part: _score(people, found, areas, skeleton, spans[part]) for part in parts}
     )
