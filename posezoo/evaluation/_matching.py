@@ -120,7 +120,7 @@ def oks_blocks(people: People, found: Found, sigmas: Array) -> Iterator[OksBlock
 
 def _runs(image_ids: Array) -> tuple[Array, Array, Array]:
     """Return the ids, the first row and the number of rows of each image."""
-    return np.unique(image_ids, return_index=True, return_counts=True)  # type: ignore[return-value]
+    return np.unique(image_ids, return_index=True, return_counts=True)
 
 
 def _oks(people: People, found: Found, spread: Array, detections: Array, persons: Array) -> Array:
@@ -239,7 +239,7 @@ def curves(found: Found, matches: Matches, recall_points: Array) -> list[Curves 
     scores = found.scores[order]
     result: list[Curves | None] = []
     for a, ignored in enumerate(matches.people_ignored):
-        number = np.count_nonzero(~ignored)
+        number = int(np.count_nonzero(~ignored))
         if number == 0:
             result.append(None)
             continue

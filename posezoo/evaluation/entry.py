@@ -106,7 +106,7 @@ def evaluate_model(
         )
         settings |= {
             "flip_test": predictor.flip_test,
-            "recipe_flip_test": predictor.cfg.decode.flip_test,
+            "recipe_flip_test": cfg.decode is not None and cfg.decode.flip_test,
             "geometry": cfg.input.geometry,
             "bbox_padding": cfg.input.bbox_padding,
         }
@@ -138,7 +138,7 @@ def evaluate_model(
 @contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
     """Set what float32 means on CUDA; PyTorch alone lets convolutions round to TF32."""
-    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [place.allow_tf32 for place in places]
     for place in places:
         place.allow_tf32 = allowed
