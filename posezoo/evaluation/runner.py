@@ -254,6 +254,9 @@ def _merge(task: Task, folder: Path) -> tuple[list[Rows], dict[str, str]]:
         )
     ordered = [found[i] for i in range(len(task.paths))]
     bad = {str(task.paths[e["sample"]]): e["bad"] for e in ordered if "bad" in e}
+    if len(bad) == len(set(task.paths)):
+        first, reason = next(iter(bad.items()))
+        raise DataError(f"none of the {len(bad)} images could be used, first {first}: {reason}")
     return [entry.get("rows", []) for entry in ordered], bad
 
 
