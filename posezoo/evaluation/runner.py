@@ -30,8 +30,9 @@ from tqdm import tqdm
 from .. import __version__
 from .._checkpoints import replacing
 from ..errors import DataError, InputError
+from ._reading import BadImage
 from ._tables import load_json
-from .tasks import BadImage, Rows, Task
+from .tasks import Rows, Task
 
 __all__ = ["EvaluationRecord", "Share", "evaluate"]
 

@@ -7,10 +7,8 @@ written, merged and read again.
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -25,23 +23,21 @@ from ..errors import DataError, InputError
 from ..predictor import CropRequest
 from ..transforms import load_image
 from ._coco_files import read_annotations
+from ._reading import BadImage, ReadAhead, read_sample
 from .coco import coco_results, evaluate_coco, evaluate_wholebody
 from .datasets import ClassSample, ImageSample, MpiiSample, read_coco, read_mpii
 from .imagenet import evaluate_classification, score_logits
 from .pckh import MpiiTruth, evaluate_pckh, read_mpii_truth
 
-__all__ = ["BadImage", "CocoTask", "ImagenetTask", "MpiiTask", "Rows", "Task"]
+__all__ = ["CocoTask", "ImagenetTask", "MpiiTask", "Rows", "Task"]
 
 Rows = list[Any]
 """What one sample gives, as JSON types."""
 
 _CPU_BATCH = 16  # larger batches fall out of a CPU's cache
 _DIGITS = 4  # of written coordinates and scores
+_NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
 _FAR = -1e5  # where the joints of a person without prediction lie: nowhere near
-
-
-class BadImage(str):
-    """The reason for which the image of a sample could not be used."""
 
 
 class Task(Protocol):
@@ -81,7 +77,7 @@ class _PoseTask:
 
     def __init__(self, predictor: PosePredictor, workers: int) -> None:
         self.predictor = predictor
-        self.read_ahead = ReadAhead(_read, workers)
+        self.read_ahead = ReadAhead(read_sample, workers)
 
     @property
     def paths(self) -> list[Path]:
@@ -369,59 +365,6 @@ class ImagenetTask:
 
     def score(self, rows: Sequence[Rows]) -> dict[str, Any]:
         return evaluate_classification(np.array([row for row in rows if row])).to_dict()
-
-
-# ------------------------------------------------------------------------------- reading
-
-_NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
-
-
-def _read(sample: ImageSample | MpiiSample) -> np.ndarray | BadImage:
-    try:
-        image = load_image(sample.path)
-    except InputError as error:
-        return BadImage(error)
-    size = getattr(sample, "size", None)
-    if size is not None and image.shape[:2] != size:
-        return BadImage(
-            f"{sample.path} is {image.shape[0]}x{image.shape[1]} (HxW), "
-            f"annotated as {size[0]}x{size[1]}: it is another image"
-        )
-    return image
-
-
-class ReadAhead:
-    """Read samples in order, a few dozen ahead, by threads.
-
-    Pillow releases the interpreter lock while it decodes. `seconds_waited` counts the time in
-    which the next sample was not ready.
-    """
-
-    def __init__(self, read: Callable[[Any], Any], workers: int) -> None:
-        self.read = read
-        self.workers = workers
-        self.seconds_waited = 0.0
-
-    def __call__(self, samples: Sequence[Any]) -> Iterator[Any]:
-        """Yield `read(sample)` of each sample."""
-        ahead: deque[Future[Any]] = deque()
-        with ThreadPoolExecutor(self.workers) as pool:
-            try:
-                for sample in samples:
-                    ahead.append(pool.submit(self.read, sample))
-                    if len(ahead) >= 8 * self.workers:
-                        yield self._next(ahead)
-                while ahead:
-                    yield self._next(ahead)
-            finally:
-                for future in ahead:
-                    future.cancel()
-
-    def _next(self, ahead: deque[Future[Any]]) -> Any:
-        start = time.perf_counter()
-        result = ahead.popleft().result()
-        self.seconds_waited += time.perf_counter() - start
-        return result
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
