@@ -98,10 +98,11 @@ class NetworkTime:
         )
 
     def mark(self) -> Any:
-        # the reading threads do not count
-        return torch.cuda.current_stream().record_event(
-            torch.cuda.Event(enable_timing=True)
-        ) if self.cuda else time.thread_time()  # fmt: skip
+        if self.cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            return event
+        return time.thread_time()  # the reading threads do not count
 
     def stop(self) -> float:
         for hook in self.hooks:

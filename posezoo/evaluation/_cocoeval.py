@@ -28,13 +28,18 @@ class FastCOCOeval(COCOeval):
 
     Everything not named here, `evaluate()` and `summarize()` too, is pycocotools' own. `ious`,
     `evalImgs` and `eval` hold what they hold there.
+
+    Quirk: pycocotools takes a person or detection with id 0 for nobody; here it counts.
     """
 
     def _prepare(self) -> None:
         """Match everybody as soon as the rows are there; the methods below hand it out."""
         super()._prepare()
-        if len(self.params.maxDets) != 1:
-            raise InputError(f"maxDets is {self.params.maxDets}; keypoints are scored at one, [20]")
+        if len(self.params.maxDets) != 1 or not self.params.useCats:
+            raise InputError(
+                f"maxDets is {self.params.maxDets} and useCats {self.params.useCats}; keypoints "
+                "are scored at one number of detections, [20], and by category, 1"
+            )
         self._categories = {k: _Category(self, k) for k in self.params.catIds}
 
     def computeOks(self, imgId: int, catId: int) -> Array | list[Any]:

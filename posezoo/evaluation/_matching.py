@@ -215,17 +215,17 @@ def _match_block(
     oks = block.oks.transpose(2, 1, 0)  # (G, D, I)
     width, depth, _ = oks.shape
     order = np.argsort(oks, axis=0, kind="stable")
-    rank = np.argsort(order, axis=0).astype(np.int16)  # the later of two equals ranks higher
-    bonus = np.where(people_ignored[:, block.people], 0, width).astype(np.int16)  # (A, I, G)
-    bonus = bonus.transpose(2, 0, 1)[:, :, None]  # (G, A, 1, I)
+    rank = np.argsort(order, axis=0).astype(np.int32)  # the later of two equals ranks higher
+    bonus = np.where(people_ignored[:, block.people], 0, width).astype(np.int32)  # (A, I, G)
+    bonus = bonus.transpose(2, 0, 1)  # (G, A, I)
     crowd = is_crowd[block.people]  # (I, G)
     is_free = np.ones((width, len(bonus[0]), len(limits), oks.shape[2]), dtype=bool)
     for d in range(depth):
         is_near = oks[:, d, None] >= limits[:, None]  # (G, T, I)
         if not is_near.any():
             continue
-        wish = (rank[:, d, None] + bonus[:, :, 0])[:, :, None]  # (G, A, 1, I)
-        best = np.where(is_near[:, None] & is_free, wish, np.int16(-1)).max(axis=0)  # (A, T, I)
+        wish = (rank[:, d, None] + bonus)[:, :, None]  # (G, A, 1, I)
+        best = np.where(is_near[:, None] & is_free, wish, np.int32(-1)).max(axis=0)  # (A, T, I)
         a, t, i = np.nonzero(best >= 0)
         g = order[best[a, t, i] % width, d, i]
         is_free[g, a, t, i] = crowd[i, g]

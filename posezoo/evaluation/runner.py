@@ -234,7 +234,7 @@ def _is_mine_to_merge(task: Task, folder: Path) -> bool:
         return False
     try:
         (folder / "merging").touch(exist_ok=False)
-    except FileExistsError:
+    except OSError:  # another process merges, or has merged and removed the folder
         return False
     return True
 
