@@ -61,37 +61,48 @@ def results() -> dict[str, dict[str, Any]]:
 
 
 def rows_table(*, headlines: bool = False) -> str:
-    """Every published row next to what was measured; or reported rows by their main number."""
+    """Every published row next to what was measured; or those that can be, by their main number."""
     measured = results()
     lines = ["| row | boxes | reported | status | measured |", "|---|---|---|---|---|"]
     for row in json.loads((HERE / "published.json").read_text())["rows"]:
-        if headlines and row["status"] != "reported":
+        if headlines and (row["status"] != "reported" or "no_command" in row):
             continue
         names = [n for n in row["values"] if not headlines or n in ("AP", "Whole AP", "top1")]
-        here = "not yet"
-        if record := measured.get(row["row"]):
-            found = record["statistics"]
-            here = numbers({k: found.get(k, found.get(k.lower())) for k in names})
-            device = record["environment"]["device"]
-            here += f" (`{record['command']}`, {record['date']}, {device})" * (not headlines)
-        source = f"[{row['status']}]({row['source']})"
         reported = numbers({k: row["values"][k] for k in names})
+        if not headlines:
+            reported = ", ".join([reported, *(f"{k} {v}" for k, v in row.get("costs", {}).items())])
+        source = f"[{row['status']}]({row['source']})"
+        here = measured_text(row, measured.get(row["row"]), names, full=not headlines)
         lines.append(f"| `{row['row']}` | {row['boxes']} | {reported} | {source} | {here} |")
     return "\n".join(lines)
 
 
+def measured_text(
+    row: dict[str, Any], record: dict[str, Any] | None, names: list[str], *, full: bool
+) -> str:
+    if "no_command" in row:
+        return f"cannot be: {row['no_command']}"
+    if record is None:
+        has_weights = posezoo.get_pretrained_cfg(row["model"]).has_weights
+        return "not yet" if has_weights else "no weights were published"
+    found = {name.lower(): value for name, value in record["statistics"].items()}
+    text = numbers({name: found.get(name.lower()) for name in names})
+    how = f" (`{record['command']}`, {record['date']}, {record['environment']['device']})"
+    return text + how * full
+
+
 def numbers(values: dict[str, float | None]) -> str:
-    parts = []
-    for name, value in values.items():
-        text = (
-            "unknown"
-            if value is None
-            else f"{value:.3f}"
-            if name == "loss"
-            else f"{100 * value:.1f}"
-        )
-        parts.append(f"{name} {text}")
-    return ", ".join(parts)
+    return ", ".join(
+        f"{name.removesuffix(' (mm)')} {number(name, v)}" for name, v in values.items()
+    )
+
+
+def number(name: str, value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    if name.endswith("(mm)"):
+        return f"{value:.1f} mm"
+    return f"{value:.3f}" if name == "loss" else f"{100 * value:.1f}"
 
 
 def model_cards() -> str:

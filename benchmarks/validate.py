@@ -5,8 +5,11 @@
 
 /datasets holds `coco/` (with the COCO-WholeBody annotations and the common detection file),
 `mpii/` and `imagenet/`, each laid out as published. Rows stand in published.json. Each measured
-row is written to results/, from where report.py takes it. Exit code 1: a row is out of its
-tolerance or could not be run.
+row is written to results/, from where report.py takes it.
+
+Only values that the authors report can FAIL; a third party's, or one that no second source
+confirms, "differs". With --limit nothing is judged. Exit code 1: a row fails, could not be run,
+or images of it could not be read; 2: no such row.
 """
 
 from __future__ import annotations
@@ -38,8 +41,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", default=["all"], help="row names or patterns, or all")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--device", help="default: cuda if there is one")
-    parser.add_argument("--dtype", default="float32", help="float32 (default), bfloat16, float16")
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--batch-size", type=int, default=64, help="crops or images per forward")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
     parser.add_argument("--limit", type=int, help="first so many images: partial, not comparable")
     parser.add_argument("--format", choices=("table", "csv", "markdown", "json"), default="table")
@@ -48,20 +51,28 @@ def parse() -> argparse.Namespace:
 
 
 def published(patterns: list[str]) -> list[dict[str, Any]]:
+    """The rows whose name or model matches a pattern."""
     rows = json.loads((HERE / "published.json").read_text())["rows"]
     if patterns == ["all"]:
         return rows
-    return [
-        row for row in rows
-        if any(fnmatch.fnmatchcase(row["row"], p) or row["model"].startswith(p) for p in patterns)
-    ]  # fmt: skip
+    chosen = []
+    for row in rows:
+        names = (row["row"], row["model"] or "")
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names):
+            chosen.append(row)
+    return chosen
 
 
-def measure(row: dict[str, Any], args: argparse.Namespace) -> dict[str, Any] | str:
-    """The record of a run, or the reason why there is none."""
+def obstacle(row: dict[str, Any]) -> str | None:
+    """Why no run can give the row, if none can."""
+    if "no_command" in row:
+        return f"no command: {row['no_command']}"
     cfg = posezoo.get_pretrained_cfg(row["model"])
-    if not cfg.has_weights:
-        return f"no weights: {cfg.source.unavailable}"
+    return None if cfg.has_weights else f"no weights: {cfg.source.unavailable}"
+
+
+def measure(row: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """The record of a run."""
     record = evaluate_model(
         posezoo.create_model(row["model"], pretrained=True),
         args.data / FOLDERS[row["dataset"]],
@@ -74,29 +85,60 @@ def measure(row: dict[str, Any], args: argparse.Namespace) -> dict[str, Any] | s
         progress=sys.stderr.isatty(),
         command=" ".join(["python", *sys.argv]),
     )
-    return record.to_dict() if record else "only a share was done"
+    if record is None:
+        raise SystemExit("validate.py runs in one process; for several use `posezoo eval`")
+    return record.to_dict()
 
 
-def judge(row: dict[str, Any], statistics: dict[str, Any] | None, why: str) -> list[dict[str, Any]]:
-    """One line per metric. Values are fractions; the tolerance is the largest difference."""
-    lines = []
-    for metric, reported in row["values"].items():
-        found = (
-            None if statistics is None else statistics.get(metric, statistics.get(metric.lower()))
-        )
-        line = {"row": row["row"], "boxes": row["boxes"], "metric": metric, "reported": reported,
-                "measured": found, "difference": None, "tolerance": row["tolerance"]}  # fmt: skip
-        if found is None:
-            verdict = why
-        elif reported is None:
-            verdict = "no published value"
-        elif metric in row.get("not_compared", ()):
-            verdict = "not compared"
-        else:
-            line["difference"] = found - reported
-            verdict = "PASS" if abs(found - reported) <= row["tolerance"] else "FAIL"
-        lines.append(line | {"verdict": verdict})
+def keep(row: dict[str, Any], record: dict[str, Any], folder: Path) -> None:
+    """Write a measured row to where report.py looks for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{row['row']}.json"
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"row": row["row"], **record}, indent=1) + "\n")
+    temporary.replace(target)
+
+
+def judge(
+    row: dict[str, Any], statistics: dict[str, Any] | None, why: str, partial: bool
+) -> list[dict[str, Any]]:
+    """One line per column; `why` is the verdict where nothing was measured."""
+    found: dict[str, Any] = {k.lower(): v for k, v in (statistics or {}).items()}
+    lines = [
+        _line(row, metric, reported, found.get(metric.lower()), row["tolerance"], why, partial)
+        for metric, reported in row["values"].items()
+    ]
+    if row["model"] is not None:
+        cfg = posezoo.get_pretrained_cfg(row["model"])
+        counted = {"params (M)": cfg.params, "GMACs": cfg.macs}
+        units = {"params (M)": 1e6, "GMACs": 1e9}
+        for metric, reported in row.get("costs", {}).items():
+            decimals = len(str(reported).partition(".")[2])  # half of the last printed digit
+            value = None if counted[metric] is None else counted[metric] / units[metric]
+            lines.append(_line(row, metric, reported, value, 0.5 * 10**-decimals, why, False))
     return lines
+
+
+def _line(
+    row: dict[str, Any], metric: str, reported: float | None, found: float | None,
+    tolerance: float, why: str, partial: bool,
+) -> dict[str, Any]:  # fmt: skip
+    line = {"row": row["row"], "boxes": row["boxes"], "metric": metric, "reported": reported,
+            "measured": found, "difference": None, "tolerance": tolerance}  # fmt: skip
+    if found is None:
+        return line | {"verdict": why}
+    if reported is None:
+        return line | {"verdict": "no published value"}
+    line["difference"] = found - reported
+    if partial:
+        return line | {"verdict": "partial, not comparable"}
+    if metric in row.get("not_compared", ()):
+        return line | {"verdict": "not compared"}
+    if abs(found - reported) <= tolerance + 1e-9:
+        return line | {"verdict": "PASS"}
+    return line | {
+        "verdict": "FAIL" if row["status"] == "reported" else f"differs ({row['status']})"
+    }
 
 
 def shown(key: str, value: Any) -> str:
@@ -127,22 +169,26 @@ def main() -> int:
     if not rows:
         print(f"no row matches {' '.join(args.rows)}; see published.json", file=sys.stderr)
         return 2
-    lines, failed = [], False
+    lines: list[dict[str, Any]] = []
+    failed = False
+    measured: dict[tuple[str, str], dict[str, Any]] = {}  # rows of one run differ in their source
     for row in rows:
-        statistics, why = None, ""
+        why, statistics = obstacle(row), None
+        run = (row["model"], row["boxes"])
         try:
-            record = measure(row, args)
+            if why is None and run not in measured:
+                measured[run] = measure(row, args)
         except PoseZooError as error:
-            record, failed = f"error: {error}", True
-        if isinstance(record, str):
-            why = record
-        else:
+            why, failed = f"error: {error}", True
+        if why is None:
+            record = measured[run]
             statistics = record["statistics"]
+            for path, reason in record["bad"].items():
+                print(f"{row['row']}: not used: {path}: {reason}", file=sys.stderr)
+                failed = True
             if args.limit is None:
-                args.results.mkdir(exist_ok=True)
-                text = json.dumps({"row": row["row"], **record}, indent=1)
-                (args.results / f"{row['row']}.json").write_text(text + "\n")
-        lines += judge(row, statistics, why)
+                keep(row, record, args.results)
+        lines += judge(row, statistics, why or "", args.limit is not None)
     print(render(lines, args.format))
     if args.limit is not None:
         print(f"partial, not comparable: the first {args.limit} images only")

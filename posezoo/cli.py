@@ -279,11 +279,31 @@ def convert(source: Path, name: str, out: Path | None) -> None:
 )
 @click.option("--tf32/--no-tf32", default=False, show_default=True, help="TF32 products on CUDA.")
 @click.option("--compile", is_flag=True, help="Run the network through torch.compile.")
-@click.option("--batch-size", default=64, show_default=True, help="Crops or images per forward.")
-@click.option("--workers", default=4, show_default=True, help="Threads that read images.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Crops or images per forward.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Threads that read images.",
+)
 @click.option("--flip-test/--no-flip-test", default=None, help="Default: the recipe's choice.")
-@click.option("--limit", type=int, help="First so many images only; partial, not comparable.")
-@click.option("--shard", metavar="I/N", help="Do part I of N only (from 0); needs --out.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="First so many images only; partial, not comparable.",
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Do part I of N only (from 0); needs --out. The last part to finish scores.",
+)
 @click.option("--resume", is_flag=True, help="Finish the run that --out holds.")
 @click.option("--skip-bad", is_flag=True, help="Exit 0 although images could not be used.")
 def eval_command(
@@ -291,7 +311,6 @@ def eval_command(
     data: Path,
     checkpoint: Path | None,
     dtype: str,
-    tf32: bool,
     shard: str | None,
     skip_bad: bool,
     **options: Any,
@@ -305,7 +324,6 @@ def eval_command(
     from . import create_model
     from .evaluation.entry import evaluate_model
 
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     record = evaluate_model(
         create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint),
         data,
@@ -316,7 +334,11 @@ def eval_command(
         **options,
     )
     if record is None:
-        click.echo("this share is done; the others are not, or another process scores", err=True)
+        click.echo(
+            "this share is done; whoever finishes last scores (if nobody did: the same command "
+            "with --resume and without --shard)",
+            err=True,
+        )
         return
     click.echo(_table(record))
     click.echo(json.dumps(record.to_dict()))
@@ -352,8 +374,14 @@ def _table(record: Any) -> str:
     protocol = [record.model, record.dataset]
     if record.box_source != "none":
         protocol.append(f"bbox={record.box_source}")
-        protocol.append("flip test" if record.settings["flip_test"] else "no flip test")
-    protocol += [record.settings["dtype"], f"{record.images} images, {record.results} results"]
+        chosen = record.settings["flip_test"]
+        protocol.append(
+            ("flip test" if chosen else "no flip test")
+            + (" (not the recipe)" * (chosen != record.settings["recipe_flip_test"]))
+        )
+    protocol.append(record.settings["dtype"])
+    protocol += [name for name in ("tf32", "compile") if record.settings[name]]
+    protocol.append(f"{record.images} images, {record.results} results")
     lines = ["  ".join(protocol), header, values]
     if record.dataset == "mpii":
         lines.append("PCKh; mean_at_0_11 is what the HRNet lineage prints as Mean@0.1")

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ._config import PretrainedCfg
+from ._device import Download, upload
 from ._factory import create_model
 from .codecs import build_codec
 from .detectors import Detector, build_detector
@@ -182,7 +183,8 @@ class PosePredictor:
         """
         pixels = load_image(image)
         request = self.request(pixels, check_bboxes(bboxes, pixels.shape[:2]))
-        return warp_crops(self._upload(request), self._matrices(request), self.cfg.input.size)
+        image_on_device = upload(pixels, self.device)
+        return warp_crops(image_on_device, self._matrices(request), self.cfg.input.size)
 
     @torch.inference_mode()
     def predict_crops(
@@ -198,7 +200,7 @@ class PosePredictor:
         for request in requests:
             rows = _Rows(len(request.centers), self.skeleton.num_keypoints)
             waiting.append(rows)
-            image = self._upload(request) if len(request.centers) else None
+            image = upload(request.image, self.device) if len(request.centers) else None
             first = 0
             while image is not None and first < len(request.centers):
                 last = min(first + self.batch_size - batch.count, len(request.centers))
@@ -237,10 +239,6 @@ class PosePredictor:
             )
         return image, boxes, scores.astype(np.float32)
 
-    def _upload(self, request: CropRequest) -> Tensor:
-        image = torch.from_numpy(np.ascontiguousarray(request.image))
-        return image.to(self.device, non_blocking=True)
-
     def _matrices(self, request: CropRequest, part: slice = slice(None)) -> np.ndarray:
         cfg = self.cfg.input
         centers, box_sizes = request.centers[part], request.box_sizes[part]
@@ -271,19 +269,13 @@ class PosePredictor:
         cfg = self.cfg.input
         points = input_to_image(
             points,
-            np.concatenate(batch.centers),
-            np.concatenate(batch.box_sizes),
+            upload(np.concatenate(batch.centers), self.device),
+            upload(np.concatenate(batch.box_sizes), self.device),
             cfg.size,
             cfg.geometry,  # type: ignore[arg-type]
         )
         packed = torch.cat([points, scores[..., None]], dim=-1)  # (B, K, 3)
-        if packed.device.type != "cuda":
-            return _Running(packed, None, batch.targets)
-        host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
-        host.copy_(packed, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        return _Running(host, event, batch.targets)
+        return _Running(Download(packed.float()), batch.targets)
 
     @property
     def model_dtype(self) -> torch.dtype:
@@ -330,20 +322,15 @@ class _Running:
     """A started batch, its (B, K, 3) result on the way to the host."""
 
     def __init__(
-        self,
-        host: Tensor | None = None,
-        event: torch.cuda.Event | None = None,
-        targets: Sequence[tuple[_Rows, slice]] = (),
+        self, found: Download | None = None, targets: Sequence[tuple[_Rows, slice]] = ()
     ) -> None:
-        self.host, self.event, self.targets = host, event, targets
+        self.found, self.targets = found, targets
 
     def finish(self) -> None:
         """Wait for the copy and hand the rows out."""
-        if self.host is None:
+        if self.found is None:
             return
-        if self.event is not None:
-            self.event.synchronize()
-        values, first = self.host.float().numpy(), 0
+        values, first = self.found.numpy(), 0
         for rows, part in self.targets:
             count = part.stop - part.start
             rows.values[part] = values[first : first + count]

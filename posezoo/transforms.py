@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ._config import PretrainedCfg
+from ._device import upload
 from .errors import InputError
 from .geometry import invert_matrices
 
@@ -141,7 +142,7 @@ def warp_crops(
     rows, columns = _source_positions(matrices, size)
     straight = not (np.ptp(rows[:, 0], axis=-1).any() or columns[:, 1].any())
     packed = _pack(image)
-    parts = [torch.from_numpy(part).to(image.device, non_blocking=True) for part in (rows, columns)]
+    parts = [upload(part, image.device) for part in (rows, columns)]
     crops = image.new_empty((len(rows), 3, *size))
     # one crop at a time stays in a CPU's cache; a GPU wants few launches
     step = _CROPS_PER_LAUNCH if image.is_cuda else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -12,13 +13,26 @@ import pytest
 import posezoo
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-ROWS = json.loads((BENCHMARKS / "published.json").read_text())["rows"]
+PUBLISHED = json.loads((BENCHMARKS / "published.json").read_text())
+ROWS, PROTOCOLS = PUBLISHED["rows"], PUBLISHED["protocols"]
 SCRIPTS = sorted(BENCHMARKS.glob("*.py"))
 
 
-def test_every_row_names_a_registered_model_once():
+@pytest.fixture(scope="module")
+def validate():
+    spec = importlib.util.spec_from_file_location("validate", BENCHMARKS / "validate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_row_has_one_name_and_a_registered_model_or_a_reason():
     assert len({row["row"] for row in ROWS}) == len(ROWS)
-    assert [row["model"] for row in ROWS if not posezoo.is_model(row["model"])] == []
+    for row in ROWS:
+        if row["model"] is None:
+            assert row["no_command"].endswith("."), row["row"]
+        else:
+            assert posezoo.is_model(row["model"])
 
 
 def test_every_evaluable_model_has_a_row():
@@ -29,15 +43,80 @@ def test_every_evaluable_model_has_a_row():
     assert not missing
 
 
-def test_rows_agree_with_the_configurations():
+def test_rows_are_complete_and_say_what_is_unknown():
     for row in ROWS:
-        cfg = posezoo.get_pretrained_cfg(row["model"])
-        assert row["dataset"] == cfg.dataset
         assert row["source"].startswith("https://") and 0 < row["tolerance"] < 0.01
+        assert row["status"] in ("reported", "not confirmed", "third party", "unknown")
         assert (row["status"] == "unknown") == (set(row["values"].values()) == {None})
-        if row["status"] == "reported" and cfg.metrics:
-            for name, value in cfg.metrics.values.items():
-                assert row["values"].get(name) == value, (row["row"], name)
+        assert row["protocol"] in PROTOCOLS or "no_command" in row, row["row"]
+        columns = set(row["values"]) | set(row.get("costs", ()))
+        assert set(row.get("not_compared", ())) <= columns
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if r["model"]], ids=lambda r: r["row"])
+def test_row_agrees_with_the_configuration_of_its_model(row):
+    cfg, protocol = posezoo.get_pretrained_cfg(row["model"]), PROTOCOLS[row["protocol"]]
+    assert row["dataset"] == cfg.dataset
+    assert protocol["bbox_padding"] == cfg.input.bbox_padding
+    assert protocol["geometry"] == cfg.input.geometry
+    if cfg.decode:
+        assert protocol["decoding"] == cfg.decode.refine
+        assert ("shifted by one cell" in protocol["flip_test"]) == cfg.decode.shift_heatmap
+    if row["status"] == "reported" and cfg.metrics and "no_command" not in row:
+        for name, value in cfg.metrics.values.items():
+            assert row["values"].get(name) == value, name
+
+
+def test_printed_sizes_and_costs_are_those_of_the_registry_unless_noted(validate):
+    lines = [line for row in ROWS for line in validate.judge(row, None, "", False)]
+    costs = [line for line in lines if line["metric"] in ("params (M)", "GMACs")]
+    assert len(costs) > 20 and {line["verdict"] for line in costs} == {"PASS", "not compared"}
+
+
+ROW = {
+    "row": "r", "model": "uniformer_s_256x192.coco", "boxes": "gt", "tolerance": 0.002,
+    "values": {"AP": 0.74, "AR": 0.8, "AP75": None}, "status": "reported", "not_compared": ["AR"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ap", "status", "partial", "verdict"),
+    [
+        (0.742, "reported", False, "PASS"),
+        (0.7379, "reported", False, "FAIL"),
+        (0.7379, "third party", False, "differs (third party)"),
+        (0.742, "not confirmed", False, "PASS"),
+        (0.5, "reported", True, "partial, not comparable"),
+    ],
+)
+def test_verdicts(validate, ap, status, partial, verdict):
+    found = {"AP": ap, "AR": 0.1, "AP75": 0.5}
+    lines = validate.judge(ROW | {"status": status}, found, "", partial)
+    assert [line["verdict"] for line in lines] == [
+        verdict,
+        "partial, not comparable" if partial else "not compared",
+        "no published value",
+    ]
+
+
+def _run_validate(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCHMARKS / "validate.py"), *map(str, arguments)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_validate_says_why_rows_cannot_be_measured_and_exits_0(tmp_path):
+    done = _run_validate("tmpose_b*", "pct.ochuman@val", "--data", tmp_path, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    verdicts = {(line["row"], line["metric"]): line["verdict"] for line in json.loads(done.stdout)}
+    assert verdicts["tmpose_b_256x192.coco@gt", "AP"].startswith("no weights")
+    assert verdicts["pct.ochuman@val", "AP^OC"].startswith("no command")
+
+
+def test_validate_refuses_rows_that_do_not_exist(tmp_path):
+    done = _run_validate("nothing*", "--data", tmp_path)
+    assert done.returncode == 2 and "no row matches" in done.stderr
 
 
 def test_written_documents_are_up_to_date():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import posezoo
 from posezoo import PosePredictor
@@ -185,3 +188,72 @@ def test_what_is_no_pose_model_is_refused(network):
 def test_name_of_a_model_loads_its_weights(hub):
     with pytest.raises(posezoo.errors.WeightsUnavailableError):
         PosePredictor("uniformer_b_384x288")
+
+
+class _Regresses(Brightest):
+    """Answers like PCT: coordinates and token logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pretrained_cfg = posezoo.get_pretrained_cfg("pct_swin_base")
+
+    def forward(self, images):
+        means = images.mean((2, 3))[:, :1, None]  # (B, 1, 1)
+        return _Output(means.expand(-1, 17, 2) + 128, means.expand(-1, 34, 8) + 7)
+
+
+class _Output(NamedTuple):
+    keypoints: Tensor
+    logits: Tensor
+
+
+class _Waits(TorchDispatchMode):
+    """Collects operations whose result the host, or the size of a tensor, depends on."""
+
+    names = ("item", "local_scalar", "is_nonzero", "nonzero", "masked_select", "unique", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        indices = args[1] if name.startswith("index") and isinstance(args[1], (list, tuple)) else ()
+        masks = [i for i in indices if isinstance(i, Tensor) and i.dtype == torch.bool]
+        if name.strip("_").startswith(self.names) or masks:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["uniformer_s_256x192", "tmpose_b_256x192", "pct_swin_base"])
+def test_run_asks_for_nothing_that_cuda_would_have_to_wait_for(picture, name):
+    network = _Regresses() if name == "pct_swin_base" else Brightest()
+    network.pretrained_cfg = posezoo.get_pretrained_cfg(name)
+    predictor = PosePredictor(network, batch_size=2)
+    requests = [predictor.request(picture, BOXES) for _ in range(3)]
+    with _Waits() as waits:
+        found = list(predictor.predict_crops(requests))
+    assert len(found) == 3 and waits.found == []
+    with _Waits() as waits, torch.inference_mode():  # the net has no holes
+        float(torch.ones(2).max())
+        torch.arange(4)[torch.tensor([True, False, True, False])]
+    assert waits.found == ["item", "index"]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_cuda_run_copies_without_waiting_and_equals_the_cpu(picture, device):
+    if int(device[-1]) >= torch.cuda.device_count():
+        pytest.skip("needs a second GPU, which is not the current device")
+    requests = [PosePredictor(Brightest()).request(picture, BOXES)] * 5
+    expected = list(PosePredictor(Brightest(), device="cpu").predict_crops(requests))
+    predictor = PosePredictor(Brightest(), device=device, batch_size=4)
+    list(predictor.predict_crops(requests))  # page-locked memory is there from now on
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = list(predictor.predict_crops(requests))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for (points, scores), (there, values) in zip(expected, found):
+        np.testing.assert_allclose(points, there, atol=1e-3)
+        np.testing.assert_allclose(scores, values, atol=1e-5)

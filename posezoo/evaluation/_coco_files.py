@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,18 @@ class Annotations:
     is_crowd: NDArray[np.bool_]
     keypoints: NDArray[np.float64]
 
+    def of_images(self, image_ids: Sequence[int]) -> Annotations:
+        """Return the part about some images."""
+        is_wanted = np.isin(self.image_ids, image_ids)
+        keep = np.isin(self.all_image_ids, image_ids)
+        rows = ("numbers", "ids", "image_ids", "bboxes_xywh", "areas", "is_crowd", "keypoints")
+        return replace(
+            self,
+            images=self.images.select(keep),
+            all_image_ids=self.all_image_ids[keep],
+            **{name: getattr(self, name)[is_wanted] for name in rows},
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
@@ -99,13 +111,19 @@ def keypoint_fields(skeleton: Skeleton) -> dict[str, tuple[int, int]]:
     return {_PART_FIELDS[part]: span for part, span in skeleton.parts.items()}
 
 
-def read_annotations(source: str | Path | Mapping[str, Any], skeleton: Skeleton) -> Annotations:
+def read_annotations(
+    source: str | Path | Mapping[str, Any] | Annotations, skeleton: Skeleton
+) -> Annotations:
     """Read the people of a COCO or COCO-WholeBody annotation file (or its content).
+
+    What was read already is returned as it is.
 
     Raises:
         DataError: the file has another form, ids are not unique positive integers, an image
             is unknown, a field is missing, or a number is not finite or out of range.
     """
+    if isinstance(source, Annotations):
+        return source
     name, content = _content(source, "the annotations")
     if not isinstance(content, Mapping) or not {"images", "annotations"} <= set(content):
         raise DataError(

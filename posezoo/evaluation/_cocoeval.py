@@ -1,9 +1,4 @@
-"""COCOeval for keypoints, with pycocotools' numbers in a fraction of its time.
-
-pycocotools compares people pair by pair and tries every pair at every threshold in Python.
-Here OKS is one array per image, only pairs that can match are tried, and curves are computed
-for whole arrays. Sums run in the same order, so that results agree to the last bit.
-"""
+"""pycocotools' COCOeval for keypoints with the matching of a whole data set at once."""
 
 from __future__ import annotations
 
@@ -11,6 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import InputError
+from ._matching import Found, People, curves, match, oks_blocks
 
 try:
     from pycocotools.cocoeval import COCOeval
@@ -22,89 +20,45 @@ except ModuleNotFoundError as error:
 __all__ = ["FastCOCOeval"]
 
 Array = NDArray[Any]
-People = list[dict[str, Any]]
+Rows = list[dict[str, Any]]
 
 
 class FastCOCOeval(COCOeval):
-    """Drop-in for `COCOeval(ground_truth, results, "keypoints")`.
+    """Drop-in for `COCOeval(ground_truth, results, "keypoints")`: its numbers, much sooner.
 
-    Everything not named here, `evaluate()` and `summarize()` too, is pycocotools' own.
+    Everything not named here, `evaluate()` and `summarize()` too, is pycocotools' own. `ious`,
+    `evalImgs` and `eval` hold what they hold there.
+
+    Quirk: pycocotools takes a person or detection with id 0 for nobody; here it counts.
     """
 
-    def computeOks(self, imgId: int, catId: int) -> Array | list[Any]:
-        """Return OKS of the best detections with all people of an image, `(D, G)`.
+    def _prepare(self) -> None:
+        """Match everybody as soon as the rows are there; the methods below hand it out."""
+        super()._prepare()
+        if len(self.params.maxDets) != 1 or not self.params.useCats:
+            raise InputError(
+                f"maxDets is {self.params.maxDets} and useCats {self.params.useCats}; keypoints "
+                "are scored at one number of detections, [20], and by category, 1"
+            )
+        self._categories = {k: _Category(self, k) for k in self.params.catIds}
 
-        OKS is the mean of exp(-d² / (2 area (2 sigma)²)) over the labelled keypoints. For people
-        without any, d is the distance to the box grown by its own size on every side, and
-        the mean runs over all keypoints.
-        """
-        people = self._gts[imgId, catId]
-        detections = _best(self._dts[imgId, catId], self.params.maxDets[-1])
-        if not people or not detections:
-            return []
-        found = _keypoints(detections)[:, None]  # (D, 1, K, 3)
-        truth = _keypoints(people)[None]  # (1, G, K, 3)
-        is_labelled = truth[0, :, :, 2] > 0  # (G, K)
-        has_labels: Array = np.any(is_labelled, axis=1)  # (G,)
-        offsets = found[..., :2] - truth[..., :2]  # (D, G, K, 2)
-        if not has_labels.all():
-            x, y, width, height = np.array([person["bbox"] for person in people]).T
-            low = np.stack([x - width, y - height], axis=1)[:, None]  # (G, 1, 2)
-            high = np.stack([x + width * 2, y + height * 2], axis=1)[:, None]
-            points = found[..., :2]
-            beyond = np.maximum(0, low - points) + np.maximum(0, points - high)
-            offsets = np.where(has_labels[:, None, None], offsets, beyond)
-        areas = np.array([person["area"] for person in people])[:, None]  # (G, 1)
-        spread = (np.asarray(self.params.kpt_oks_sigmas) * 2) ** 2  # (K,)
-        distances = offsets[..., 0] ** 2 + offsets[..., 1] ** 2
-        closeness = np.exp(-(distances / spread / (areas + np.spacing(1)) / 2))  # (D, G, K)
-        oks = np.empty(closeness.shape[:2])
-        for g, chosen in enumerate(np.where(has_labels[:, None], is_labelled, True)):
-            # contiguous rows of the labelled ones, so that numpy adds them as pycocotools does
-            rows = np.ascontiguousarray(closeness[:, g, chosen])
-            oks[:, g] = rows.sum(axis=1) / rows.shape[1]
-        return oks
+    def computeOks(self, imgId: int, catId: int) -> Array | list[Any]:
+        """Return OKS of the best detections with all people of an image, `(D, G)`."""
+        return self._categories[catId].oks.get(imgId, [])
 
     def evaluateImg(
         self, imgId: int, catId: int, aRng: list[float], maxDet: int
     ) -> dict[str, Any] | None:
-        """Match the detections of an image for one range of areas."""
-        people, all_detections = self._gts[imgId, catId], self._dts[imgId, catId]
-        if not people and not all_detections:
+        """Return the matches of an image for one range of areas."""
+        entry = self._categories[catId].entry(imgId, self.params.areaRng.index(aRng))
+        if entry is None:
             return None
-        detections = _best(all_detections, maxDet)
-        smallest, largest = aRng
-        ignored = [bool(p["ignore"]) or not smallest <= p["area"] <= largest for p in people]
-        order = sorted(range(len(people)), key=ignored.__getitem__)  # people to find come first
-        people, ignored = [people[i] for i in order], [ignored[i] for i in order]
-        shape = (len(self.params.iouThrs), len(detections))
-        # ids of the partners, 0 for none, as accumulate() and users of evalImgs expect them
-        detection_match, person_match = np.zeros(shape), np.zeros((shape[0], len(people)))
-        detection_ignored = np.zeros(shape, dtype=bool)
-        oks = self.ious[imgId, catId]
-        if len(oks):
-            is_crowd = [bool(p["iscrowd"]) for p in people]
-            for t, d, g in _matches(oks[:, order], self.params.iouThrs, ignored, is_crowd):
-                detection_match[t, d] = people[g]["id"]
-                person_match[t, g] = detections[d]["id"]
-                detection_ignored[t, d] = ignored[g]
-        outside = np.array([not smallest <= d["area"] <= largest for d in detections], dtype=bool)
         return {
-            "image_id": imgId,
-            "category_id": catId,
-            "aRng": aRng,
-            "maxDet": maxDet,
-            "dtIds": [d["id"] for d in detections],
-            "gtIds": [p["id"] for p in people],
-            "dtMatches": detection_match,
-            "gtMatches": person_match,
-            "dtScores": [d["score"] for d in detections],
-            "gtIgnore": np.array(ignored, dtype=int),
-            "dtIgnore": detection_ignored | ((detection_match == 0) & outside),
-        }
+            "image_id": imgId, "category_id": catId, "aRng": aRng, "maxDet": maxDet, **entry,
+        }  # fmt: skip
 
     def accumulate(self) -> None:
-        """Turn the matches into precision and recall at the parameters of `evaluate()`.
+        """Turn the matches into precision and recall.
 
         `eval` holds precision and scores `(T, R, categories, areas, 1)` and recall
         `(T, categories, areas, 1)`, -1 where there is nobody to find.
@@ -113,13 +67,12 @@ class FastCOCOeval(COCOeval):
         counts = len(params.iouThrs), len(params.recThrs), len(params.catIds), len(params.areaRng)
         precision, scores = -np.ones((*counts, 1)), -np.ones((*counts, 1))
         recall = -np.ones((counts[0], *counts[2:], 1))
-        images = len(params.imgIds)
-        for i in range(counts[2] * counts[3]):  # evalImgs runs over categories, areas, images
-            found = [e for e in self.evalImgs[i * images : (i + 1) * images] if e is not None]
-            k, a = divmod(i, counts[3])
-            if found and not np.concatenate([e["gtIgnore"] for e in found]).all():
-                curves = _curves(found, params.recThrs)
-                precision[:, :, k, a, 0], recall[:, k, a, 0], scores[:, :, k, a, 0] = curves
+        for k, category in enumerate(self._categories.values()):
+            for a, found in enumerate(curves(category.found, category.matches, params.recThrs)):
+                if found is not None:
+                    precision[:, :, k, a, 0] = found.precision
+                    scores[:, :, k, a, 0] = found.scores
+                    recall[:, k, a, 0] = found.recall
         self.eval = {
             "params": params,
             "counts": [*counts, 1],
@@ -129,61 +82,78 @@ class FastCOCOeval(COCOeval):
         }
 
 
-def _best(detections: People, count: int) -> People:
+class _Category:
+    """The people and detections of one category, matched."""
+
+    def __init__(self, evaluation: FastCOCOeval, category: int) -> None:
+        params = evaluation.params
+        images = [int(i) for i in params.imgIds]
+        persons = [evaluation._gts[i, category] for i in images]
+        detections = [_best(evaluation._dts[i, category], params.maxDets[-1]) for i in images]
+        self.persons, self.person_rows = _flattened(images, persons)
+        self.detections, self.detection_rows = _flattened(images, detections)
+        count = len(params.kpt_oks_sigmas)
+        self.people = People(
+            image_ids=_column(self.persons, "image_id"),
+            bboxes_xywh=_column(self.persons, "bbox", 4),
+            areas=_column(self.persons, "area"),
+            keypoints=_column(self.persons, "keypoints", count, 3),
+            is_crowd=_column(self.persons, "iscrowd") > 0,
+            is_ignored=_column(self.persons, "ignore") > 0,
+        )
+        self.found = Found(
+            image_ids=_column(self.detections, "image_id"),
+            scores=_column(self.detections, "score"),
+            areas=_column(self.detections, "area"),
+            keypoints=_column(self.detections, "keypoints", count, 3),
+        )
+        blocks = list(oks_blocks(self.people, self.found, params.kpt_oks_sigmas))
+        self.matches = match(blocks, self.people, self.found, params.iouThrs, params.areaRng)
+        self.oks = {
+            self.persons[persons[0]]["image_id"]: oks[rows >= 0]
+            for block in blocks
+            for rows, persons, oks in zip(block.detections, block.people, block.oks)
+        }
+        # the last one stands for nobody: 0, as in pycocotools
+        self.person_ids = np.array([person["id"] for person in self.persons] + [0])
+        self.detection_ids = np.array([found["id"] for found in self.detections] + [0])
+
+    def entry(self, image_id: int, a: int) -> dict[str, Any] | None:
+        """Return what `evalImgs` holds of an image in the area range number `a`."""
+        persons, detections = self.person_rows[image_id], self.detection_rows[image_id]
+        if persons == detections == slice(0, 0):
+            return None
+        matches, found = self.matches, self.detections[detections]
+        ignored = matches.people_ignored[a, persons]
+        order = np.argsort(ignored, kind="stable")  # people to find stand first
+        return {
+            "dtIds": [detection["id"] for detection in found],
+            "gtIds": [self.persons[persons][i]["id"] for i in order],
+            "dtMatches": self.person_ids[matches.person_of[a, :, detections]].astype(float),
+            "gtMatches": self.detection_ids[matches.detection_of[a, :, persons][:, order]].astype(
+                float
+            ),
+            "dtScores": [detection["score"] for detection in found],
+            "gtIgnore": ignored[order].astype(int),
+            "dtIgnore": matches.is_ignored[a, :, detections],
+        }
+
+
+def _best(detections: Rows, count: int) -> Rows:
     """Return the best-scored detections, earlier ones first among equals."""
     return sorted(detections, key=lambda detection: -detection["score"])[:count]
 
 
-def _keypoints(people: People) -> Array:
-    """Return `(N, K, 3)`."""
-    return np.array([p["keypoints"] for p in people]).reshape(len(people), -1, 3)
+def _flattened(images: list[int], rows: list[Rows]) -> tuple[Rows, dict[int, slice]]:
+    """Return the rows of all images in one list, and where those of each image stand."""
+    flat: Rows = []
+    places = {}
+    for image_id, of_image in zip(images, rows):
+        places[image_id] = slice(len(flat), len(flat) + len(of_image)) if of_image else slice(0, 0)
+        flat += of_image
+    return flat, places
 
 
-def _matches(
-    oks: Array, thresholds: Array, ignored: list[bool], is_crowd: list[bool]
-) -> list[tuple[int, int, int]]:
-    """Match detections, best first, at each threshold; return (threshold, detection, person).
-
-    A detection takes the free person of highest OKS, the later one among equals; people to
-    ignore only if no other is left. Crowds stay free.
-    """
-    limits = np.minimum(thresholds, 1 - 1e-10).tolist()
-    least = min(limits)
-    ranked = []  # per detection: its candidates (OKS, person), first choice first
-    for d, row in enumerate(oks.tolist()):
-        near = [(not ignored[g], value, g) for g, value in enumerate(row) if value >= least]
-        if near:
-            ranked.append((d, [(value, g) for _, value, g in sorted(near, reverse=True)]))
-    found = []
-    for t, limit in enumerate(limits):
-        taken = set()
-        for d, candidates in ranked:
-            for value, g in candidates:
-                if value >= limit and g not in taken:
-                    found.append((t, d, g))
-                    if not is_crowd[g]:
-                        taken.add(g)
-                    break
-    return found
-
-
-def _curves(found: list[dict[str, Any]], recall_points: Array) -> tuple[Array, Array, Array]:
-    """Return precision `(T, R)`, largest recall `(T,)` and scores `(T, R)` over many images."""
-    all_scores = np.concatenate([e["dtScores"] for e in found])
-    order = np.argsort(-all_scores, kind="stable")
-    is_match = np.concatenate([e["dtMatches"] for e in found], axis=1)[:, order] != 0
-    counts = ~np.concatenate([e["dtIgnore"] for e in found], axis=1)[:, order].astype(bool)
-    people = np.count_nonzero(np.concatenate([e["gtIgnore"] for e in found]) == 0)
-    right = np.cumsum(is_match & counts, axis=1).astype(np.float64)  # (T, D)
-    wrong = np.cumsum(~is_match & counts, axis=1).astype(np.float64)
-    recall = right / people
-    precision = right / (wrong + right + np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    at_points = np.zeros((len(recall), len(recall_points)))
-    scores = np.zeros_like(at_points)
-    for t, row in enumerate(recall):
-        index = np.searchsorted(row, recall_points, side="left")
-        index = index[index < len(row)]
-        at_points[t, : len(index)] = precision[t, index]
-        scores[t, : len(index)] = all_scores[order][index]
-    return at_points, recall[:, -1] if len(order) else np.zeros(len(recall)), scores
+def _column(rows: Rows, field: str, *shape: int) -> Array:
+    """Return a field of all rows, `(N, *shape)`."""
+    return np.array([row[field] for row in rows]).reshape(-1, *shape)

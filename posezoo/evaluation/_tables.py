@@ -91,8 +91,11 @@ class Table:
             is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             return is_integer and minimum <= value <= maximum
 
-        end = "" if maximum == 2**63 - 1 else f" to {maximum}"
         values = self._column(field)
+        # the rows are only searched if something is wrong with the whole column
+        if set(map(type, values)) == {int} and minimum <= min(values) <= max(values) <= maximum:
+            return np.array(values, dtype=np.int64)
+        end = "" if maximum == 2**63 - 1 else f" to {maximum}"
         self._check(field, values, is_good, f"an integer from {minimum}{end}")
         return np.array(values, dtype=np.int64)
 
@@ -129,7 +132,7 @@ class Table:
             what = f"{size} finite numbers" if shape else "a finite number"
             least = "" if minimum is None else f" of at least {minimum:g}"
             self._check(field, values, is_good, what + least)
-        return column.astype(np.float64)
+        return column.astype(np.float64, copy=False)
 
     def require_unique(self, field: str, values: Array) -> None:
         """Raise unless the integers of a column differ."""

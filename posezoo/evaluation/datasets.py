@@ -84,7 +84,7 @@ class ClassSample:
 
 
 def read_coco(
-    annotations: str | Path,
+    annotations: str | Path | Annotations,
     images: str | Path,
     *,
     boxes: Literal["gt"] | Path,
@@ -94,7 +94,8 @@ def read_coco(
     """Read the images of a COCO or COCO-WholeBody set that have person boxes, in file order.
 
     Args:
-        annotations: `person_keypoints_val2017.json` or `coco_wholebody_val_v1.0.json`.
+        annotations: `person_keypoints_val2017.json` or `coco_wholebody_val_v1.0.json`, the path
+            or what `read_annotations` made of it.
         images: the folder of the images, or the one that holds `val2017/`.
         boxes: "gt", or a detection file, whose boxes are used as they are.
         skeleton: the keypoints that the annotations hold.
@@ -118,7 +119,7 @@ def read_coco(
         numbers, image_ids, scores = found.numbers, found.image_ids, found.scores
         source = box_source_of(boxes)
     if not keep.any():
-        raise DataError(f"{annotations} holds no box to evaluate; all {len(keep)} were left out")
+        raise DataError(f"{people.source} holds no box to evaluate; all {len(keep)} were left out")
     has_sizes = people.images.has("width") and people.images.has("height")
     sizes = _sizes(people).tolist() if has_sizes else [None] * len(people.images)
     files = dict(zip(people.all_image_ids.tolist(), zip(people.images.texts("file_name"), sizes)))

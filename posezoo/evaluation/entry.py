@@ -7,6 +7,8 @@ record.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +42,7 @@ def evaluate_model(
     annotations: Path | None = None,
     device: str | None = None,
     dtype: torch.dtype = torch.float32,
+    tf32: bool = False,
     compile: bool = False,
     batch_size: int = 64,
     flip_test: bool | None = None,
@@ -62,6 +65,7 @@ def evaluate_model(
         annotations: the annotation file, where it is not the usual one at the usual place.
         device: default CUDA if there is one (under torchrun the one of the local rank).
         dtype: bfloat16 and float16 run under autocast.
+        tf32: let CUDA round float32 products and convolutions to TF32.
         compile: run the network through torch.compile.
         batch_size: crops or images per forward.
         flip_test: None is the recipe's choice.
@@ -71,12 +75,18 @@ def evaluate_model(
 
     Raises:
         DataError: files that are missing or malformed, or predictions that are not finite.
-        InputError: a model without an evaluation.
+        InputError: a model without an evaluation, or an option out of range.
     """
+    for option, value in (("batch_size", batch_size), ("workers", workers), ("limit", limit)):
+        if value is not None and value < 1:
+            raise InputError(f"{option} is {value}; valid: an integer from 1")
     cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
-    place = torch.device(device or _default_device())
+    place = _place(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)  # page-locked memory and compiled code belong to it
     settings: dict[str, Any] = {
         "dtype": str(dtype).removeprefix("torch."),
+        "tf32": tf32,
         "compile": compile,
         "input_size": list(cfg.input.size),
         "limit": limit,
@@ -96,6 +106,7 @@ def evaluate_model(
         )
         settings |= {
             "flip_test": predictor.flip_test,
+            "recipe_flip_test": cfg.decode is not None and cfg.decode.flip_test,
             "geometry": cfg.input.geometry,
             "bbox_padding": cfg.input.bbox_padding,
         }
@@ -107,25 +118,52 @@ def evaluate_model(
             task = CocoTask(predictor, labels, data, _boxes(data, boxes), **reading)
     else:
         raise InputError(f"{cfg.name} is a {cfg.task}; only poses and classes are evaluated")
-    return evaluate(
-        task,
-        model=cfg.name,
-        dataset=cfg.dataset,
-        settings=settings,
-        weights=dict(getattr(model, "origin", {})),
-        device=place,
-        command=command,
-        out=out,
-        share=share,
-        resume=resume,
-        progress=progress,
-    )
+    with _tf32(tf32):
+        return evaluate(
+            task,
+            model=cfg.name,
+            dataset=cfg.dataset,
+            settings=settings,
+            run={"batch_size": batch_size, "workers": workers},
+            weights=dict(getattr(model, "origin", {})),
+            device=place,
+            command=command,
+            out=out,
+            share=share,
+            resume=resume,
+            progress=progress,
+        )
 
 
-def _default_device() -> str:
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Set what float32 means on CUDA; PyTorch alone lets convolutions round to TF32."""
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before):
+            place.allow_tf32 = value
+
+
+def _place(device: str | None) -> torch.device:
+    """Return the device; CUDA without a number is the one of the local rank of torchrun."""
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise InputError(f"device is {device!r}; valid: cpu, cuda, cuda:0 and so on") from error
+    if place.type != "cuda":
+        return place
+    index = int(os.environ.get("LOCAL_RANK", "0")) if place.index is None else place.index
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise InputError(
+            f"device {index} of CUDA was asked for, and there are {count}; use the CPU"
+        )
+    return torch.device("cuda", index)
 
 
 def _find(data: Path, names: tuple[str, ...]) -> Path:

@@ -2,8 +2,8 @@
 
 The samples are cut into blocks; each block is one file once it is done, written atomically. A
 process takes every n-th block, so shares need no padding; blocks that are there already are not
-done again, which makes them checkpoints. Whoever is first (or alone) merges all blocks, checks
-that every sample occurs exactly once, and scores. Numbers are rounded before they are written
+done again, which makes them checkpoints. Rank 0, or in a job array whoever finishes last, merges
+all blocks, checks that every sample occurs exactly once, and scores. Tasks round their numbers
 (coordinates to 1/10000 pixel), so that the same run gives the same bytes in any number of
 processes.
 """
@@ -29,8 +29,10 @@ from tqdm import tqdm
 
 from .. import __version__
 from .._checkpoints import replacing
-from ..errors import DataError
-from .tasks import BadImage, Rows, Task
+from ..errors import DataError, InputError
+from ._reading import BadImage
+from ._tables import load_json
+from .tasks import Rows, Task
 
 __all__ = ["EvaluationRecord", "Share", "evaluate"]
 
@@ -46,15 +48,21 @@ class Share:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise DataError(f"share {self.index}/{self.count}: the index runs from 0 to count - 1")
+            raise InputError(
+                f"share {self.index}/{self.count}: the index runs from 0 to {self.count - 1}"
+                if self.count > 0
+                else f"share {self.index}/{self.count}: there must be at least one share"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord:
     """One measured row: what was measured, on what, with what, and how long it took.
 
-    `statistics` are fractions. `seconds` is the wall time of this process by stage; images are
-    decoded beside the network. `bad` names images that could not be used, with the reason.
+    `statistics` are fractions. `settings` decide the numbers, `run` only how fast they come.
+    `seconds` is the wall time of this process by stage; images are decoded beside the network,
+    and `wait for images` is the part of `predict` in which the network had none. `bad` names
+    images that could not be used, with the reason.
     """
 
     model: str
@@ -62,6 +70,7 @@ class EvaluationRecord:
     box_source: str
     statistics: Mapping[str, Any]
     settings: Mapping[str, Any]
+    run: Mapping[str, Any]
     images: int
     results: int
     bad: Mapping[str, str]
@@ -82,6 +91,7 @@ def evaluate(
     model: str,
     dataset: str,
     settings: Mapping[str, Any],
+    run: Mapping[str, Any],
     weights: Mapping[str, str],
     device: torch.device,
     command: str = "",
@@ -94,50 +104,62 @@ def evaluate(
 
     Args:
         task: the data set and the model.
-        model, dataset, settings, weights, command: for the record; a resumed run must agree in
-            model, settings and weights.
+        model, dataset, settings, run, weights, command: for the record; a resumed run must
+            agree in model, settings and weights.
         out: folder for `results.json`, `record.json` and, while the run lasts, `blocks/`.
         share: which part to do; without it the share is that of the torchrun process, or all.
-        resume: use the blocks that an earlier run left in `out`.
+        resume: use the blocks that an earlier run left in `out`. Shares always do.
         progress: show a bar.
 
     Returns:
         The record; None where this process only did its share.
 
     Raises:
-        DataError: non-finite predictions, a folder that holds another run, or blocks that are
-            missing or overlap.
+        DataError: non-finite predictions, a folder that cannot be written or holds another run,
+            or blocks that are missing or overlap.
+        InputError: several processes without `out`, or a share under torchrun.
     """
     launched = _torchrun_share()
+    if share is not None and launched is not None:
+        raise InputError("a share under torchrun, which hands out the shares itself; give one")
     mine = share or launched or Share()
     if out is None and mine.count > 1:
-        raise DataError("several processes need a folder to meet in: give --out")
+        raise InputError("several processes need a folder to meet in: give --out")
     temporary = None if out is not None else tempfile.mkdtemp(prefix="posezoo-eval-")
     folder = out or Path(temporary)  # type: ignore[arg-type]
+    identity = {"model": model, **settings, **weights}
     clock = _Clock()
     try:
-        _open_run(folder, task, {"model": model, **settings, **weights}, resume, mine)
-        if launched:
-            _barrier()  # nobody writes before the folder is ready
+        if launched and mine.index > 0:
+            _barrier()  # until rank 0 has made the folder, or refused it
+        _open_run(folder, task, identity, resume or mine.index > 0 or share is not None)
+        if launched and mine.index == 0:
+            _barrier()
         _do_blocks(task, folder / "blocks", mine, progress)
         clock.stop("predict")
+        clock.seconds["wait for images"] = round(task.seconds_waited, 3)
         if launched:
             _barrier()
-        if mine.index != 0 or (
-            share is not None and share.count > 1 and not _all_done(task, folder)
-        ):
+        if launched and mine.index > 0:
+            return None
+        if share is not None and not _is_mine_to_merge(task, folder / "blocks"):
             return None
         rows, bad = _merge(task, folder / "blocks")
+        results = task.result_rows(rows)
+        clock.stop("merge")
         statistics = task.score(rows)
         clock.stop("score")
+        _write(folder / "results.json", results)
+        clock.stop("write")
         record = EvaluationRecord(
             model=model,
             dataset=dataset,
             box_source=task.box_source,
             statistics=statistics,
             settings=settings,
+            run={**run, "processes": mine.count},
             images=len(task.paths),
-            results=len(task.result_rows(rows)),
+            results=len(results),
             bad=bad,
             seconds=clock.seconds,
             environment=_environment(device),
@@ -145,7 +167,6 @@ def evaluate(
             command=command,
             date=datetime.date.today().isoformat(),
         )
-        _write(folder / "results.json", task.result_rows(rows))
         _write(folder / "record.json", record.to_dict())
         shutil.rmtree(folder / "blocks")
         return record
@@ -157,27 +178,27 @@ def evaluate(
 # ------------------------------------------------------------------------------- blocks
 
 
-def _open_run(
-    folder: Path, task: Task, identity: Mapping[str, Any], resume: bool, mine: Share
-) -> None:
+def _open_run(folder: Path, task: Task, identity: Mapping[str, Any], join: bool) -> None:
     """Make the block folder, or make sure that the one that is there belongs to this run."""
     digest = hashlib.sha256("\n".join(map(str, task.paths)).encode()).hexdigest()
     wanted = {**identity, "box_source": task.box_source, "samples": digest}
+    wanted = json.loads(json.dumps(wanted))
     note = folder / "blocks" / "run.json"
-    found = json.loads(note.read_text()) if note.is_file() else None
-    if found is not None and found != json.loads(json.dumps(wanted)):
-        different = sorted(k for k in wanted if found.get(k) != json.loads(json.dumps(wanted[k])))
+    if not note.is_file():
+        _write(note, wanted)
+        return
+    found = load_json(note)
+    if found != wanted:
+        keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
         raise DataError(
-            f"{folder} holds an unfinished run that differs in {', '.join(different)}; "
+            f"{folder} holds an unfinished run that differs in {', '.join(keys)}; "
             "give another --out, or delete its blocks"
         )
-    if found is not None and not resume and mine == Share():
+    if not join:
         raise DataError(
             f"{folder} holds an unfinished run of the same settings; give --resume to finish it, "
             "or delete its blocks"
         )
-    if found is None:
-        _write(note, wanted)
 
 
 def _blocks(task: Task) -> list[range]:
@@ -194,37 +215,35 @@ def _do_blocks(task: Task, folder: Path, mine: Share, progress: bool) -> None:
     todo = [
         b for b in _blocks(task)[mine.index :: mine.count] if not _path(folder, b).is_file()
     ]  # fmt: skip
-    results = task.predict([i for block in todo for i in block])
-    bar = tqdm(total=sum(map(len, todo)), unit="image", disable=not progress)
-    with bar:
+    samples = [i for block in todo for i in block]
+    results, counts = task.predict(samples), task.counts
+    with tqdm(total=sum(counts[i] for i in samples), unit=task.unit, disable=not progress) as bar:
         for block in todo:
             done = []
             for i in block:
                 rows = next(results)
                 bad = isinstance(rows, BadImage)
                 done.append({"sample": i, "bad": str(rows)} if bad else {"sample": i, "rows": rows})
-                bar.update()
-            _write(_path(folder, block), _rounded(done))
+                bar.update(counts[i])
+            _write(_path(folder, block), done)
 
 
-def _rounded(value: Any) -> Any:
-    """Round numbers: 4 digits behind the point in lists (pixels, scores), 6 elsewhere."""
-    if isinstance(value, dict):
-        return {k: round(v, 6) if isinstance(v, float) else _rounded(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [round(v, 4) if isinstance(v, float) else _rounded(v) for v in value]
-    return value
-
-
-def _all_done(task: Task, folder: Path) -> bool:
-    return all(_path(folder / "blocks", block).is_file() for block in _blocks(task))
+def _is_mine_to_merge(task: Task, folder: Path) -> bool:
+    """Whether all shares are done and no other process has begun to merge them."""
+    if not all(_path(folder, block).is_file() for block in _blocks(task)):
+        return False
+    try:
+        (folder / "merging").touch(exist_ok=False)
+    except OSError:  # another process merges, or has merged and removed the folder
+        return False
+    return True
 
 
 def _merge(task: Task, folder: Path) -> tuple[list[Rows], dict[str, str]]:
     """Read all blocks and check that every sample is there exactly once."""
     found: dict[int, Any] = {}
     for path in sorted(folder.glob("[0-9]*.json")):
-        for entry in json.loads(path.read_text()):
+        for entry in load_json(path):
             if entry["sample"] in found:
                 raise DataError(f"sample {entry['sample']} occurs twice in {folder}")
             found[entry["sample"]] = entry
@@ -236,18 +255,27 @@ def _merge(task: Task, folder: Path) -> tuple[list[Rows], dict[str, str]]:
         )
     ordered = [found[i] for i in range(len(task.paths))]
     bad = {str(task.paths[e["sample"]]): e["bad"] for e in ordered if "bad" in e}
+    if len(bad) == len(set(task.paths)):
+        first, reason = next(iter(bad.items()))
+        raise DataError(f"none of the {len(bad)} images could be used, first {first}: {reason}")
     return [entry.get("rows", []) for entry in ordered], bad
 
 
 def _write(path: Path, value: Any) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value) + "\n", encoding="utf-8")
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(value) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path}: {error}; give another --out, or make room"
+        ) from error
 
 
 # ------------------------------------------------------------------------------- processes
 
 
 def _torchrun_share() -> Share | None:
+    """Return the share of this process of several, None if it is alone."""
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
     if not torch.distributed.is_initialized():
@@ -283,7 +311,12 @@ def _environment(device: torch.device) -> dict[str, str]:
         "device": f"{device} {name}".strip(),
         "threads": str(torch.get_num_threads()),
     }
+    if platform.system() == "Linux":
+        import resource
+
+        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        environment["peak_memory_mib"] = f"{kib / 1024:.0f}"
     if cuda:
         peak = torch.cuda.max_memory_allocated(device) / 2**20
-        environment["peak_memory_mib"] = f"{peak:.0f}"
+        environment["peak_device_memory_mib"] = f"{peak:.0f}"
     return environment

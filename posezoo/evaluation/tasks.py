@@ -7,48 +7,57 @@ written, merged and read again.
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from .. import PosePredictor, build_transform
+from .._device import Download, upload
 from ..errors import DataError, InputError
 from ..predictor import CropRequest
 from ..transforms import load_image
+from ._coco_files import read_annotations
+from ._reading import BadImage, ReadAhead, read_sample
 from .coco import coco_results, evaluate_coco, evaluate_wholebody
 from .datasets import ClassSample, ImageSample, MpiiSample, read_coco, read_mpii
 from .imagenet import evaluate_classification, score_logits
 from .pckh import MpiiTruth, evaluate_pckh, read_mpii_truth
 
-__all__ = ["BadImage", "CocoTask", "ImagenetTask", "MpiiTask", "Rows", "Task"]
+__all__ = ["CocoTask", "ImagenetTask", "MpiiTask", "Rows", "Task"]
 
 Rows = list[Any]
 """What one sample gives, as JSON types."""
 
 _CPU_BATCH = 16  # larger batches fall out of a CPU's cache
+_DIGITS = 4  # of written coordinates and scores
+_NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
 _FAR = -1e5  # where the joints of a person without prediction lie: nowhere near
-
-
-class BadImage(str):
-    """The reason for which the image of a sample could not be used."""
 
 
 class Task(Protocol):
     """One data set with its boxes, and the model that is asked about it."""
 
     box_source: str
+    unit: str
+    """What a forward takes many of: "box" or "image"."""
 
     @property
     def paths(self) -> list[Path]:
         """The image of each sample."""
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of units in each sample."""
+
+    @property
+    def seconds_waited(self) -> float:
+        """How long `predict` had to wait for images."""
 
     def predict(self, indices: Sequence[int]) -> Iterator[Rows | BadImage]:
         """Yield the rows of the samples, in order."""
@@ -64,21 +73,26 @@ class _PoseTask:
     """Crops of people, batches filled across images that threads read ahead."""
 
     samples: Sequence[ImageSample | MpiiSample]
+    unit = "box"
 
     def __init__(self, predictor: PosePredictor, workers: int) -> None:
         self.predictor = predictor
-        self.workers = workers
+        self.read_ahead = ReadAhead(read_sample, workers)
 
     @property
     def paths(self) -> list[Path]:
         return [sample.path for sample in self.samples]
+
+    @property
+    def seconds_waited(self) -> float:
+        return self.read_ahead.seconds_waited
 
     def predict(self, indices: Sequence[int]) -> Iterator[Rows | BadImage]:
         chosen = [self.samples[i] for i in indices]
         sizes: deque[np.ndarray | BadImage] = deque()
 
         def requests() -> Iterator[CropRequest]:
-            for sample, image in zip(chosen, read_ahead(chosen, _read, self.workers)):
+            for sample, image in zip(chosen, self.read_ahead(chosen)):
                 if isinstance(image, BadImage):
                     sizes.append(image)
                     nobody = np.zeros((0, 2), np.float32)
@@ -94,6 +108,23 @@ class _PoseTask:
                 yield box_sizes
             else:
                 yield self.rows(sample, keypoints, scores, box_sizes)
+
+    def require_sizes(self, box_sizes: np.ndarray, box_ids: np.ndarray, source: Any) -> None:
+        """Refuse boxes `(N, 2)` that no crop can be cut from, before anything runs.
+
+        Raises:
+            DataError: a padded box without width (for "tokenpose": of one pixel), or one that
+                is not finite in float32.
+        """
+        least = 1 if self.predictor.cfg.input.geometry == "tokenpose" else 0
+        bad = ~(np.isfinite(box_sizes).all(axis=1) & (box_sizes[:, 0] > least))
+        if bad.any():
+            i = int(bad.argmax())
+            raise DataError(
+                f"{source}: box {box_ids[i]} is {box_sizes[i, 0]} x {box_sizes[i, 1]} pixels with "
+                f"padding; valid: a finite width above {least}. {int(bad.sum())} of {len(bad)} "
+                "boxes are like that: leave them out"
+            )
 
     def request(self, sample: Any, image: np.ndarray) -> CropRequest:
         raise NotImplementedError
@@ -125,17 +156,26 @@ class CocoTask(_PoseTask):
         limit: int | None = None,
     ) -> None:
         super().__init__(predictor, workers)
-        self.annotations = annotations
-        self.limit = limit
-        self.geometry = predictor.cfg.input.geometry
-        self.samples: list[ImageSample] = read_coco(
-            annotations,
-            images,
-            boxes=boxes,
-            skeleton=predictor.skeleton,
-            rule=self.geometry,  # type: ignore[arg-type]
-        )[:limit]
-        self.box_source = self.samples[0].box_source
+        geometry: Any = predictor.cfg.input.geometry
+        self.has_bboxes = geometry == "mmpose1"
+        people = read_annotations(annotations, predictor.skeleton)
+        samples = read_coco(people, images, boxes=boxes, skeleton=predictor.skeleton, rule=geometry)
+        self.samples: list[ImageSample] = samples[:limit]
+        self.people = people
+        if limit is not None:
+            self.people = people.of_images([sample.image_id for sample in self.samples])
+        self.box_source = samples[0].box_source
+        with np.errstate(over="ignore", invalid="ignore"):  # told apart below
+            requests = [self.request(sample, _NO_IMAGE) for sample in self.samples]
+        self.require_sizes(
+            np.concatenate([request.box_sizes for request in requests]),
+            np.concatenate([sample.box_ids for sample in self.samples]),
+            annotations if boxes == "gt" else boxes,
+        )
+
+    @property
+    def counts(self) -> list[int]:
+        return [len(sample.bboxes) for sample in self.samples]
 
     def request(self, sample: ImageSample, image: np.ndarray) -> CropRequest:
         return self.predictor.request(image, sample.bboxes)
@@ -152,23 +192,19 @@ class CocoTask(_PoseTask):
             areas=box_sizes.astype(np.float64).prod(axis=1),
             skeleton=self.predictor.skeleton,
             # mmpose 1.x writes boxes, and its scorer then takes the areas from them
-            bboxes=sample.bboxes if self.geometry == "mmpose1" else None,
+            bboxes=sample.bboxes if self.has_bboxes else None,
+            digits=_DIGITS,
         )
 
     def result_rows(self, rows: Sequence[Rows]) -> Rows:
         return [row for of_image in rows for row in of_image]
 
     def score(self, rows: Sequence[Rows]) -> dict[str, Any]:
-        truth: Any = json.loads(self.annotations.read_text(encoding="utf-8"))
-        if self.limit is not None:
-            wanted = {sample.image_id for sample in self.samples}
-            truth["images"] = [i for i in truth["images"] if i["id"] in wanted]
-            truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in wanted]
         results, skeleton = self.result_rows(rows), self.predictor.skeleton
-        if self.predictor.cfg.dataset == "coco_wholebody":
-            return evaluate_wholebody(truth, results, skeleton).to_dict()
-        area: Any = "bbox" if self.geometry == "mmpose1" else "keypoints"
-        return evaluate_coco(truth, results, skeleton, detection_area=area).to_dict()
+        if len(skeleton.parts) > 1:
+            return evaluate_wholebody(self.people, results, skeleton).to_dict()
+        area: Any = "bbox" if self.has_bboxes else "keypoints"
+        return evaluate_coco(self.people, results, skeleton, detection_area=area).to_dict()
 
 
 class MpiiTask(_PoseTask):
@@ -204,7 +240,16 @@ class MpiiTask(_PoseTask):
                 "belong to different sets"
             )
         self.samples: list[MpiiSample] = everybody[:limit]
+        self.require_sizes(
+            np.concatenate([sample.box_sizes for sample in self.samples]),
+            np.concatenate([sample.person_ids for sample in self.samples]),
+            annotations,
+        )
         self.people = sorted(int(i) for s in self.samples for i in s.person_ids)
+
+    @property
+    def counts(self) -> list[int]:
+        return [len(sample.person_ids) for sample in self.samples]
 
     def request(self, sample: MpiiSample, image: np.ndarray) -> CropRequest:
         return CropRequest(image=image, centers=sample.centers, box_sizes=sample.box_sizes)
@@ -214,7 +259,7 @@ class MpiiTask(_PoseTask):
     ) -> Rows:
         return [
             {"person_id": int(i), "keypoints": points.tolist(), "keypoint_scores": s.tolist()}
-            for i, points, s in zip(sample.person_ids, keypoints, scores)
+            for i, points, s in zip(sample.person_ids, _rounded(keypoints), _rounded(scores))
         ]
 
     def result_rows(self, rows: Sequence[Rows]) -> Rows:
@@ -242,6 +287,7 @@ class ImagenetTask:
     """
 
     box_source = "none"
+    unit = "image"
 
     def __init__(
         self,
@@ -253,11 +299,12 @@ class ImagenetTask:
         batch_size: int = 128,
         workers: int = 4,
     ) -> None:
-        self.model = model.to(device).eval()
+        self.wide = torch.float64 if dtype == torch.float64 else torch.float32
+        self.model = model.to(device, self.wide).eval()
         self.samples = samples
         self.device, self.dtype = device, dtype
         self.batch_size = min(batch_size, _CPU_BATCH) if device.type == "cpu" else batch_size
-        self.workers = workers
+        self.read_ahead = ReadAhead(self._read, workers)
         self.transform: Any = build_transform(
             model.pretrained_cfg  # type: ignore[arg-type]
         )
@@ -266,40 +313,52 @@ class ImagenetTask:
     def paths(self) -> list[Path]:
         return [sample.path for sample in self.samples]
 
-    @torch.inference_mode()
+    @property
+    def counts(self) -> list[int]:
+        return [1] * len(self.samples)
+
+    @property
+    def seconds_waited(self) -> float:
+        return self.read_ahead.seconds_waited
+
     def predict(self, indices: Sequence[int]) -> Iterator[Rows | BadImage]:
         chosen = [self.samples[i] for i in indices]
-        waiting: list[torch.Tensor | BadImage] = []
-        labels: list[int] = []
-        for sample, image in zip(chosen, read_ahead(chosen, self._read, self.workers)):
-            waiting.append(image)
-            labels.append(sample.label)
-            if len(waiting) == self.batch_size:
-                yield from self._run(waiting, labels)
-                waiting, labels = [], []
-        yield from self._run(waiting, labels)
+        images = self.read_ahead(chosen)
+        previous: Iterator[Rows | BadImage] = iter(())
+        for first in range(0, len(chosen), self.batch_size):
+            batch = chosen[first : first + self.batch_size]
+            running = self._start(batch, [next(images) for _ in batch])
+            yield from previous  # fetched after the next batch was started
+            previous = running
+        yield from previous
 
-    def _read(self, sample: ClassSample) -> torch.Tensor | BadImage:
+    def _read(self, sample: ClassSample) -> Tensor | BadImage:
         try:
             return self.transform(Image.fromarray(load_image(sample.path)))
         except InputError as error:
             return BadImage(error)
 
-    def _run(
-        self, images: list[torch.Tensor | BadImage], labels: list[int]
+    @torch.inference_mode()
+    def _start(
+        self, samples: Sequence[ClassSample], images: Sequence[Tensor | BadImage]
     ) -> Iterator[Rows | BadImage]:
-        good = [(i, x) for i, x in enumerate(images) if not isinstance(x, BadImage)]
-        found: dict[int, Rows] = {}
-        if good:
-            batch = torch.stack([x for _, x in good]).to(self.device, non_blocking=True)
-            half = self.dtype != torch.float32
-            with torch.autocast(self.device.type, self.dtype, enabled=half):
-                logits = self.model(batch)
-            wanted = torch.tensor([labels[i] for i, _ in good], device=self.device)
-            rows = score_logits(logits, wanted).double().cpu().tolist()
-            found = {i: row for (i, _), row in zip(good, rows)}
-        for i, image in enumerate(images):
-            yield image if isinstance(image, BadImage) else found[i]
+        """Run a batch; what is returned waits for it."""
+        good = [i for i, image in enumerate(images) if not isinstance(image, BadImage)]
+        if not good:
+            return iter(images)  # type: ignore[arg-type]
+        batch = torch.stack([images[i] for i in good])  # type: ignore[misc]
+        labels = upload(np.array([samples[i].label for i in good]), self.device)
+        half = self.dtype in (torch.bfloat16, torch.float16)
+        with torch.autocast(self.device.type, self.dtype if half else None, enabled=half):
+            logits = self.model(upload(batch, self.device).to(self.wide))
+        found = Download(score_logits(logits, labels))
+        return self._rows(images, found)
+
+    @staticmethod
+    def _rows(images: Sequence[Tensor | BadImage], found: Download) -> Iterator[Rows | BadImage]:
+        rows = iter(found.numpy().astype(np.float64).round(6).tolist())
+        for image in images:
+            yield image if isinstance(image, BadImage) else next(rows)
 
     def result_rows(self, rows: Sequence[Rows]) -> Rows:
         return list(rows)
@@ -308,39 +367,5 @@ class ImagenetTask:
         return evaluate_classification(np.array([row for row in rows if row])).to_dict()
 
 
-# ------------------------------------------------------------------------------- reading
-
-_NO_IMAGE = np.zeros((1, 1, 3), np.uint8)
-
-
-def _read(sample: ImageSample | MpiiSample) -> np.ndarray | BadImage:
-    try:
-        image = load_image(sample.path)
-    except InputError as error:
-        return BadImage(error)
-    size = getattr(sample, "size", None)
-    if size is not None and image.shape[:2] != size:
-        return BadImage(
-            f"{sample.path} is {image.shape[0]}x{image.shape[1]} (HxW), "
-            f"annotated as {size[0]}x{size[1]}: it is another image"
-        )
-    return image
-
-
-def read_ahead(samples: Sequence[Any], read: Callable[[Any], Any], workers: int) -> Iterator[Any]:
-    """Yield `read(sample)` in order, with a few dozen read ahead by threads.
-
-    Pillow releases the interpreter lock while it decodes.
-    """
-    ahead: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for sample in samples:
-                ahead.append(pool.submit(read, sample))
-                if len(ahead) >= 8 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+def _rounded(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float64).round(_DIGITS)

@@ -138,6 +138,17 @@ def test_hits_exact_to_rounding_count_at_a_threshold_of_one() -> None:
     assert ours.stats[0] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("change", [{"maxDets": [5, 20]}, {"useCats": 0}])
+def test_parameters_that_keypoints_have_no_use_for_are_refused(change: dict[str, Any]) -> None:
+    class Changed(FastCOCOeval):
+        def evaluate(self) -> None:
+            vars(self.params).update(change)
+            super().evaluate()
+
+    with pytest.raises(InputError, match="keypoints are scored at one number of detections"):
+        run(Changed, one_person(), one_result(), COCO_17.sigmas)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_evaluate_coco_equals_pycocotools(seed: int) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from evaluation.made import Brightest, make_coco
 from posezoo.errors import DataError, InputError
+from posezoo.evaluation import runner
 from posezoo.evaluation.entry import evaluate_model
 from posezoo.evaluation.runner import Share
 
@@ -50,6 +51,24 @@ def test_record_says_what_was_measured(whole):
     assert record.settings["flip_test"] and record.settings["geometry"] == "mmpose1"
     assert set(record.statistics) >= {"AP", "AP50", "AP75", "AP_M", "AP_L", "AR"}
     assert record.results == len(json.loads(results)) > 40
+    assert record.settings["tf32"] is False and record.settings["dtype"] == "float32"
+    assert record.run == {"batch_size": 7, "workers": 4, "processes": 1}
+    assert set(record.seconds) == {"predict", "wait for images", "merge", "score", "write"}
+
+
+def test_result_file_is_one_that_pycocotools_takes(data, whole, tmp_path):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    (tmp_path / "results.json").write_bytes(whole[1])
+    truth = COCO(str(data / "annotations/person_keypoints_val2017.json"))
+    evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "results.json")), "keypoints")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    found = whole[0].statistics
+    for name, value in zip(("AP", "AP50", "AP75"), evaluation.stats[:3]):
+        assert found[name] == pytest.approx(value, abs=1e-12)
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
@@ -58,17 +77,28 @@ def test_batch_size_changes_nothing(data, whole, tmp_path, batch_size):
     _same(whole, tmp_path)
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_job_array_gives_the_result_of_one_run(data, whole, tmp_path, count):
-    order = list(range(count))[::-1]  # the last share to finish scores if it is number 0
+@pytest.mark.parametrize("order", [(1, 0), (0, 1), (1, 2, 0), (0, 2, 1)])
+def test_job_array_gives_the_result_of_one_run_and_the_last_share_scores(
+    data, whole, tmp_path, order
+):
     records = [
         evaluate_model(
             Brightest(), data, out=tmp_path, batch_size=5, device="cpu",
-            share=Share(index=i, count=count),
+            share=Share(index=i, count=len(order)),
         )
         for i in order
     ]  # fmt: skip
-    assert [r is None for r in records] == [True] * (count - 1) + [False]
+    assert [r is None for r in records] == [True] * (len(order) - 1) + [False]
+    _same(whole, tmp_path)
+
+
+def test_two_shares_that_finish_together_merge_once(data, whole, tmp_path):
+    for i in (0, 1):
+        if i:  # as if the other process had just begun to merge
+            (tmp_path / "blocks/merging").touch()
+        share = Share(index=i, count=2)
+        assert evaluate_model(Brightest(), data, out=tmp_path, device="cpu", share=share) is None
+    assert evaluate_model(Brightest(), data, out=tmp_path, device="cpu", resume=True)
     _same(whole, tmp_path)
 
 
@@ -161,29 +191,123 @@ def test_folder_with_another_run_is_refused(data, tmp_path):
         evaluate_model(Brightest(), data, boxes="gt", out=tmp_path, device="cpu", resume=True)
 
 
-def test_share_without_a_folder_and_wrong_share(data):
-    with pytest.raises(DataError, match="give --out"):
+def test_share_without_a_folder_and_wrong_share(data, monkeypatch, tmp_path):
+    with pytest.raises(InputError, match="give --out"):
         evaluate_model(Brightest(), data, device="cpu", share=Share(index=0, count=2))
-    with pytest.raises(DataError, match="index runs from 0"):
+    with pytest.raises(InputError, match="share 2/2: the index runs from 0 to 1"):
         Share(index=2, count=2)
+    with pytest.raises(InputError, match="at least one share"):
+        Share(index=0, count=0)
+    monkeypatch.setattr(runner, "_torchrun_share", lambda: Share(index=0, count=2))
+    with pytest.raises(InputError, match="under torchrun, which hands out the shares itself"):
+        evaluate_model(Brightest(), data, device="cpu", out=tmp_path, share=Share(index=0, count=2))
+
+
+@pytest.mark.parametrize("option", ["batch_size", "workers", "limit"])
+def test_options_out_of_range_are_refused(data, option):
+    with pytest.raises(InputError, match=f"{option} is 0; valid: an integer from 1"):
+        evaluate_model(Brightest(), data, device="cpu", **{option: 0})
+
+
+def test_folder_that_cannot_be_written_is_named_before_anything_runs(data, tmp_path):
+    (tmp_path / "file").touch()
+
+    class Untouched(Brightest):
+        def forward(self, images):
+            raise AssertionError("nothing should run")
+
+    with pytest.raises(DataError, match="cannot write .*file/blocks/run.json: .* another --out"):
+        evaluate_model(Untouched(), data, device="cpu", out=tmp_path / "file")
+
+
+def test_damaged_block_is_named(data, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_model(_Dies(10), data, device="cpu", out=tmp_path)
+    (tmp_path / "blocks/00000000.json").write_text('[{"sample": 0, "ro')
+    with pytest.raises(DataError, match="00000000.json is not complete JSON"):
+        evaluate_model(Brightest(), data, device="cpu", out=tmp_path, resume=True)
+
+
+def test_tf32_holds_for_the_run_only(data):
+    class Looks(Brightest):
+        def forward(self, images):
+            seen.add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+            return super().forward(images)
+
+    places, seen = (torch.backends.cuda.matmul, torch.backends.cudnn), set()
+    before = [place.allow_tf32 for place in places]
+    for tf32 in (True, False):
+        seen.clear()
+        record = evaluate_model(Looks(), data, device="cpu", limit=2, tf32=tf32)
+        assert seen == {(tf32, tf32)} and record.settings["tf32"] is tf32
+        assert [place.allow_tf32 for place in places] == before
+
+
+def test_box_too_small_for_any_crop_is_refused_before_anything_runs(tmp_path):
+    data = make_coco(tmp_path / "data", images=3)
+    file = data / "COCO_val2017_detections_AP_H_56_person.json"
+    rows = json.loads(file.read_text())
+    for bbox in ([5.0, 5.0, 0.0, 0.0], [1e39, 5.0, 10.0, 10.0]):
+        rows[2]["bbox"] = bbox
+        file.write_text(json.dumps(rows))
+        with pytest.raises(DataError, match="AP_H_56_person.json: box 2 is .* leave them out"):
+            evaluate_model(Brightest(), data, device="cpu")
 
 
 def test_bad_images_are_counted_named_and_change_nobody_else(tmp_path):
     data = make_coco(tmp_path / "data", images=20)
     whole = evaluate_model(Brightest(), data, device="cpu", out=tmp_path / "whole")
     assert not whole.bad
-    (data / "val2017/000000000003.jpg").write_bytes(b"broken")
-    Image.new("RGB", (9, 9)).save(data / "val2017/000000000007.jpg")
+    folder = data / "val2017"
+    (folder / "000000000003.jpg").write_bytes(b"broken")
+    (folder / "000000000005.jpg").write_bytes(b"")
+    Image.new("RGB", (9, 9)).save(folder / "000000000007.jpg")
     record = evaluate_model(Brightest(), data, device="cpu", out=tmp_path / "bad")
     reasons = {Path(p).name: reason for p, reason in record.bad.items()}
-    assert set(reasons) == {"000000000003.jpg", "000000000007.jpg"}
+    assert set(reasons) == {f"00000000000{i}.jpg" for i in (3, 5, 7)}
     assert "another image" in reasons["000000000007.jpg"]
     before, after = (
         [r for r in json.loads((tmp_path / n / "results.json").read_text())
-         if r["image_id"] not in (3, 7)]
+         if r["image_id"] not in (3, 5, 7)]
         for n in ("whole", "bad")
     )  # fmt: skip
     assert before == after
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "L", "16 bit", "PNG", "upside down"])
+def test_images_of_other_kinds_are_used(tmp_path, kind):
+    data = make_coco(tmp_path / "data", images=2)
+    path = data / "val2017/000000000001.jpg"
+    image = Image.open(path).convert("RGB")
+    if kind == "16 bit":
+        grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
+        Image.fromarray(grey).save(path, "PNG")
+    elif kind == "upside down":
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        image.save(path, exif=exif)
+    else:
+        image.convert("RGB" if kind == "PNG" else kind).save(path, "PNG" if kind == "PNG" else None)
+    record = evaluate_model(Brightest(), data, device="cpu")
+    assert not record.bad and record.images == 2
+
+
+def test_large_and_shuffled_ids_are_kept(tmp_path):
+    data = make_coco(tmp_path / "data", images=4)
+    plain = evaluate_model(Brightest(), data, device="cpu").statistics
+    truth_file = data / "annotations/person_keypoints_val2017.json"
+    boxes_file = data / "COCO_val2017_detections_AP_H_56_person.json"
+    truth, boxes = json.loads(truth_file.read_text()), json.loads(boxes_file.read_text())
+    for row in truth["images"]:
+        row["id"] += 2**40
+    for row in truth["annotations"] + boxes:
+        row["image_id"] += 2**40
+    truth_file.write_text(json.dumps(truth))
+    boxes_file.write_text(json.dumps(boxes))
+    record = evaluate_model(Brightest(), data, device="cpu", out=tmp_path / "out")
+    assert record.statistics == plain
+    rows = json.loads((tmp_path / "out/results.json").read_text())
+    assert {row["image_id"] for row in rows} == {2**40 + i for i in range(1, 5)}
 
 
 def test_nan_predictions_never_become_a_number(data):
