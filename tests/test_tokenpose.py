@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import posezoo
@@ -297,6 +298,41 @@ def test_trunk_equals_timms_own_forward(is_training):
     buffers = dict(theirs.named_buffers())
     for name, buffer in ours.named_buffers():
         torch.testing.assert_close(buffer, buffers[name], rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_trunk_follows_every_change_of_its_weights():
+    torch.manual_seed(0)
+    trunk, x = HRNetTrunk("hrnet_w32", 3).double().eval(), torch.randn(1, 3, 64, 64).double()
+    for conv in trunk.modules():
+        if isinstance(conv, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(conv.weight)
+    block = trunk.layer1[0]
+
+    def freeze_and_train() -> None:
+        trunk.train()
+        block.bn2.eval()
+        trunk(x)
+        trunk.eval()
+
+    changes = [
+        lambda: block.bn2.weight.data.mul_(2),
+        lambda: block.bn2.running_mean.add_(1),
+        lambda: setattr(block.bn2, "eps", 0.1),
+        lambda: setattr(trunk.conv1, "weight", torch.nn.Parameter(trunk.conv1.weight.flip(1))),
+        freeze_and_train,
+        lambda: prune.custom_from_mask(block.conv2, "weight", block.conv2.weight > 0),
+        lambda: block.conv2.weight_orig.data.mul_(2),
+        lambda: parametrizations.weight_norm(block.conv1),
+        lambda: trunk.load_state_dict({k: v * 2 for k, v in trunk.state_dict().items()}),
+    ]
+    before = trunk(x)
+    for i, change in enumerate(changes):
+        change()
+        after = trunk(x)
+        assert not torch.allclose(after, before) or i == 7  # weight_norm begins as the same
+        torch.testing.assert_close(after, _timm_forward(trunk, x), rtol=1e-9, atol=1e-9)
+        before = after
 
 
 def test_weights_lie_as_the_maps_do_however_they_came(tmp_path):

@@ -12,7 +12,6 @@ __all__ = [
     "Attention",
     "Mlp",
     "check_images",
-    "conv_norm",
     "drop_path",
     "init_transformer_weights",
 ]
@@ -44,19 +43,6 @@ def check_images(x: Tensor, channels: int, size: tuple[int, int] | None, multipl
         )
     if not x.is_floating_point():
         raise InputError(f"images must be normalised floating point, got {x.dtype}")
-
-
-def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> Tensor:
-    """Apply `norm(conv(x))`; in evaluation the norm folds into the convolution's weights.
-
-    `conv` has no bias, as is usual before a BatchNorm.
-    """
-    if norm.training:
-        return norm(conv(x))
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
-    weight = conv.weight * scale[:, None, None, None]
-    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
