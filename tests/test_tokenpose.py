@@ -201,6 +201,11 @@ def test_mask_of_a_saved_model_comes_back(model, tmp_path):
     made = posezoo.create_model("tokenpose_t_256x192", mask_type="zone", mask_ratio=0.5)
     posezoo.save_pretrained(made, tmp_path)
     again = posezoo.create_model(f"local-dir:{tmp_path}")
+    made.set_mask("random", 0.25, "slot", False)
+    posezoo.save_pretrained(made, tmp_path / "turned")
+    turned = posezoo.create_model(f"local-dir:{tmp_path}/turned")
+    assert turned.mask == made.mask and torch.equal(turned.kept, made.kept)
+    made.set_mask("zone", 0.5, "token", True)
     assert again.mask == made.mask and torch.equal(again.kept, made.kept)
     assert torch.equal(again.positions, made.positions)
 
@@ -208,7 +213,7 @@ def test_mask_of_a_saved_model_comes_back(model, tmp_path):
 # ------------------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("ratio", [0, -0.5, 1.01, float("nan"), "0.6", None])
+@pytest.mark.parametrize("ratio", [0, -0.5, 1.01, float("nan"), "0.6", None, True])
 def test_ratio_outside_zero_to_one_is_refused(model, ratio):
     with pytest.raises(InputError, match="share of tokens kept"):
         posezoo.create_model("tokenpose_t_256x192", mask_ratio=ratio)
@@ -224,9 +229,41 @@ def test_unknown_words_are_refused_with_the_valid_ones(model):
         posezoo.create_model("tmpose_b_256x192", mask_pos="place")
     with pytest.raises(InputError, match="keeps none of 256 tokens"):
         model.set_mask("zone", 0.01)
+    for kind in ("", False):
+        with pytest.raises(InputError, match="expected one of none, uniform"):
+            model.set_mask(kind)
+    with pytest.raises(InputError, match="mask_eval is 'no', expected True or False"):
+        model.set_mask("zone", mask_eval="no")
     model.set_mask(None)
     with pytest.raises(InputError, match="without a mask; choose one"):
         model.set_mask_ratio(0.5)
+    with pytest.raises(InputError, match="without a mask; choose one"):
+        model.set_mask("none", 0.5)
+
+
+def test_numbers_of_numpy_are_ratios_too(model):
+    model.set_mask_ratio(np.float32(0.5))
+    assert type(model.mask.ratio) is float and len(model.kept) == 128
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.zeros((1, 3, 256, 192), np.float32), "a torch tensor, got ndarray"),
+        (torch.zeros(1, 3, 256, 192).double(), "are torch.float64, the model torch.float32"),
+        (torch.zeros(1, 3, 256, 192, device="meta"), "are on meta, the model on cpu"),
+    ],
+)
+def test_images_that_do_not_fit_the_model_are_refused(model, images, words):
+    with pytest.raises(InputError, match=words):
+        model(images)
+
+
+@pytest.mark.parametrize("name", ["num_keypoints", "in_chans"])
+@pytest.mark.parametrize("count", [0, -1, 1.5, "17"])
+def test_counts_that_cannot_be_are_refused(name, count):
+    with pytest.raises(InputError, match=f"{name} is {count!r}, expected a whole number above 0"):
+        posezoo.create_model("tokenpose_t_256x192", **{name: count})
 
 
 @pytest.mark.parametrize(
