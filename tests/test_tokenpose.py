@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import posezoo
@@ -200,6 +201,11 @@ def test_mask_of_a_saved_model_comes_back(model, tmp_path):
     made = posezoo.create_model("tokenpose_t_256x192", mask_type="zone", mask_ratio=0.5)
     posezoo.save_pretrained(made, tmp_path)
     again = posezoo.create_model(f"local-dir:{tmp_path}")
+    made.set_mask("random", 0.25, "slot", False)
+    posezoo.save_pretrained(made, tmp_path / "turned")
+    turned = posezoo.create_model(f"local-dir:{tmp_path}/turned")
+    assert turned.mask == made.mask and torch.equal(turned.kept, made.kept)
+    made.set_mask("zone", 0.5, "token", True)
     assert again.mask == made.mask and torch.equal(again.kept, made.kept)
     assert torch.equal(again.positions, made.positions)
 
@@ -207,7 +213,7 @@ def test_mask_of_a_saved_model_comes_back(model, tmp_path):
 # ------------------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("ratio", [0, -0.5, 1.01, float("nan"), "0.6", None])
+@pytest.mark.parametrize("ratio", [0, -0.5, 1.01, float("nan"), "0.6", None, True])
 def test_ratio_outside_zero_to_one_is_refused(model, ratio):
     with pytest.raises(InputError, match="share of tokens kept"):
         posezoo.create_model("tokenpose_t_256x192", mask_ratio=ratio)
@@ -223,9 +229,41 @@ def test_unknown_words_are_refused_with_the_valid_ones(model):
         posezoo.create_model("tmpose_b_256x192", mask_pos="place")
     with pytest.raises(InputError, match="keeps none of 256 tokens"):
         model.set_mask("zone", 0.01)
+    for kind in ("", False):
+        with pytest.raises(InputError, match="expected one of none, uniform"):
+            model.set_mask(kind)
+    with pytest.raises(InputError, match="mask_eval is 'no', expected True or False"):
+        model.set_mask("zone", mask_eval="no")
     model.set_mask(None)
     with pytest.raises(InputError, match="without a mask; choose one"):
         model.set_mask_ratio(0.5)
+    with pytest.raises(InputError, match="without a mask; choose one"):
+        model.set_mask("none", 0.5)
+
+
+def test_numbers_of_numpy_are_ratios_too(model):
+    model.set_mask_ratio(np.float32(0.5))
+    assert type(model.mask.ratio) is float and len(model.kept) == 128
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.zeros((1, 3, 256, 192), np.float32), "a torch tensor, got ndarray"),
+        (torch.zeros(1, 3, 256, 192).double(), "are torch.float64, the model torch.float32"),
+        (torch.zeros(1, 3, 256, 192, device="meta"), "are on meta, the model on cpu"),
+    ],
+)
+def test_images_that_do_not_fit_the_model_are_refused(model, images, words):
+    with pytest.raises(InputError, match=words):
+        model(images)
+
+
+@pytest.mark.parametrize("name", ["num_keypoints", "in_chans"])
+@pytest.mark.parametrize("count", [0, -1, 1.5, "17"])
+def test_counts_that_cannot_be_are_refused(name, count):
+    with pytest.raises(InputError, match=f"{name} is {count!r}, expected a whole number above 0"):
+        posezoo.create_model("tokenpose_t_256x192", **{name: count})
 
 
 @pytest.mark.parametrize(
@@ -297,6 +335,41 @@ def test_trunk_equals_timms_own_forward(is_training):
     buffers = dict(theirs.named_buffers())
     for name, buffer in ours.named_buffers():
         torch.testing.assert_close(buffer, buffers[name], rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_trunk_follows_every_change_of_its_weights():
+    torch.manual_seed(0)
+    trunk, x = HRNetTrunk("hrnet_w32", 3).double().eval(), torch.randn(1, 3, 64, 64).double()
+    for conv in trunk.modules():
+        if isinstance(conv, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(conv.weight)
+    block = trunk.layer1[0]
+
+    def freeze_and_train() -> None:
+        trunk.train()
+        block.bn2.eval()
+        trunk(x)
+        trunk.eval()
+
+    changes = [
+        lambda: block.bn2.weight.data.mul_(2),
+        lambda: block.bn2.running_mean.add_(1),
+        lambda: setattr(block.bn2, "eps", 0.1),
+        lambda: setattr(trunk.conv1, "weight", torch.nn.Parameter(trunk.conv1.weight.flip(1))),
+        freeze_and_train,
+        lambda: prune.custom_from_mask(block.conv2, "weight", block.conv2.weight > 0),
+        lambda: block.conv2.weight_orig.data.mul_(2),
+        lambda: parametrizations.weight_norm(block.conv1),
+        lambda: trunk.load_state_dict({k: v * 2 for k, v in trunk.state_dict().items()}),
+    ]
+    before = trunk(x)
+    for i, change in enumerate(changes):
+        change()
+        after = trunk(x)
+        assert not torch.allclose(after, before) or i == 7  # weight_norm begins as the same
+        torch.testing.assert_close(after, _timm_forward(trunk, x), rtol=1e-9, atol=1e-9)
+        before = after
 
 
 def test_weights_lie_as_the_maps_do_however_they_came(tmp_path):

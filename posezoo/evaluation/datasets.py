@@ -250,9 +250,12 @@ def read_mpii(annotations: str | Path, images: str | Path) -> list[MpiiSample]:
     people.floats("joints", (16, 2))
     people.floats("joints_vis", (16,))
     scales = people.floats("scale")
-    if not (scales > 0).all():
-        raise people.blame(int((scales <= 0).argmax()), "scale", "a number above 0")
     centers, box_sizes = mpii_center_size(people.floats("center", (2,)), scales)
+    usable = (box_sizes > 1).all(axis=1) & (box_sizes < 1e9).all(axis=1)
+    if not usable.all():
+        row = int(usable.argmin())
+        unit = "the height in units of 200 pixels, with a crop of 1 to 1e9 pixels"
+        raise people.blame(row, "scale", f"a number above 0, {unit}")
     files = list(dict.fromkeys(names))
     numbers = {name: i for i, name in enumerate(files)}
     rows = _rows_by_image(

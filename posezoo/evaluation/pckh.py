@@ -42,11 +42,31 @@ class MpiiTruth:
 
     `keypoints (N, 16, 2)` are x, y from 0 in image pixels, `is_missing (N, 16)` marks joints
     that are not annotated, `head_sizes (N,)` are 0.6 of the head box's diagonal in pixels.
+
+    Raises:
+        DataError: shapes that do not fit together, or a head size that is not above 0 and finite.
     """
 
     keypoints: NDArray[np.float64]
     is_missing: NDArray[np.bool_]
     head_sizes: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        count = len(self.head_sizes)
+        for name, shape in (
+            ("keypoints", (count, 16, 2)),
+            ("is_missing", (count, 16)),
+            ("head_sizes", (count,)),
+        ):
+            found = getattr(self, name).shape
+            if found != shape:
+                raise DataError(f"{name} of {count} people has shape {found}, expected {shape}")
+        usable = (self.head_sizes > 0) & np.isfinite(self.head_sizes)
+        if not usable.all():
+            row = int(usable.argmin())
+            raise DataError(
+                f"head size of person {row} is {self.head_sizes[row]}; valid: finite, above 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,21 +107,25 @@ def read_mpii_truth(path: str | Path) -> MpiiTruth:
     names = [str(np.ravel(cell)[0]) for cell in np.ravel(content["dataset_joints"])]
     if tuple(names) != MAT_NAMES:
         raise DataError(f"{path}: dataset_joints is {names}; valid: {', '.join(MAT_NAMES)}")
-    positions = np.asarray(content["pos_gt_src"], dtype=np.float64)
-    heads = np.asarray(content["headboxes_src"], dtype=np.float64)
-    is_missing = np.asarray(content["jnt_missing"]) != 0
+    positions, heads, missing = (
+        _real(content[name], f"{path}: {name}")
+        for name in ("pos_gt_src", "headboxes_src", "jnt_missing")
+    )
     count = positions.shape[-1]
-    wanted: dict[str, tuple[int, ...]] = {
-        "pos_gt_src": (16, 2, count),
-        "headboxes_src": (2, 2, count),
-        "jnt_missing": (16, count),
-    }
-    for name, shape in wanted.items():
-        if np.shape(content[name]) != shape:
-            raise DataError(f"{path}: {name} has shape {np.shape(content[name])}, expected {shape}")
+    for name, values, shape in (
+        ("pos_gt_src", positions, (16, 2, count)),
+        ("headboxes_src", heads, (2, 2, count)),
+        ("jnt_missing", missing, (16, count)),
+    ):
+        if values.shape != shape:
+            raise DataError(f"{path}: {name} has shape {values.shape}, expected {shape}")
+    if not np.isin(missing, (0, 1)).all():
+        raise DataError(f"{path}: jnt_missing holds other values than 0 and 1")
+    is_missing = missing != 0
     sizes = _HEAD_SHARE * np.linalg.norm(heads[1] - heads[0], axis=0)
-    if not (sizes > 0).all():
-        row = int((~(sizes > 0)).argmax())
+    usable = (sizes > 0) & np.isfinite(sizes)
+    if not usable.all():
+        row = int(usable.argmin())
         raise DataError(
             f"{path}: headboxes_src of person {row} has the corners {heads[:, :, row].tolist()}; "
             "valid: two different finite points"
@@ -111,6 +135,14 @@ def read_mpii_truth(path: str | Path) -> MpiiTruth:
     if not np.isfinite(keypoints).all():
         raise DataError(f"{path}: pos_gt_src holds NaN for a joint that is not missing")
     return MpiiTruth(keypoints=keypoints, is_missing=is_missing.T, head_sizes=sizes)
+
+
+def _real(values: Any, what: str) -> NDArray[np.float64]:
+    """Return an array of real numbers as float64."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{what}: the type is {array.dtype}, expected real numbers")
+    return array.astype(np.float64)
 
 
 def _load_mat(path: Path) -> dict[str, Any]:
@@ -130,10 +162,10 @@ def evaluate_pckh(predictions: NDArray[Any], truth: MpiiTruth) -> PckhStats:
     """Score predicted joints `(N, 16, 2)`, x, y from 0 in image pixels, rows as in `truth`.
 
     Raises:
-        DataError: the shape differs from the truth's, a prediction is not finite, or nobody
-            has a certain joint annotated.
+        DataError: the shape differs from the truth's, a prediction is not a finite number, or
+            nobody has a certain joint annotated.
     """
-    predictions = np.asarray(predictions, dtype=np.float64)
+    predictions = _real(predictions, "predictions")
     if predictions.shape != truth.keypoints.shape:
         raise DataError(
             f"predictions have shape {predictions.shape}, the truth {truth.keypoints.shape}; "

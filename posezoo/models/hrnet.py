@@ -3,6 +3,7 @@
 The trunks of TokenPose and TMPose: the stem alone, or everything up to stage 3 of which only the
 finest map is used. The layers are those of timm's HighResolutionNet under timm's names; only
 the forward is written here, because in evaluation every BatchNorm folds into its convolution.
+Forward hooks on timm's layers do not run.
 """
 
 from __future__ import annotations
@@ -14,47 +15,77 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import conv_norm
-
 __all__ = ["STEM_PARTS", "HRNetStem", "HRNetTrunk"]
 
 STEM_PARTS = ("conv1", "bn1", "conv2", "bn2", "layer1")
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
+Affine = Mapping[nn.Module, tuple[Tensor, Tensor]]
+"""Scale and shift (C,) of norms that are in evaluation, y = x * scale + shift."""
 
 
-def run_layers(x: Tensor, layers: nn.Module) -> Tensor:
+def affine_of_norms(module: nn.Module) -> Affine:
+    """Return what the BatchNorms inside do in evaluation.
+
+    All at once: a handful of channels each, they would take as long as convolutions one by one.
+    """
+    norms = [m for m in module.modules() if isinstance(m, NORMS) and not m.training]
+    if not norms:
+        return {}
+    weight, bias, mean = (
+        torch.cat([getattr(norm, name) for norm in norms])
+        for name in ("weight", "bias", "running_mean")
+    )
+    variance = torch.cat([norm.running_var + norm.eps for norm in norms])
+    scale = weight * torch.rsqrt(variance)
+    shift = bias - mean * scale
+    widths = [norm.num_features for norm in norms]
+    return dict(zip(norms, zip(scale.split(widths), shift.split(widths))))
+
+
+def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, affine: Affine) -> Tensor:
+    """Apply `norm(conv(x))`; in evaluation the norm folds into the weights of `conv`."""
+    if norm not in affine or conv._forward_pre_hooks:  # such a hook may make the weights
+        return norm(conv(x))
+    scale, shift = affine[norm]
+    weight = conv.weight * scale.view(-1, 1, 1, 1)
+    return F.conv2d(x, weight, shift, conv.stride, conv.padding)
+
+
+def run_layers(x: Tensor, layers: nn.Module, affine: Affine) -> Tensor:
     """Run nested Sequentials in which every BatchNorm follows a convolution."""
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):
             conv = layer
-        elif isinstance(layer, (nn.BatchNorm2d, nn.SyncBatchNorm)):
-            x = conv_norm(x, conv, layer)
+        elif isinstance(layer, NORMS):
+            x = conv_norm(x, conv, layer, affine)
         elif not isinstance(layer, nn.Sequential):
             x = layer(x)
     return x
 
 
-def run_block(x: Tensor, block: nn.Module) -> Tensor:
+def run_block(x: Tensor, block: nn.Module, affine: Affine) -> Tensor:
     """Run a residual block of timm's, BasicBlock or Bottleneck."""
-    y = F.relu(conv_norm(x, block.conv1, block.bn1), inplace=True)
-    y = conv_norm(y, block.conv2, block.bn2)
+    y = F.relu(conv_norm(x, block.conv1, block.bn1, affine), inplace=True)
+    y = conv_norm(y, block.conv2, block.bn2, affine)
     if hasattr(block, "conv3"):
-        y = conv_norm(F.relu(y, inplace=True), block.conv3, block.bn3)
-    y += x if block.downsample is None else run_layers(x, block.downsample)
+        y = conv_norm(F.relu(y, inplace=True), block.conv3, block.bn3, affine)
+    y += x if block.downsample is None else run_layers(x, block.downsample, affine)
     return F.relu(y, inplace=True)
 
 
-def run_module(branches: list[Tensor], module: nn.Module) -> list[Tensor]:
+def run_module(branches: list[Tensor], module: nn.Module, affine: Affine) -> list[Tensor]:
     """Run a module of HRNet: residual blocks per branch, then every output sums all branches."""
     maps = []
     for x, blocks in zip(branches, module.branches):
         for block in blocks:
-            x = run_block(x, block)
+            x = run_block(x, block, affine)
         maps.append(x)
     fused = []
     for paths in module.fuse_layers:
-        y = run_layers(maps[0], paths[0])
+        y = run_layers(maps[0], paths[0], affine)
         for x, path in zip(maps[1:], list(paths)[1:]):
-            y = y + run_layers(x, path)
+            y = y + run_layers(x, path, affine)
         fused.append(F.relu(y, inplace=True))
     return fused
 
@@ -97,11 +128,14 @@ class HRNetStem(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._run(x, affine_of_norms(self))
+
+    def _run(self, x: Tensor, affine: Affine) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        x = F.relu(conv_norm(x, self.conv1, self.bn1), inplace=True)  # (B, 64, H / 2, W / 2)
-        x = F.relu(conv_norm(x, self.conv2, self.bn2), inplace=True)  # (B, 64, H / 4, W / 4)
-        for block in self.layer1:
-            x = run_block(x, block)  # (B, 256, H / 4, W / 4)
+        for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
+            x = F.relu(conv_norm(x, conv, norm, affine), inplace=True)
+        for block in self.layer1:  # x is (B, 64, H / 4, W / 4)
+            x = run_block(x, block, affine)  # (B, 256, H / 4, W / 4)
         return x
 
 
@@ -117,12 +151,12 @@ class HRNetTrunk(HRNetStem):
         last.fuse_layers = last.fuse_layers[:1]  # only the finest map is used
         self.width = last.branches[0][-1].conv2.out_channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
-        maps = [run_layers(x, path) for path in self.transition1]  # strides 4, 8
+    def _run(self, x: Tensor, affine: Affine) -> Tensor:
+        x = super()._run(x, affine)
+        maps = [run_layers(x, path, affine) for path in self.transition1]  # strides 4, 8
         for module in self.stage2:
-            maps = run_module(maps, module)
-        maps = [*maps, run_layers(maps[-1], self.transition2[-1])]  # strides 4, 8, 16
+            maps = run_module(maps, module, affine)
+        maps.append(run_layers(maps[-1], self.transition2[-1], affine))  # strides 4, 8, 16
         for module in self.stage3:
-            maps = run_module(maps, module)
+            maps = run_module(maps, module, affine)
         return maps[0]

@@ -11,23 +11,43 @@ from ..errors import InputError
 __all__ = [
     "Attention",
     "Mlp",
+    "check_count",
     "check_images",
-    "conv_norm",
     "drop_path",
     "init_transformer_weights",
 ]
 
 
-def check_images(x: Tensor, channels: int, size: tuple[int, int] | None, multiple: int) -> None:
+def check_count(name: str, value: int) -> None:
+    """Refuse what is not a whole number above 0.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} is {value!r}, expected a whole number above 0")
+
+
+def check_images(
+    x: Tensor,
+    channels: int,
+    size: tuple[int, int] | None,
+    multiple: int,
+    *,
+    like: Tensor | None = None,
+) -> None:
     """Refuse what is not a batch of images of the right size.
 
     Args:
         x: should be (B, channels, H, W) floating point.
         size: the only (H, W) accepted, or None for any multiple of `multiple`.
+        like: a weight, whose device and, outside autocast, type the images must have.
 
     Raises:
-        InputError: the shape or the type is wrong.
+        InputError: no tensor, or its shape, type or device is wrong.
     """
+    if not isinstance(x, Tensor):
+        raise InputError(f"images must be a torch tensor, got {type(x).__name__}")
     want = f"(B, {channels}, {size[0]}, {size[1]})" if size else f"(B, {channels}, H, W)"
     if x.ndim != 4 or x.shape[1] != channels:
         raise InputError(f"images must have shape {want}, got {tuple(x.shape)}")
@@ -44,19 +64,15 @@ def check_images(x: Tensor, channels: int, size: tuple[int, int] | None, multipl
         )
     if not x.is_floating_point():
         raise InputError(f"images must be normalised floating point, got {x.dtype}")
-
-
-def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> Tensor:
-    """Apply `norm(conv(x))`; in evaluation the norm folds into the convolution's weights.
-
-    `conv` has no bias, as is usual before a BatchNorm.
-    """
-    if norm.training:
-        return norm(conv(x))
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
-    weight = conv.weight * scale[:, None, None, None]
-    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+    if like is None:
+        return
+    if x.device != like.device:
+        raise InputError(f"images are on {x.device}, the model on {like.device}; move one of them")
+    if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise InputError(
+            f"images are {x.dtype}, the model {like.dtype}; convert one of them, or use "
+            "torch.autocast"
+        )
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
@@ -35,7 +36,7 @@ from .._conversion import Conversion, rename_keys
 from .._registry import register_model
 from ..errors import InputError
 from .hrnet import STEM_PARTS, HRNetStem, HRNetTrunk
-from .layers import Mlp, check_images, init_transformer_weights
+from .layers import Mlp, check_count, check_images, init_transformer_weights
 
 __all__ = ["TokenMask", "TokenPose", "sine_positions"]
 
@@ -85,7 +86,7 @@ class TokenMask:
         in_eval: whether the mask holds in evaluation too.
 
     Raises:
-        InputError: an unknown word, or a ratio outside (0, 1].
+        InputError: an unknown word, a ratio outside (0, 1], or `in_eval` is no bool.
     """
 
     type: MaskType = "none"
@@ -100,11 +101,15 @@ class TokenMask:
         ):
             if value not in valid:
                 raise InputError(f"{name} is {value!r}, expected one of {', '.join(valid)}")
-        if not isinstance(self.ratio, (int, float)) or not 0 < self.ratio <= 1:
+        if not isinstance(self.in_eval, bool):
+            raise InputError(f"mask_eval is {self.in_eval!r}, expected True or False")
+        is_number = isinstance(self.ratio, Real) and not isinstance(self.ratio, bool)
+        if not is_number or not 0 < self.ratio <= 1:
             raise InputError(
-                f"mask_ratio is {self.ratio!r}; it is the share of tokens kept, above 0 and at "
-                "most 1"
+                f"mask_ratio is {self.ratio!r}; it is the share of tokens kept, a number above 0 "
+                "and at most 1"
             )
+        object.__setattr__(self, "ratio", float(self.ratio))  # numpy's numbers are no JSON
 
     def count(self, num_tokens: int) -> int:
         """Return how many of `num_tokens` are kept.
@@ -138,6 +143,18 @@ class TokenMask:
         generator = torch.Generator().manual_seed(0)
         drawn = torch.randperm(num_tokens, generator=generator, device="cpu")[:count].tolist()
         return drawn if self.pos == "slot" else sorted(drawn)
+
+
+def check_ratio_matters(mask: TokenMask) -> None:
+    """Refuse a ratio that a model without a mask would ignore.
+
+    Raises:
+        InputError: a ratio below 1 and no mask.
+    """
+    if mask.type == "none" and mask.ratio != 1:
+        raise InputError(
+            f"mask_ratio {mask.ratio} without a mask; choose one with set_mask('uniform', ratio)"
+        )
 
 
 def check_keep_idx(keep_idx: Tensor, batch: int, num_tokens: int) -> None:
@@ -279,7 +296,12 @@ class TokenPose(nn.Module):
         self._set_mask(self.mask)
 
     def reset_head(self, num_keypoints: int) -> None:
-        """Put fresh keypoint tokens in place; the map to heatmaps is shared by all and stays."""
+        """Put fresh keypoint tokens in place; the map to heatmaps is shared by all and stays.
+
+        Raises:
+            InputError: not a whole number above 0.
+        """
+        check_count("num_keypoints", num_keypoints)
         self.num_keypoints = num_keypoints
         self.keypoint_tokens = nn.Parameter(torch.empty(1, num_keypoints, WIDTH))
         nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
@@ -305,6 +327,16 @@ class TokenPose(nn.Module):
 
     # --------------------------------------------------------------------------- mask
 
+    @property
+    def mask_args(self) -> dict[str, Any]:
+        """The mask as it is now, as arguments of `create_model`."""
+        return {
+            "mask_type": self.mask.type,
+            "mask_ratio": self.mask.ratio,
+            "mask_pos": self.mask.pos,
+            "mask_eval": self.mask.in_eval,
+        }
+
     def set_mask(
         self,
         mask_type: MaskType | None,
@@ -318,11 +350,15 @@ class TokenPose(nn.Module):
         `mask_pos="token"`, and lose accuracy as the ratio falls.
 
         Raises:
-            InputError: an unknown word, or a ratio outside (0, 1].
+            InputError: an unknown word, a ratio outside (0, 1], or one without a mask.
         """
         given = {"ratio": mask_ratio, "pos": mask_pos, "in_eval": mask_eval}
-        changes = {name: value for name, value in given.items() if value is not None}
-        self._set_mask(replace(self.mask, type=mask_type or "none", **changes))
+        changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        changes["type"] = "none" if mask_type is None else mask_type
+        mask = replace(self.mask, **changes)
+        if mask_ratio is not None:
+            check_ratio_matters(mask)
+        self._set_mask(mask)
 
     def set_mask_ratio(self, mask_ratio: float) -> None:
         """Change the share of visual tokens that is kept.
@@ -331,11 +367,7 @@ class TokenPose(nn.Module):
             InputError: a ratio outside (0, 1], or there is no mask to change.
         """
         mask = replace(self.mask, ratio=mask_ratio)
-        if mask.type == "none" and mask_ratio != 1:
-            raise InputError(
-                f"mask_ratio {mask_ratio} without a mask; choose one with "
-                "set_mask('uniform', ratio)"
-            )
+        check_ratio_matters(mask)
         self._set_mask(mask)
 
     def _set_mask(self, mask: TokenMask) -> None:
@@ -390,7 +422,7 @@ class TokenPose(nn.Module):
         Raises:
             InputError: wrong shape or type of either; indices out of range or repeated.
         """
-        check_images(x, self.in_chans, self.input_size, 1)
+        check_images(x, self.in_chans, self.input_size, 1, like=self.keypoint_tokens)
         keep = self._keep(x.shape[0], keep_idx)
         visual = self._visual_tokens(x if self.trunk is None else self.trunk(x), keep)
         if keep is None or self.mask.pos == "slot":
@@ -511,7 +543,9 @@ def _build(
     mask_pos: MaskPos = "token",
     mask_eval: bool = True,
 ) -> TokenPose:
-    mask = TokenMask(type=mask_type or "none", ratio=mask_ratio, pos=mask_pos, in_eval=mask_eval)
+    kind: Any = "none" if mask_type is None else mask_type
+    mask = TokenMask(type=kind, ratio=mask_ratio, pos=mask_pos, in_eval=mask_eval)
+    check_count("in_chans", in_chans)
     trunk: HRNetStem | None = None
     if size.trunk == "stem":
         trunk = HRNetStem("hrnet_w32", in_chans)

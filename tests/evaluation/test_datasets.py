@@ -304,6 +304,7 @@ def test_mpii_people_are_grouped_by_image_and_keep_their_rows(mpii: Path) -> Non
         ((1, "joints_vis"), [1] * 15, r"people\[1\].joints_vis .* valid: 16 finite numbers"),
         ((1, "center"), [1.0, NAN], r"people\[1\].center .* valid: 2 finite numbers"),
         ((1, "scale"), 0.0, r"people\[1\].scale is 0.0; valid: a number above 0"),
+        ((1, "scale"), 1e-6, r"people\[1\].scale is 1e-06; .* with a crop of 1 to 1e9 pixels"),
         ((1, "scale"), ..., r"people\[1\] has no field 'scale'"),
         ((1, "image"), "", r"people\[1\].image is ''; valid: a name"),
         ((1, "image"), "c.jpg", "1 of 2 images are missing, first .*c.jpg"),

@@ -92,9 +92,23 @@ def damaged(tmp_path: Path, **changes: Any) -> Path:
 
 def test_head_box_without_size_is_refused(tmp_path: Path) -> None:
     boxes = loadmat(MAT)["headboxes_src"]
-    boxes[1, :, 3] = boxes[0, :, 3]
-    with pytest.raises(DataError, match="headboxes_src of person 3 has the corners"):
-        read_mpii_truth(damaged(tmp_path, headboxes_src=boxes))
+    for corner in (boxes[0, :, 3], np.nan, np.inf):
+        boxes[1, :, 3] = corner
+        with pytest.raises(DataError, match="headboxes_src of person 3 has the corners"):
+            read_mpii_truth(damaged(tmp_path, headboxes_src=boxes))
+
+
+def test_truth_made_by_hand_is_checked(truth: MpiiTruth) -> None:
+    with pytest.raises(DataError, match="head size of person 0 is 0.0"):
+        replace(truth, head_sizes=truth.head_sizes * 0)
+    with pytest.raises(DataError, match=r"is_missing of 48 people has shape \(5, 16\)"):
+        replace(truth, is_missing=truth.is_missing[:5])
+
+
+@pytest.mark.parametrize("predictions", ["abc", None, np.full((48, 16, 2), 1j)])
+def test_predictions_that_are_no_numbers_are_refused(predictions: Any, truth: MpiiTruth) -> None:
+    with pytest.raises(DataError, match="predictions: the type is .*, expected real numbers"):
+        evaluate_pckh(predictions, truth)
 
 
 def test_nan_counts_only_where_a_joint_is_annotated(tmp_path: Path) -> None:
@@ -115,6 +129,8 @@ def test_nan_counts_only_where_a_joint_is_annotated(tmp_path: Path) -> None:
         ({"jnt_missing": np.zeros((16, 5))}, r"jnt_missing has shape \(16, 5\)"),
         ({"pos_gt_src": np.zeros((15, 2, 48))}, r"pos_gt_src has shape \(15, 2, 48\)"),
         ({"headboxes_src": np.zeros((2, 2, 5))}, r"headboxes_src has shape \(2, 2, 5\)"),
+        ({"pos_gt_src": "abc"}, "pos_gt_src: the type is .*, expected real numbers"),
+        ({"jnt_missing": np.full((16, 48), np.nan)}, "jnt_missing holds other values than 0 and 1"),
         ({"dataset_joints": np.array([["head"] * 16], dtype=object)}, "dataset_joints is"),
     ],
 )
