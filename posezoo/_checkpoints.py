@@ -383,15 +383,14 @@ def load_state(
     missing = [k for k in target if k not in conversion.state and not k.endswith("_tracked")]
     unexpected = [k for k in conversion.state if k not in target]
     shared = [k for k in conversion.state if k in target]
-    mismatched = [k for k in shared if conversion.state[k].shape != target[k].shape]
-    loaded = [k for k in shared if conversion.state[k].shape == target[k].shape]
+    loaded = [k for k in shared if _matches(conversion.state[k], target[k])]
+    mismatched = [k for k in shared if not _matches(conversion.state[k], target[k])]
     report = LoadReport(
         loaded=tuple(loaded),
         missing=tuple(missing),
         unexpected=tuple(conversion.sources[k] for k in unexpected),
         mismatched=tuple(
-            f"{k}: file {tuple(conversion.state[k].shape)}, model {tuple(target[k].shape)}"
-            for k in mismatched
+            f"{k}: file {_form(conversion.state[k])}, model {_form(target[k])}" for k in mismatched
         ),
         converted_from=where if conversion.is_foreign else None,
         ignored=conversion.ignored,
@@ -401,6 +400,16 @@ def load_state(
     _check_finite(conversion, loaded, where)
     _fill(model, {k: conversion.state[k] for k in loaded}, target)
     return report
+
+
+def _matches(tensor: Tensor, target: Tensor) -> bool:
+    """Whether the shapes agree and no integers, quantised perhaps, stand for weights."""
+    integers = not tensor.is_floating_point() and target.is_floating_point()
+    return tensor.shape == target.shape and not integers
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)}" + f" {tensor.dtype}" * (not tensor.is_floating_point())
 
 
 def convert(model: nn.Module, state: Mapping[str, Tensor], where: str) -> Conversion:
@@ -461,23 +470,34 @@ def _guess(model: nn.Module, state: Mapping[str, Tensor]) -> str:
 
 
 def looks_like(state: Mapping[str, Tensor]) -> list[str]:
-    """List the registered architectures that the tensors fit exactly, by keys and shapes."""
-    found = []
+    """List the registered architectures that the tensors fit exactly, by keys and shapes.
+
+    Where they fit none, the answer may be one "backbone of" an architecture.
+    """
+    found, backbones = [], []
     state = {key: torch.empty_like(tensor, device="meta") for key, tensor in state.items()}
     count = sum(t.numel() for t in state.values() if t.is_floating_point())
     for name in _registry.list_models():
         params = _registry.get_pretrained_cfg(name).params
-        # files hold a model once; with averages or a second backbone at most thrice
-        if params is not None and not params <= count <= 3 * params:
+        # files hold a model once; with averages or a second backbone at most thrice; less a head
+        if params is not None and not 0.9 * params <= count <= 3 * params:
             continue
         with torch.device("meta"):
             model = _registry.build_model(name)
-        try:
-            converted = model.convert_state_dict(state).state
-        except ValueError:
-            continue
-        want = {k: v.shape for k, v in model.state_dict().items() if not k.endswith("_tracked")}
-        have = {k: v.shape for k, v in converted.items() if not k.endswith("_tracked")}
-        if want == have:
+        if _fits(model, state):
             found.append(name)
-    return found
+        elif not backbones and _fits(getattr(model, "backbone", None), state):
+            backbones.append(f"the backbone of {name}")
+    return found or backbones
+
+
+def _fits(model: Any, state: Mapping[str, Tensor]) -> bool:
+    if not hasattr(model, "convert_state_dict"):
+        return False
+    try:
+        converted = model.convert_state_dict(state).state
+    except ValueError:
+        return False
+    want = {k: v.shape for k, v in model.state_dict().items() if not k.endswith("_tracked")}
+    have = {k: v.shape for k, v in converted.items() if not k.endswith("_tracked")}
+    return want == have

@@ -173,12 +173,23 @@ class RegressionCodec:
         _check_flip_indices(self.flip_indices)
 
     def decode(self, output: _TokenOutput) -> tuple[Tensor, Tensor]:
-        """Return keypoints `(B, K, 2)` in input pixels and scores `(B, K)`."""
+        """Return keypoints `(B, K, 2)` in input pixels and scores `(B, K)`.
+
+        Raises:
+            InputError: another number of keypoints.
+        """
+        self._check(output)
         scores = _upcast(output.logits).amax(-1).mean(-1, keepdim=True)  # (B, 1)
         return _upcast(output.keypoints), scores.expand(output.keypoints.shape[:2])
 
     def merge_flip(self, output: _TokenOutput, output_flipped: _TokenOutput) -> RegressionOutput:
-        """Average keypoints with those of the mirrored input, and the largest logits."""
+        """Average keypoints with those of the mirrored input, and the largest logits.
+
+        Raises:
+            InputError: another number of keypoints.
+        """
+        self._check(output)
+        self._check(output_flipped)
         joints = _upcast(output_flipped.keypoints).unbind(1)
         mirrored = torch.stack([joints[i] for i in self.flip_indices], dim=1)
         x, y = mirrored.unbind(-1)
@@ -190,6 +201,14 @@ class RegressionCodec:
             keypoints=(_upcast(output.keypoints) + mirrored) * 0.5,
             logits=(best + best_flipped) * 0.5,
         )
+
+    def _check(self, output: _TokenOutput) -> None:
+        shape, count = tuple(output.keypoints.shape), len(self.flip_indices)
+        if shape[1:] != (count, 2):
+            raise InputError(
+                f"keypoints have shape {shape}, expected (B, {count}, 2); "
+                "the codec belongs to another model"
+            )
 
 
 def build_codec(cfg: PretrainedCfg) -> Codec:

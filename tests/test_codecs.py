@@ -330,6 +330,14 @@ def test_regression_score_is_the_mean_of_each_tokens_largest_logit() -> None:
     assert PCT.decode(merged)[1].tolist() == [[6.5] * 17]
 
 
+@pytest.mark.parametrize("shape", [(2, 16, 2), (2, 18, 2), (2, 17, 3), (17, 2)])
+def test_keypoints_of_another_model_are_refused(shape: tuple[int, ...]) -> None:
+    good, bad = (_Output(torch.zeros(s), torch.zeros(2, 34, 8)) for s in ((2, 17, 2), shape))
+    for run in (lambda: PCT.decode(bad), lambda: PCT.merge_flip(good, bad)):
+        with pytest.raises(InputError, match=r"keypoints have shape .*, expected \(B, 17, 2\)"):
+            run()
+
+
 def test_mirrored_keypoints_merge_to_themselves() -> None:
     keypoints = torch.randint(0, 256, (3, 17, 2)).float()
     mirrored = keypoints[:, list(COCO_17.flip_indices)] * torch.tensor([-1.0, 1.0])

@@ -398,6 +398,8 @@ def test_decode_is_a_function_of_the_ids_alone(tokenizer):
     assert keypoints.shape == (3, 17, 2)
     torch.testing.assert_close(keypoints, tokenizer(*_poses()).keypoints)
     torch.testing.assert_close(tokenizer.decode(ids.to(torch.int32)), keypoints)
+    small = torch.arange(34)[None]  # a byte has no room for the size of the codebook
+    assert torch.equal(tokenizer.decode(small.to(torch.uint8)), tokenizer.decode(small))
 
 
 def test_coordinates_of_hidden_keypoints_have_no_effect(tokenizer):
@@ -422,6 +424,14 @@ def test_nearest_is_the_reconstruction_of_the_whole_pose(tokenizer):
     keypoints, _ = _poses()
     ids = tokenizer.encode(keypoints, torch.ones(3, 17, dtype=torch.bool))
     torch.testing.assert_close(tokenizer.nearest(keypoints), tokenizer.decode(ids))
+
+
+def test_completed_pose_keeps_the_given_precision(tokenizer):
+    keypoints, visible = _poses()
+    keypoints = keypoints.double() + 1e-9
+    done = tokenizer.complete(keypoints, visible)
+    assert done.dtype == torch.float64 and torch.equal(done[visible > 0], keypoints[visible > 0])
+    assert tokenizer.complete(keypoints.half(), visible).dtype == torch.float32
 
 
 def test_token_is_the_closest_row_and_ties_take_the_first():
@@ -527,6 +537,42 @@ def test_keypoints_of_another_shape_are_refused(tokenizer, shape):
             run(torch.zeros(shape))
     with pytest.raises(InputError, match=r"visible must have shape \(3, 17\)"):
         tokenizer.encode(torch.zeros(3, 17, 2), torch.ones(3, 16))
+
+
+@pytest.mark.parametrize("make", [Tensor.numpy, Tensor.tolist, lambda t: None])
+def test_what_is_no_tensor_is_refused(tokenizer, guided, make):
+    keypoints, visible = _poses()
+    for run, name in (
+        (lambda: tokenizer.encode(make(keypoints), visible), "keypoints"),
+        (lambda: tokenizer.complete(keypoints, make(visible)), "visible"),
+        (lambda: tokenizer.nearest(make(keypoints)), "keypoints"),
+        (lambda: tokenizer(make(keypoints), visible), "keypoints"),
+        (lambda: tokenizer.decode(make(torch.zeros(1, 34))), "ids"),
+    ):
+        with pytest.raises(InputError, match=f"{name} must be a torch tensor, got .*as_tensor"):
+            run()
+    with pytest.raises(InputError, match="image_features"):
+        guided.encode(keypoints, visible, make(torch.zeros(3, 256, 8, 8)))
+
+
+def test_forward_refuses_shapes_types_and_devices(tokenizer):
+    keypoints, visible = _poses()
+    for arguments, words in (
+        ((keypoints[0], visible[0]), r"keypoints must have shape \(N, 17, 2\)"),
+        ((keypoints, visible[:1]), r"visible must have shape \(3, 17\), got \(1, 17\)"),
+        ((keypoints.long(), visible), "keypoints must be floating point, got torch.int64"),
+        ((keypoints.to("meta"), visible), "keypoints must be on the device .* cpu, got meta"),
+        ((keypoints, visible.to("meta")), "visible must be on the device"),
+    ):
+        with pytest.raises(InputError, match=words):
+            tokenizer(*arguments)
+
+
+def test_features_that_are_not_finite_are_refused(guided):
+    features = torch.zeros(3, 256, 8, 8)
+    features[1, 5, 2, 2] = float("nan")
+    with pytest.raises(InputError, match="image_features hold NaN or infinity"):
+        guided.encode(*_poses(), features)
 
 
 @pytest.mark.parametrize(
@@ -671,6 +717,29 @@ def test_file_of_another_kind_is_named(file, name, words):
         model = _registry.build_model(name)
     with pytest.raises(CheckpointError, match=words):
         posezoo.load_checkpoint(model, _hollow(file))
+
+
+@pytest.mark.parametrize("prefix", ["encoder.", "", "backbone."])
+def test_backbone_given_for_a_model_is_named(prefix):
+    """`encoder.`: SimMIM's files."""
+    state = {
+        prefix + key.removeprefix("backbone."): value
+        for key, value in _hollow("hmp_base").items()
+        if key.startswith("backbone.") and "norm3" not in key
+    }
+    if prefix == "encoder.":
+        state["decoder.0.weight"] = torch.zeros(()).expand(3072, 1024, 1, 1)
+    with torch.device("meta"):
+        model = _registry.build_model("pct_swin_base")
+    with pytest.raises(CheckpointError, match="looks like the backbone of hmp_swin_base$"):
+        posezoo.load_checkpoint(model, state)
+
+
+def test_integers_are_no_weights(pose):
+    state = {**pose.state_dict(), "head.classify.bias": torch.zeros(2048, dtype=torch.int8)}
+    words = r"1 mismatched: head.classify.bias: file \(2048,\) torch.int8, model \(2048,\)"
+    with pytest.raises(CheckpointError, match=words):
+        posezoo.load_checkpoint(_tiny_pose(), state)
 
 
 def _upstream(backbone: SwinBackbone, prefix: str) -> dict[str, Tensor]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from goldens.fill import make_tensor, manifests
 
 import posezoo
 from posezoo import _checkpoints, _factory
 from posezoo.errors import CheckpointError
-from posezoo.evaluation.synthetic import write_coco
+from posezoo.evaluation.synthetic import render_scene, write_coco
 from posezoo.models.pct_tokenizer import PCTTokenizer
 from posezoo.training.pct import reconstruction_ap
 
@@ -34,12 +37,10 @@ def model() -> PCTTokenizer:
 
 @pytest.fixture(scope="module")
 def distances(model, rendered) -> dict[str, dict[str, float]]:
-    """The table of `benchmarks/complete_pose.py --measure`."""
-    path = Path(__file__).parents[1] / "benchmarks" / "complete_pose.py"
-    spec = importlib.util.spec_from_file_location("complete_pose", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script.measure(model, rendered)
+    """The table of `benchmarks/completion.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+        return importlib.import_module("completion").measure(model, rendered)
 
 
 def test_shipped_tokenizer_is_small_and_the_pinned_one(model):
@@ -77,6 +78,35 @@ def test_visible_keypoints_stay_as_given(model):
     completed = model.complete(keypoints, visible)
     assert torch.equal(completed[:, :9], keypoints[:, :9])
     assert not torch.equal(completed[:, 9:], keypoints[:, 9:])
+
+
+def test_examples_of_the_readme_run(monkeypatch, tmp_path):
+    """As they stand; the authors' file is a stand-in, the crops are noise."""
+    scene = render_scene(43, (360, 300), people=1)
+    result = posezoo.PoseResult(
+        keypoints=scene.keypoints[..., :2], keypoint_scores=np.ones((1, 17)),
+        bboxes=scene.bboxes, bbox_scores=np.ones(1), skeleton=posezoo.get_skeleton("coco"),
+        image_size=(360, 300),
+    )  # fmt: skip
+    result.keypoint_scores[0, 9] = 0.1
+    state = {
+        key: make_tensor(key, tuple(spec["shape"]))
+        for key, spec in manifests("pct")["pct_tokenizer_swin_base"].items()
+        if spec["dtype"].startswith("float") and "derived" not in spec
+    }
+    torch.save({"state_dict": state}, tmp_path / "swin_base.pth")
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    part = readme.split("\n## Poses as tokens\n")[1].split("\n## ")[0]
+    names = {"posezoo": posezoo, "result": result, "crops": torch.randn(1, 3, 256, 256)}
+    with torch.inference_mode():
+        packaged, guided = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
+        exec(packaged, names)
+        assert names["ids"].shape == (1, 34) and names["poses"].shape == (1, 17, 2)
+        away = names["completed"] - names["keypoints"]
+        assert away[names["visible"]].abs().max() == 0 and away[0, 9].norm() > 0
+        exec(guided, names)
+        assert names["features"].shape == (1, 1024, 8, 8) and names["ids"].shape == (1, 34)
 
 
 def test_file_without_running_sums_loads_and_one_without_half_of_them_does_not(model):

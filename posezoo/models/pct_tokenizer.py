@@ -134,17 +134,19 @@ class TokenDecoder(nn.Module):
         Raises:
             InputError: wrong shape or type, or ids outside the codebook.
         """
+        check_tensors(self.codebook.device, ids=ids)
         if ids.ndim != 2 or ids.shape[1] != NUM_TOKENS:
             raise InputError(f"ids must have shape (N, {NUM_TOKENS}), got {tuple(ids.shape)}")
         if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
             raise InputError(f"ids must be integers, got {ids.dtype}; encode() returns them")
+        ids = ids.long()  # 2048 is beyond the range of a byte
         outside = (ids < 0) | (ids >= CODEBOOK_SIZE)
         if outside.any():
             raise InputError(
                 f"token id {int(ids[outside][0])} is outside the codebook; "
                 f"valid: 0 to {CODEBOOK_SIZE - 1}"
             )
-        return self(self.codebook[ids.long()])
+        return self(self.codebook[ids])
 
 
 class TokenizerOutput(NamedTuple):
@@ -218,11 +220,10 @@ class PCTTokenizer(nn.Module):
                 tokenizer is guided by images.
 
         Raises:
-            InputError: wrong shapes, another visibility, no visible keypoint, or a visible one
-                that is not finite.
+            InputError: no tensors; wrong shapes, types or devices; another visibility, no visible
+                keypoint, a visible one that is not finite, or features that are not.
         """
-        visible = check_pose(keypoints, visible)
-        return self(keypoints, visible, image_features).ids
+        return self._checked(keypoints, visible, image_features).ids
 
     def decode(self, ids: Tensor) -> Tensor:
         """Return the keypoints (N, 17, 2), input pixels, of token ids (N, 34).
@@ -240,17 +241,25 @@ class PCTTokenizer(nn.Module):
         Visible keypoints stay as given; hidden ones are those of the pose that the tokens of
         the visible ones decode to. Arguments and errors are those of `encode`.
         """
-        visible = check_pose(keypoints, visible)
-        found = self(keypoints, visible, image_features).keypoints
-        return torch.where(visible[..., None], keypoints.to(found), found)
+        found = self._checked(keypoints, visible, image_features).keypoints
+        return torch.where(visible.bool()[..., None], keypoints, found)  # of the wider type
 
     def nearest(self, keypoints: Tensor, image_features: Tensor | None = None) -> Tensor:
         """Return the closest poses of the token space, (N, 17, 2) in input pixels.
 
         All keypoints count as visible. Arguments and errors are those of `encode`.
         """
-        visible = check_pose(keypoints, torch.ones(keypoints.shape[:2], device=keypoints.device))
-        return self(keypoints, visible, image_features).keypoints
+        check_tensors(self.decoder.codebook.device, keypoints=keypoints)
+        visible = torch.ones(keypoints.shape[:-1], dtype=torch.bool, device=keypoints.device)
+        return self._checked(keypoints, visible, image_features).keypoints
+
+    def _checked(
+        self, keypoints: Tensor, visible: Tensor, image_features: Tensor | None
+    ) -> TokenizerOutput:
+        """Look at the values, then run."""
+        self._check_shapes(keypoints, visible, image_features)
+        check_values(keypoints.to(self.decoder.codebook), visible, image_features)
+        return self(keypoints, visible, image_features)
 
     def forward(
         self, keypoints: Tensor, visible: Tensor, image_features: Tensor | None = None
@@ -261,9 +270,10 @@ class PCTTokenizer(nn.Module):
         a pixel of 256, and distances in the codebook need more.
 
         Raises:
-            InputError: an image-guided tokenizer without features, or the reverse.
+            InputError: wrong shapes, types or devices; image features where there should be none,
+                or the reverse.
         """
-        self._check_features(image_features, len(keypoints))
+        self._check_shapes(keypoints, visible, image_features)
         codebook = self.decoder.codebook
         with without_autocast(codebook):
             features = None if image_features is None else image_features.to(codebook)
@@ -282,13 +292,27 @@ class PCTTokenizer(nn.Module):
         check_images(x, 3, INPUT_SIZE, STRIDE)
         return self.backbone(x)
 
-    def _check_features(self, features: Tensor | None, count: int) -> None:
-        if not self.image_guided:
+    def _check_shapes(self, keypoints: Tensor, visible: Tensor, features: Tensor | None) -> None:
+        given = {"keypoints": keypoints, "visible": visible}
+        given |= {} if features is None else {"image_features": features}
+        check_tensors(self.decoder.codebook.device, **given)
+        if keypoints.ndim != 3 or tuple(keypoints.shape[1:]) != (NUM_KEYPOINTS, 2):
+            raise InputError(
+                f"keypoints must have shape (N, {NUM_KEYPOINTS}, 2), x and y in input pixels in "
+                f"COCO order; got {tuple(keypoints.shape)}"
+            )
+        if not keypoints.is_floating_point():
+            raise InputError(f"keypoints must be floating point, got {keypoints.dtype}")
+        if visible.shape != keypoints.shape[:2]:
+            raise InputError(
+                f"visible must have shape {tuple(keypoints.shape[:2])}, got {tuple(visible.shape)}"
+            )
+        if self.backbone is None:
             if features is not None:
                 raise InputError("this tokenizer is not guided by images; leave image_features out")
             return
         side = INPUT_SIZE[0] // STRIDE
-        want = (count, self.backbone.num_features, side, side)
+        want = (len(keypoints), self.backbone.num_features, side, side)
         if features is None or tuple(features.shape) != want:
             got = "none" if features is None else f"shape {tuple(features.shape)}"
             raise InputError(
@@ -297,39 +321,54 @@ class PCTTokenizer(nn.Module):
             )
 
 
-def check_pose(keypoints: Tensor, visible: Tensor) -> Tensor:
-    """Return `visible` (N, 17) as booleans, or refuse what is not poses.
+def check_tensors(device: torch.device, **given: Tensor) -> None:
+    """Refuse what is no tensor, or lies on another device.
+
+    Raises:
+        InputError: it names which.
+    """
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{name} must be a torch tensor, got {type(value).__name__}; "
+                "torch.as_tensor makes one"
+            )
+        if value.device != device:
+            raise InputError(
+                f"{name} must be on the device of the tokenizer, {device}, got {value.device}"
+            )
+
+
+def check_values(keypoints: Tensor, visible: Tensor, features: Tensor | None) -> None:
+    """Refuse values that make no tokens; a CUDA device is waited for once.
 
     Raises:
         InputError: see `PCTTokenizer.encode`.
     """
-    if keypoints.ndim != 3 or tuple(keypoints.shape[1:]) != (NUM_KEYPOINTS, 2):
-        raise InputError(
-            f"keypoints must have shape (N, {NUM_KEYPOINTS}, 2), x and y in input pixels in COCO "
-            f"order; got {tuple(keypoints.shape)}"
-        )
-    if visible.shape != keypoints.shape[:2]:
-        raise InputError(
-            f"visible must have shape {tuple(keypoints.shape[:2])}, got {tuple(visible.shape)}"
-        )
     shown = visible.bool()
     strange = visible != shown
+    alone = ~shown.any(1)
+    bad = shown & ~keypoints.isfinite().all(-1)
+    wrong = strange.any() | alone.any() | bad.any()
+    if features is not None:
+        wrong = wrong | ~features.isfinite().all()
+    if not wrong:
+        return
     if strange.any():
         raise InputError(
             f"visible must be 0 or 1, got {visible[strange][0].item()}; of COCO's flags 0, 1, 2 "
             "give `flags > 0`"
         )
-    if not shown.any(1).all():
-        index = int((~shown.any(1)).nonzero()[0])
+    if alone.any():
+        index = int(alone.nonzero()[0])
         raise InputError(f"pose {index} has no visible keypoint; at least one is needed")
-    bad = shown & ~keypoints.isfinite().all(-1)
     if bad.any():
         pose, joint = bad.nonzero()[0].tolist()
         raise InputError(
             f"keypoint {joint} of pose {pose} is {keypoints[pose, joint].tolist()}; "
             "a visible keypoint must be finite, mark it hidden otherwise"
         )
-    return shown
+    raise InputError("image_features hold NaN or infinity; do the images?")
 
 
 MIXER_KEYS = [

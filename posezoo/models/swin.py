@@ -81,15 +81,17 @@ def window_attention(block: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
         x = x.roll((-shift, -shift), (1, 2))
     x = split_windows(x, window)  # (B, windows, T, C)
     qkv = F.linear(x, attn.qkv.weight, torch.cat((attn.q_bias, attn.k_bias, attn.v_bias)))
-    qkv = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
-    qk, v = qkv[:2], qkv[2]  # (2, B, windows, heads, T, C / heads) and without the 2
-    scale = attn.logit_scale.clamp(max=_MAX_LOGIT_SCALE).exp()  # (heads, 1, 1)
-    scale = torch.stack((scale, torch.ones_like(scale)))[:, None, None]
+    qkv = qkv.unflatten(-1, (3, attn.num_heads, -1))  # (B, windows, T, 3, heads, C / heads)
+    qk, v = qkv[..., :2, :, :], qkv[..., 2, :, :]
+    # cosine times scale: queries and keys get the root of it each
+    scale = (0.5 * attn.logit_scale.clamp(max=_MAX_LOGIT_SCALE)).exp().squeeze(-1)  # (heads, 1)
     qk = qk * (scale / torch.linalg.vector_norm(qk, dim=-1, keepdim=True).clamp(min=1e-12))
+    q, k, v = (t.transpose(2, 3) for t in (*qk.unbind(3), v))  # (B, windows, heads, T, C / heads)
     # windows join the batch; with a mask of their own they join the heads instead
     start = 1 if shift else 0
-    q, k, v_ = (t.flatten(start, start + 1) for t in (*qk.unbind(0), v))
-    y = F.scaled_dot_product_attention(q, k, v_, attn_mask=bias, scale=1.0)
+    y = F.scaled_dot_product_attention(
+        *(t.flatten(start, start + 1) for t in (q, k, v)), attn_mask=bias, scale=1.0
+    )
     y = y.reshape(v.shape).transpose(2, 3)  # (B, windows, T, heads, C / heads)
     y = merge_windows(attn.proj(y.flatten(-2)), window, height, width)
     return y.roll((shift, shift), (1, 2)) if shift else y
