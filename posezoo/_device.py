@@ -1,4 +1,4 @@
-"""Copies between host and device that never wait for what the device is doing.
+"""The device to run on, and copies from and to it that never wait for what it is doing.
 
 Only copies from and to page-locked memory run beside the device's work. On other devices than
 CUDA both are plain copies.
@@ -6,6 +6,7 @@ CUDA both are plain copies.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Download", "upload"]
+from .errors import InputError
+
+__all__ = ["Download", "choose_device", "upload"]
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """Return a device that is there; None is CUDA if there is one, else the CPU.
+
+    CUDA without a number is the one of the local rank of torchrun.
+
+    Raises:
+        InputError: no such kind of device, or a number that this machine lacks.
+    """
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if place.type != "cuda":
+            return torch.empty(0, device=place).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"device is {device!r}, which this machine lacks; valid: cpu, cuda, cuda:0 and so on"
+        ) from error
+    index = int(os.environ.get("LOCAL_RANK", "0")) if place.index is None else place.index
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise InputError(
+            f"device {index} of CUDA was asked for, and there are {count}; use the CPU"
+        )
+    return torch.device("cuda", index)
 
 
 def upload(array: NDArray[Any] | Tensor, device: torch.device) -> Tensor:

@@ -184,12 +184,13 @@ def predict(
 ) -> None:
     """Find the people's keypoints in IMAGES."""
     from . import PosePredictor, PoseResult, _predict, create_model
+    from ._device import choose_device
 
     known = None if boxes is None else _predict.read_boxes(boxes, box_threshold)
     predictor = PosePredictor(
         create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint),
         detector=None if whole_image else detector,
-        device=device or _default_device(),
+        device=choose_device(device),
         batch_size=batch_size,
         flip_test=flip_test,
     )
@@ -218,12 +219,6 @@ def predict(
         if not isinstance(result, PoseResult):
             click.echo(f"posezoo: error: {path}: {result}", err=True)
     sys.exit(0 if len(good) == len(outcome) else 1)
-
-
-def _default_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 # ------------------------------------------------------------------------------- convert, eval

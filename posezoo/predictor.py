@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ._config import PretrainedCfg
-from ._device import Download, upload
+from ._device import Download, choose_device, upload
 from ._factory import create_model
 from .codecs import build_codec
 from .detectors import Detector, build_detector
@@ -75,7 +75,7 @@ class PosePredictor:
         flip_test: bool | None = None,
     ) -> None:
         if isinstance(model, str):
-            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+            device = choose_device(device)
             model = create_model(model, pretrained=True)
         cfg = getattr(model, "pretrained_cfg", None)
         if not isinstance(cfg, PretrainedCfg) or cfg.task != "pose" or cfg.decode is None:
@@ -93,7 +93,7 @@ class PosePredictor:
                 f"{self.skeleton.num_keypoints}; give pretrained_cfg its own_skeleton, as "
                 "`posezoo train --skeleton` does"
             )
-        self.device = torch.device(device) if device else next(model.parameters()).device
+        self.device = choose_device(device) if device else next(model.parameters()).device
         self.dtype = dtype
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         self.model = model.to(self.device, wide).eval()

@@ -6,7 +6,6 @@ record.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import nn
 
 from .. import PosePredictor
 from .._config import PretrainedCfg
+from .._device import choose_device
 from ..errors import DataError, InputError
 from .datasets import read_imagenet_flat, read_imagenet_folders
 from .runner import EvaluationRecord, Share, evaluate
@@ -81,7 +81,7 @@ def evaluate_model(
         if value is not None and value < 1:
             raise InputError(f"{option} is {value}; valid: an integer from 1")
     cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
-    place = _place(device)
+    place = choose_device(device)
     if place.type == "cuda":
         torch.cuda.set_device(place)  # page-locked memory and compiled code belong to it
     settings: dict[str, Any] = {
@@ -148,23 +148,6 @@ def _tf32(allowed: bool) -> Iterator[None]:
     finally:
         for place, value in zip(places, before):
             place.allow_tf32 = value
-
-
-def _place(device: str | None) -> torch.device:
-    """Return the device; CUDA without a number is the one of the local rank of torchrun."""
-    try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise InputError(f"device is {device!r}; valid: cpu, cuda, cuda:0 and so on") from error
-    if place.type != "cuda":
-        return place
-    index = int(os.environ.get("LOCAL_RANK", "0")) if place.index is None else place.index
-    count = torch.cuda.device_count()
-    if index >= count:
-        raise InputError(
-            f"device {index} of CUDA was asked for, and there are {count}; use the CPU"
-        )
-    return torch.device("cuda", index)
 
 
 def _find(data: Path, names: tuple[str, ...]) -> Path:

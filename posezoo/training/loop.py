@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from .. import Skeleton, create_model, load_checkpoint, save_pretrained
 from .._checkpoints import replacing
 from .._config import PretrainedCfg, SourceCfg
+from .._device import choose_device
 from ..errors import DataError, InputError
 from .data import Batch, EpochSampler
 from .objectives import Objective, objective_of
@@ -85,7 +86,7 @@ def train(
         InputError: a recipe or model that cannot be trained here.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    place = torch.device(device or _default_device())
+    place = choose_device(device)
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     torch.manual_seed(recipe.seed)
@@ -330,12 +331,6 @@ def draw_curves(log: Path, metric: str, target: Path) -> None:
     left.set_xlabel("step")
     figure.savefig(target, dpi=110)
     pyplot.close(figure)
-
-
-def _default_device() -> str:
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def _initial_model(recipe: Recipe, init: str | None) -> nn.Module:
