@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..skeletons import Skeleton
 
 __all__ = ["Augmentation", "ClassAugmentation", "mirror_keypoints", "rotate_matrix"]
@@ -33,6 +34,9 @@ class Augmentation:
         rotation: standard deviation in degrees, clipped at twice that, and
             `rotation_probability`.
         color, grid: probabilities of other colours and of a grid of holes, see `pixels`.
+
+    Raises:
+        InputError: a probability outside 0 to 1, or an amount that is negative or without bound.
     """
 
     flip: float = 0.5
@@ -45,6 +49,16 @@ class Augmentation:
     rotation_probability: float = 0.6
     color: float = 0.0
     grid: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_shares(
+            self, "flip", "half_body", "shift_probability", "scale", "rotation_probability",
+            "color", "grid",
+        )  # fmt: skip
+        for name in ("half_body_more_than", "shift", "rotation"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"augmentation.{name} is {value}; it must be finite, 0 or above")
 
     def sample(
         self,
@@ -110,6 +124,9 @@ class ClassAugmentation:
         erase: probability of erasing a rectangle with noise.
         mixup, cutmix: alpha of each; where both are above 0, a batch gets either with 0.5.
         label_smoothing: share of the target that is spread over all classes.
+
+    Raises:
+        InputError: a share outside 0 to 1, or a negative alpha.
     """
 
     auto_augment: str = "rand-m9-mstd0.5-inc1"
@@ -117,6 +134,20 @@ class ClassAugmentation:
     mixup: float = 0.8
     cutmix: float = 1.0
     label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_shares(self, "erase", "label_smoothing")
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"augmentation.{name} is {value}; it must be finite, 0 or above")
+
+
+def _check_shares(settings: Augmentation | ClassAugmentation, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value <= 1:
+            raise InputError(f"augmentation.{name} is {value}; it must lie in 0 to 1")
 
 
 def rotate_matrix(matrix: Array, center: Array, degrees: float) -> Array:
