@@ -474,7 +474,8 @@ def looks_like(state: Mapping[str, Tensor]) -> list[str]:
 
     Where they fit none, the answer may be one "backbone of" an architecture.
     """
-    found, backbones = [], []
+    found: list[str] = []
+    backbones: list[str] = []
     state = {key: torch.empty_like(tensor, device="meta") for key, tensor in state.items()}
     count = sum(t.numel() for t in state.values() if t.is_floating_point())
     for name in _registry.list_models():

@@ -644,10 +644,17 @@ def test_files_are_understood_in_every_wrapper(variant, wrapper, tmp_path):
     assert len(report.loaded) + len(report.ignored) == len(MANIFESTS[variant])
 
 
-def test_convert_slims_a_pose_file_and_says_how(registered, pose, tmp_path):
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        "state_dict",
+        *(pytest.param(w, marks=pytest.mark.slow) for w in WRAPPERS if w != "state_dict"),
+    ],
+)
+def test_convert_slims_a_pose_file_and_says_how(registered, pose, tmp_path, wrapper):
     source = tmp_path / "swin_base.pth"
     state = _original(pose)
-    torch.save({"meta": {"epoch": 1}, "state_dict": state, "optimizer": {}}, source)
+    torch.save(WRAPPERS[wrapper](state), source)
     outputs = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         args = ["convert", str(source), "--model", registered, "--out", str(folder)]

@@ -89,10 +89,10 @@ def window_attention(block: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
     q, k, v = (t.transpose(2, 3) for t in (*qk.unbind(3), v))  # (B, windows, heads, T, C / heads)
     # windows join the batch; with a mask of their own they join the heads instead
     start = 1 if shift else 0
-    y = F.scaled_dot_product_attention(
-        *(t.flatten(start, start + 1) for t in (q, k, v)), attn_mask=bias, scale=1.0
-    )
-    y = y.reshape(v.shape).transpose(2, 3)  # (B, windows, T, heads, C / heads)
+    shape = v.shape
+    q, k, v = (t.flatten(start, start + 1) for t in (q, k, v))
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+    y = y.reshape(shape).transpose(2, 3)  # (B, windows, T, heads, C / heads)
     y = merge_windows(attn.proj(y.flatten(-2)), window, height, width)
     return y.roll((shift, shift), (1, 2)) if shift else y
 
