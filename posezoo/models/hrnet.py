@@ -29,7 +29,7 @@ def affine_of_norms(module: nn.Module) -> Affine:
 
     All at once: a handful of channels each, they would take as long as convolutions one by one.
     """
-    norms = [m for m in module.modules() if isinstance(m, NORMS) and not m.training]
+    norms: list[Any] = [m for m in module.modules() if isinstance(m, NORMS) and not m.training]
     if not norms:
         return {}
     weight, bias, mean = (
