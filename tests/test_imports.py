@@ -16,7 +16,7 @@ EDGES = {
     "tcformer_mta": {"tcformer", "tcformer_tokens"},
     "pct_tokenizer": {"swin"},
     "pct": {"pct_tokenizer", "swin"},
-    "tokenpose": {"hrnet"},
+    "tokenpose": {"hrnet", "token_masks"},
     "hrnet_pose": {"hrnet"},
 }
 SHARED = {"layers", "heads"}
