@@ -20,7 +20,7 @@ from .predictor import PosePredictor
 
 __all__ = ["MODEL", "DemoReport", "run_demo"]
 
-MODEL = "hrnet_xs_128x96.rendered"
+MODEL = "hrnet_xs_192x144.rendered"
 _SEED = 20_260_101  # not one of the training's
 _SCENE = (360, 480)
 
@@ -52,7 +52,7 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
 
     start = time.monotonic()
     model = create_model(MODEL, pretrained=True)
-    scene = render_scene((_SEED, 1002), _SCENE, people=3)
+    scene = render_scene((_SEED, 1009), _SCENE, people=3)
     predictor = PosePredictor(model, device="cpu")
     before = time.monotonic()
     result = predictor(scene.image, scene.bboxes)

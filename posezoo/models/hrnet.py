@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["STEM_PARTS", "HRNetStem", "HRNetTrunk"]
+__all__ = ["HRNET_XS", "STEM_PARTS", "HRNetStem", "HRNetTrunk"]
 
 STEM_PARTS = ("conv1", "bn1", "conv2", "bn2", "layer1")
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -94,6 +94,27 @@ def _smallest(stage: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration of a stage that costs nothing to build."""
     ones = (1,) * stage["num_branches"]
     return {**stage, "num_modules": 1, "num_blocks": ones, "num_channels": ones}
+
+
+def _stage(channels: tuple[int, ...], blocks: int, kind: str) -> dict[str, Any]:
+    return {
+        "num_modules": 1,
+        "num_branches": len(channels),
+        "block_type": kind,
+        "num_blocks": (blocks,) * len(channels),
+        "num_channels": channels,
+        "fuse_method": "SUM",
+    }
+
+
+# a narrow trunk for small models, in the form of timm's configurations
+HRNET_XS: dict[str, Any] = {
+    "stem_width": 32,
+    "stage1": _stage((32,), 1, "BOTTLENECK"),
+    "stage2": _stage((24, 48), 2, "BASIC"),
+    "stage3": _stage((24, 48, 96), 2, "BASIC"),
+    "stage4": _stage((24, 48, 96, 192), 1, "BASIC"),
+}
 
 
 class HRNetStem(nn.Module):

@@ -16,7 +16,7 @@ from .._config import DecodeCfg, InputCfg, PretrainedCfg, SourceCfg
 from .._conversion import Conversion, rename_keys
 from .._registry import register_model
 from .heads import HeatmapHead
-from .hrnet import HRNetTrunk
+from .hrnet import HRNET_XS, HRNetTrunk
 from .layers import check_images
 
 __all__ = ["HRNetPose"]
@@ -53,54 +53,57 @@ class HRNetPose(nn.Module):
         return self.head(self.trunk(x))
 
 
-def _stage(channels: tuple[int, ...], blocks: int, kind: str) -> dict[str, Any]:
-    return {
-        "num_modules": 1,
-        "num_branches": len(channels),
-        "block_type": kind,
-        "num_blocks": (blocks,) * len(channels),
-        "num_channels": channels,
-        "fuse_method": "SUM",
-    }
-
-
-_TRUNK = {
-    "stem_width": 32,
-    "stage1": _stage((32,), 1, "BOTTLENECK"),
-    "stage2": _stage((24, 48), 2, "BASIC"),
-    "stage3": _stage((24, 48, 96), 2, "BASIC"),
-    "stage4": _stage((24, 48, 96, 192), 1, "BASIC"),
-}
-
-
 def _build(
     input_size: tuple[int, int], /, *, num_keypoints: int = 17, in_chans: int = 3
 ) -> HRNetPose:
-    trunk = HRNetTrunk(_TRUNK, in_chans)
+    trunk = HRNetTrunk(HRNET_XS, in_chans)
     return HRNetPose(trunk, HeatmapHead(trunk.width, num_keypoints), input_size, in_chans)
 
 
-_RENDERED = PretrainedCfg(
-    task="pose",
-    dataset="coco",
-    description="narrow HRNet trained on rendered people only; for demos and tests, not for photos",
-    source=SourceCfg(
-        packaged="hrnet_xs_128x96.rendered.safetensors",
-        sha256="c1af4a34a5f5b73a77a58fa120efda4bd35cf7c58038f91ea99baa8ab8755049",
-        license="apache-2.0",
-        dataset_license="rendered by posezoo.evaluation.synthetic, no terms",
-        paper="Deep High-Resolution Representation Learning, CVPR 2019, arXiv:1902.09212",
-    ),
-    input=InputCfg(size=(128, 96), bbox_padding=1.25, geometry="mmpose1"),
-    decode=DecodeCfg(
+def _rendered(crop: InputCfg, decode: DecodeCfg, gmacs: float, sha256: str) -> PretrainedCfg:
+    """Configuration of weights in the package."""
+    height, width = crop.size
+    return PretrainedCfg(
+        task="pose",
+        dataset="coco",
+        description="narrow HRNet trained on rendered people only, for demos and tests, no photos",
+        source=SourceCfg(
+            packaged=f"hrnet_xs_{height}x{width}.rendered.safetensors",
+            sha256=sha256,
+            license="apache-2.0",
+            dataset_license="rendered by posezoo.evaluation.synthetic, no terms",
+            paper="Deep High-Resolution Representation Learning, CVPR 2019, arXiv:1902.09212",
+        ),
+        input=crop,
+        decode=decode,
+        params=725_129,
+        macs=round(gmacs * 1e9),
+    )
+
+
+_128 = _rendered(
+    InputCfg(size=(128, 96), bbox_padding=1.25, geometry="mmpose1"),
+    DecodeCfg(
         codec="heatmap", heatmap_size=(32, 24), refine="dark", blur_kernel=7, shift_heatmap=True
     ),
-    params=725_129,
-    macs=151_222_272,
+    gmacs=0.151,
+    sha256="c1af4a34a5f5b73a77a58fa120efda4bd35cf7c58038f91ea99baa8ab8755049",
+)
+_192 = _rendered(
+    InputCfg(size=(192, 144), bbox_padding=1.35, geometry="tokenpose"),
+    DecodeCfg(codec="heatmap", heatmap_size=(48, 36), refine="dark", blur_kernel=9),
+    gmacs=0.340,
+    sha256="b8fa518b8e0b7262cd1e3ffdd07aa09d6340ee838ac28c82ae7f41b71c3ee47a",
 )
 
 
-@register_model(_build, rendered=_RENDERED)
+@register_model(_build, rendered=_128)
 def hrnet_xs_128x96(**model_args: Any) -> HRNetPose:
     """HRNet-XS, 128x96, COCO 17 keypoints, rendered people."""
     return _build((128, 96), **model_args)
+
+
+@register_model(_build, rendered=_192)
+def hrnet_xs_192x144(**model_args: Any) -> HRNetPose:
+    """HRNet-XS, 192x144, COCO 17 keypoints, rendered people."""
+    return _build((192, 144), **model_args)

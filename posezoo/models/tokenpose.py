@@ -23,8 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,154 +34,21 @@ from .._config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
 from .._conversion import Conversion, rename_keys
 from .._registry import register_model
 from ..errors import InputError
-from .hrnet import STEM_PARTS, HRNetStem, HRNetTrunk
+from .hrnet import HRNET_XS, STEM_PARTS, HRNetStem, HRNetTrunk
 from .layers import Mlp, check_count, check_images, init_transformer_weights
+from .token_masks import (
+    MaskPos,
+    MaskType,
+    TokenMask,
+    check_keep_idx,
+    check_ratio_matters,
+    sine_positions,
+)
 
-__all__ = ["TokenMask", "TokenPose", "sine_positions"]
+__all__ = ["TokenPose"]
 
 WIDTH = 192
 MLP_WIDTH = 3 * WIDTH
-
-MaskType = Literal["none", "uniform", "random", "zone", "block"]
-MaskPos = Literal["token", "slot"]
-
-
-# ------------------------------------------------------------------------------- positions, masks
-
-
-def sine_positions(grid: tuple[int, int], dim: int) -> Tensor:
-    """Return the fixed table of positions (h * w, dim) for a grid (h, w), row-major, float32.
-
-    The first half of the channels codes the row, the second half the column, as sine and
-    cosine in turn (DETR, arXiv 2005.12872, appendix A.4). Rows and columns count from 1 and
-    are scaled to 2 pi.
-    """
-    exponent = 2 * torch.div(torch.arange(dim // 2), 2, rounding_mode="floor") / (dim // 2)
-    wavelengths = 10000**exponent  # (dim / 2,)
-
-    def encode(count: int) -> Tensor:
-        steps = torch.arange(1, count + 1, dtype=torch.float32)
-        angles = (steps / (count + 1e-6) * (2 * math.pi))[:, None] / wavelengths
-        waves = [angles[:, 0::2].sin(), angles[:, 1::2].cos()]
-        return torch.stack(waves, dim=-1).flatten(1)  # (count, dim / 2)
-
-    height, width = grid
-    rows = encode(height)[:, None].expand(-1, width, -1)
-    columns = encode(width)[None].expand(height, -1, -1)
-    return torch.cat([rows, columns], dim=-1).flatten(0, 1)  # (h * w, dim)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenMask:
-    """Which visual tokens take part, and which positions they get.
-
-    Args:
-        type: "none" keeps all; "uniform" evenly spaced ones; "random" draws; "zone" the
-            beginning of each quarter of the tokens in raster order (repaired from the published
-            code, where it cannot run); "block" the beginning of all (four quarters of the
-            count, as published: the bottom of the crop is dropped).
-        ratio: share of the tokens that is kept, in (0, 1]; rounded down to whole tokens.
-        pos: "token", each token has its own position; or "slot", see the module's docstring.
-        in_eval: whether the mask holds in evaluation too.
-
-    Raises:
-        InputError: an unknown word, a ratio outside (0, 1], or `in_eval` is no bool.
-    """
-
-    type: MaskType = "none"
-    ratio: float = 1.0
-    pos: MaskPos = "token"
-    in_eval: bool = True
-
-    def __post_init__(self) -> None:
-        for name, value, valid in (
-            ("mask_type", self.type, get_args(MaskType)),
-            ("mask_pos", self.pos, get_args(MaskPos)),
-        ):
-            if value not in valid:
-                raise InputError(f"{name} is {value!r}, expected one of {', '.join(valid)}")
-        if not isinstance(self.in_eval, bool):
-            raise InputError(f"mask_eval is {self.in_eval!r}, expected True or False")
-        is_number = isinstance(self.ratio, Real) and not isinstance(self.ratio, bool)
-        if not is_number or not 0 < self.ratio <= 1:
-            raise InputError(
-                f"mask_ratio is {self.ratio!r}; it is the share of tokens kept, a number above 0 "
-                "and at most 1"
-            )
-        object.__setattr__(self, "ratio", float(self.ratio))  # numpy's numbers are no JSON
-
-    def count(self, num_tokens: int) -> int:
-        """Return how many of `num_tokens` are kept.
-
-        Raises:
-            InputError: not even one.
-        """
-        if self.type == "none" or self.ratio == 1:
-            return num_tokens
-        parts = 4 if self.type in ("zone", "block") else 1
-        count = parts * int(num_tokens * self.ratio / parts)
-        if count == 0:
-            raise InputError(
-                f"mask_ratio {self.ratio} keeps none of {num_tokens} tokens with mask_type "
-                f"{self.type!r}; take at least {parts / num_tokens:.3g}"
-            )
-        return count
-
-    def kept(self, num_tokens: int) -> list[int]:
-        """Return the kept tokens; for "random" a fixed list, a beginning of one permutation."""
-        count = self.count(num_tokens)
-        if count == num_tokens or self.type == "block":
-            return list(range(count))
-        if self.type == "uniform":  # numpy.linspace(0, num_tokens - 1, count, dtype=int)
-            step = (num_tokens - 1) / max(count - 1, 1)
-            inner = [int(i * step) for i in range(count - 1)]
-            return [*inner, num_tokens - 1 if count > 1 else 0]
-        if self.type == "zone":
-            starts = [zone * num_tokens // 4 for zone in range(4)]
-            return [start + i for start in starts for i in range(count // 4)]
-        generator = torch.Generator().manual_seed(0)
-        drawn = torch.randperm(num_tokens, generator=generator, device="cpu")[:count].tolist()
-        return drawn if self.pos == "slot" else sorted(drawn)
-
-
-def check_ratio_matters(mask: TokenMask) -> None:
-    """Refuse a ratio that a model without a mask would ignore.
-
-    Raises:
-        InputError: a ratio below 1 and no mask.
-    """
-    if mask.type == "none" and mask.ratio != 1:
-        raise InputError(
-            f"mask_ratio {mask.ratio} without a mask; choose one with set_mask('uniform', ratio)"
-        )
-
-
-def check_keep_idx(keep_idx: Tensor, batch: int, num_tokens: int) -> None:
-    """Refuse what does not name tokens once each, as (n,) or (batch, n) int64.
-
-    Raises:
-        InputError: wrong type or shape; indices out of range or repeated.
-    """
-    if not isinstance(keep_idx, Tensor) or keep_idx.dtype != torch.int64:
-        kind = keep_idx.dtype if isinstance(keep_idx, Tensor) else type(keep_idx).__name__
-        raise InputError(f"keep_idx must be an int64 tensor, got {kind}")
-    if keep_idx.ndim not in (1, 2) or not keep_idx.numel():
-        raise InputError(f"keep_idx must be (n,) or (B, n), got shape {tuple(keep_idx.shape)}")
-    if keep_idx.ndim == 2 and len(keep_idx) != batch:
-        raise InputError(f"keep_idx has {len(keep_idx)} rows for a batch of {batch}")
-    if torch.compiler.is_compiling():
-        return  # the values are not known while a graph is traced
-    ordered = keep_idx.sort(dim=-1).values
-    if ordered.min() < 0 or ordered.max() >= num_tokens:
-        raise InputError(
-            f"keep_idx must lie in 0 to {num_tokens - 1}, got {int(ordered.min())} to "
-            f"{int(ordered.max())}"
-        )
-    if (ordered.diff(dim=-1) == 0).any():
-        raise InputError("keep_idx names a token twice; give each token at most once")
-
-
-# ------------------------------------------------------------------------------- transformer
 
 
 class Attention(nn.Module):
@@ -494,7 +360,7 @@ class _Size:
     input_size: tuple[int, int] = (256, 192)
     params: int
     gmacs: float
-    reported: float
+    reported: float | None = None
 
 
 _T = _Size(
@@ -524,11 +390,16 @@ _L_D24_LARGE = replace(
 _L_D6_MPII = replace(
     _L_D6, patch=(4, 4), input_size=(256, 256), params=21_443_296, gmacs=12.89, reported=11.86
 )
+_XS = _Size(
+    trunk="hrnet_xs", patch=(4, 3), depths=(4,), num_heads=8, input_size=(128, 96),
+    params=2_413_536, gmacs=0.2865,
+)  # fmt: skip
 _TRUNKS = {
     None: "patches of the image",
     "stem": "stem of HRNet",
     "hrnet_w32": "HRNet-W32 to stage 3",
     "hrnet_w48": "HRNet-W48 to stage 3",
+    "hrnet_xs": "a narrow HRNet to stage 3",
 }
 
 
@@ -550,7 +421,7 @@ def _build(
     if size.trunk == "stem":
         trunk = HRNetStem("hrnet_w32", in_chans)
     elif size.trunk:
-        trunk = HRNetTrunk(size.trunk, in_chans)
+        trunk = HRNetTrunk(HRNET_XS if size.trunk == "hrnet_xs" else size.trunk, in_chans)
     # Quirk: the S models divide by the root of the whole width, whatever the heads
     scale_width = WIDTH if size.trunk == "stem" else WIDTH // size.num_heads
     return TokenPose(
@@ -694,3 +565,24 @@ def tmpose_l_d24_256x192(**model_args: Any) -> TokenPose:
 def tmpose_l_d6_256x256(**model_args: Any) -> TokenPose:
     """TMPose-L/D6, 256x256, MPII 16 joints."""
     return _build(_L_D6_MPII, **model_args)
+
+
+# posezoo's own weights, for demos and tests; the trunk is that of hrnet_xs_128x96.rendered
+_RENDERED = replace(
+    _cfg(_XS),
+    description=f"keypoint tokens on {_TRUNKS[_XS.trunk]}, 4 layers; rendered people, no photos",
+    source=SourceCfg(
+        packaged="tokenpose_xs_128x96.rendered.safetensors",
+        sha256="544caacc24237b2655f4f9e35bc612ba95165b141146b0c23225139abc4f3d4e",
+        license="apache-2.0",
+        dataset_license="rendered by posezoo.evaluation.synthetic, no terms",
+        paper="arXiv:2104.03516",
+    ),
+    decode=DecodeCfg(codec="heatmap", heatmap_size=(32, 24), refine="dark", blur_kernel=7),
+)
+
+
+@register_model(_build, rendered=_RENDERED)
+def tokenpose_xs_128x96(**model_args: Any) -> TokenPose:
+    """TokenPose-XS, 128x96, COCO 17 keypoints, rendered people."""
+    return _build(_XS, **model_args)

@@ -11,8 +11,9 @@ cosine, the originals changed it once an epoch; here it changes with each step.
 from __future__ import annotations
 
 import difflib
+import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -36,6 +37,9 @@ class Recipe:
     error. `start` is what the published training started from, see `loop.train`; None is a file
     that is not registered. `tokenizer` is what PCT's second stage learns the tokens of, a name or a
     file. `frozen` are beginnings of the names of parameters that are not trained.
+
+    Raises:
+        InputError: a number outside its range.
     """
 
     model: str
@@ -68,6 +72,32 @@ class Recipe:
     eval_every: int = 10
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for names, needed, is_valid in _VALID:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not is_valid(value):
+                    raise InputError(f"{name} is {value}; it must be {needed}")
+        if self.accumulate > self.batch_size:
+            raise InputError(
+                f"accumulate is {self.accumulate}, more parts than the {self.batch_size} samples "
+                "of a batch; lower it, or raise batch_size"
+            )
+
+
+_VALID: list[tuple[tuple[str, ...], str, Callable[[Any], bool]]] = [
+    (("epochs", "batch_size", "accumulate", "eval_every", "repeats"), "at least 1",
+     lambda value: value >= 1),
+    (("lr", "sigma", "loss_factor", "clip_norm"), "a finite number above 0",
+     lambda value: 0 < value < math.inf),
+    (("weight_decay", "warmup_steps", "warmup_epochs", "seed"), "a finite number, 0 or above",
+     lambda value: 0 <= value < math.inf),
+    (("final_lr", "warmup_start"), "a share, 0 to 1", lambda value: 0 <= value <= 1),
+    (("layer_decay",), "above 0 and at most 1", lambda value: 0 < value <= 1),
+    (("ema",), "between 0 and 1, such as 0.9999", lambda value: 0 < value < 1),
+    (("milestones",), "epochs from 1 on, ascending",
+     lambda value: list(value) == sorted(set(value)) and min(value, default=1) >= 1),
+]  # fmt: skip
 
 _STEPS: dict[str, Any] = {"epochs": 210, "milestones": (170, 200), "warmup_steps": 500}
 
@@ -209,6 +239,21 @@ def _classifier(
     )
 
 
+def _rendered(model: str, **settings: Any) -> Recipe:
+    """posezoo's own, for rendered people: small enough for one core of a CPU."""
+    defaults: dict[str, Any] = {
+        "weight_decay": 0.01,
+        "decay_all": False,
+        "warmup_steps": 50,
+        "sigma": 1.5,
+        "rounded": False,
+        "augmentation": Augmentation(scale=0.15, rotation=10.0, shift=0.05),
+        "dtype": "bfloat16",
+        "eval_every": 1,
+    }
+    return Recipe(model=model, **(defaults | settings))
+
+
 _RECIPES = [
     _classifier("uniformer_small", 0.1, repeats=3),
     _classifier("uniformer_small_plus", 0.1, repeats=3),
@@ -240,19 +285,18 @@ _RECIPES = [
     _tokenpose("tmpose_l_d6_256x192", 128),
     _tokenpose("tmpose_l_d24_256x192", 128),
     _tokenpose("tmpose_l_d6_256x256", 128, augmentation=_MPII),
-    Recipe(
-        model="hrnet_xs_128x96",
-        epochs=28,
-        batch_size=16,
-        lr=2e-3,
-        weight_decay=0.01,
-        decay_all=False,
-        warmup_steps=50,
-        sigma=1.5,
-        rounded=False,
-        augmentation=Augmentation(scale=0.15, rotation=10.0, shift=0.05),
-        dtype="bfloat16",
-        eval_every=2,
+    _rendered("hrnet_xs_128x96", epochs=28, batch_size=16, lr=2e-3, eval_every=2),
+    _rendered(
+        "hrnet_xs_192x144", epochs=3, batch_size=32, lr=1.5e-3, start="hrnet_xs_128x96.rendered"
+    ),
+    _rendered(
+        "tokenpose_xs_128x96",
+        epochs=5,
+        batch_size=32,
+        lr=1e-3,
+        warmup_steps=100,
+        start="hrnet_xs_128x96.rendered",
+        frozen=("trunk.",),
     ),
 ]
 RECIPES: dict[str, Recipe] = {recipe.model: recipe for recipe in _RECIPES}

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from posezoo.training import gaussian_targets, heatmap_mse
+import posezoo
+from posezoo.codecs import build_codec
+from posezoo.training import RECIPES, gaussian_targets, heatmap_mse
+
+HEATMAPS = [name for name, recipe in RECIPES.items() if recipe.objective == "heatmap"]
 
 
 def test_heatmap_mse_and_its_gradient_are_the_formula():
@@ -80,3 +84,23 @@ def test_unlabelled_keypoints_give_empty_targets():
         torch.full((1, 2, 2), 4.0), torch.tensor([[1, 0]]), (8, 8), sigma=2, rounded=False
     )
     assert weights.tolist() == [[1, 0]] and not heatmaps[0, 1].any()
+
+
+@pytest.mark.parametrize("name", HEATMAPS)
+def test_targets_decode_to_the_keypoints_they_were_made_of(name):
+    """Otherwise a network would be trained to be off, the more the further from the middle."""
+    recipe, codec = RECIPES[name], build_codec(posezoo.get_pretrained_cfg(name))
+    height, width = codec.input_size
+    count, margin = len(codec.flip_indices), 20.0
+    share = torch.rand(8, count, 2, generator=torch.Generator().manual_seed(0))
+    keypoints = margin + share * (torch.tensor([width, height]) - 2 * margin)
+    heatmaps, _ = gaussian_targets(
+        codec.to_cells(keypoints), torch.ones(8, count), codec.heatmap_size,
+        sigma=recipe.sigma, rounded=recipe.rounded,
+    )  # fmt: skip
+    found, scores = codec.decode(heatmaps)
+    stride = width / codec.heatmap_size[1]
+    # rounded peaks are half a cell off at most
+    limit = (0.501 if recipe.rounded else 0.1) * stride
+    assert (found - keypoints).abs().max() < limit
+    assert scores.min() > 0.7

@@ -127,13 +127,27 @@ def test_settings_of_classes_are_their_own():
     assert changed.augmentation.mixup == 0 and changed.ema == 0.999
     with pytest.raises(InputError, match="auto_augment, erase, mixup"):
         override(get_recipe("tcformer"), {"augmentation.flip": "0"})
+    with pytest.raises(InputError, match="augmentation.mixup is -1.0"):
+        override(get_recipe("tcformer"), {"augmentation.mixup": "-1"})
+    with pytest.raises(InputError, match="augmentation.erase is 3.0"):
+        override(get_recipe("tcformer"), {"augmentation.erase": "3"})
 
 
 @pytest.mark.parametrize(
     ("key", "text", "message"),
     [("speed", "1", "no setting 'speed'"), ("epochs", "many", "epochs='many'"),
      ("dtype", "float8", "dtype='float8'"), ("augmentation.spin", "1", "augmentation.spin"),
-     ("model", "x", "no setting 'model'")],
+     ("model", "x", "no setting 'model'"), ("epochs", "0", "epochs is 0; it must be at least 1"),
+     ("batch_size", "-4", "batch_size is -4"), ("accumulate", "0", "accumulate is 0"),
+     ("accumulate", "99", "more parts than the 16"), ("eval_every", "0", "eval_every is 0"),
+     ("lr", "nan", "lr is nan; it must be a finite number above 0"), ("lr", "-1", "lr is -1.0"),
+     ("sigma", "0", "sigma is 0.0"), ("weight_decay", "inf", "weight_decay is inf"),
+     ("clip_norm", "0", "clip_norm is 0.0"), ("ema", "1", "ema is 1.0"),
+     ("layer_decay", "0", "layer_decay is 0.0"), ("final_lr", "2", "final_lr is 2.0"),
+     ("milestones", "5,3", r"milestones is \(5, 3\); it must be epochs from 1 on, ascending"),
+     ("warmup_steps", "-1", "warmup_steps is -1"), ("seed", "-1", "seed is -1"),
+     ("augmentation.flip", "2", "augmentation.flip is 2.0; it must lie in 0 to 1"),
+     ("augmentation.rotation", "nan", "augmentation.rotation is nan")],
 )  # fmt: skip
 def test_wrong_setting_is_named(key, text, message):
     with pytest.raises(InputError, match=message):
