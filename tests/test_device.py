@@ -10,6 +10,7 @@ import posezoo
 from posezoo._device import choose_device
 from posezoo.cli import main
 from posezoo.errors import InputError
+from posezoo.evaluation.entry import evaluate_model
 
 
 def test_default_is_cuda_where_there_is_one():
@@ -32,8 +33,11 @@ def test_unknown_device_is_refused_everywhere(device, tmp_path):
     message = f"device is '{device}', which this machine lacks; valid: cpu, cuda"
     with pytest.raises(InputError, match=message):
         choose_device(device)
+    model = posezoo.create_model("hrnet_xs_128x96")
     with pytest.raises(InputError, match=message):
-        posezoo.PosePredictor(posezoo.create_model("hrnet_xs_128x96"), device=device)
+        posezoo.PosePredictor(model, device=device)
+    with pytest.raises(InputError, match=message):
+        evaluate_model(model, tmp_path, device=device)
     command = ["train", "hrnet_xs_128x96", "--data", "x", "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(main, [*command, "--device", device])
     assert result.exit_code == 2 and message in result.output
