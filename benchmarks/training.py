@@ -94,7 +94,7 @@ def measure(name: str, batch: int, steps: int, dtype: str, device: str) -> dict[
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw the loss of every recipe over its steps."""
+    """Draw the loss of every recipe over its steps, and its mean over 10 of them."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -106,7 +106,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         down, across, figsize=(3.2 * across, 2.4 * down), layout="constrained", squeeze=False
     )
     for axis, row in zip(axes.flat, rows):
-        axis.plot(range(1, len(row["losses"]) + 1), row["losses"], linewidth=1)
+        losses = row["losses"]
+        means = [sum(losses[max(0, i - 9) : i + 1]) / min(10, i + 1) for i in range(len(losses))]
+        axis.plot(range(1, len(losses) + 1), losses, linewidth=0.5, alpha=0.5)
+        axis.plot(range(1, len(losses) + 1), means, linewidth=1.5)  # of 10 steps
         axis.set_title(f"{row['recipe']}, batch {row['batch']}", fontsize=8)
         axis.set_xlabel("step", fontsize=8)
         axis.set_ylabel("loss", fontsize=8)
