@@ -4,9 +4,9 @@
 original one. `hmp_*`, `pct_tokenizer_*`, `pct_*`: PCT's three stages. `tokenpose_*`, `tmpose_*`:
 theirs are the same.
 Classifiers: DeiT's, with what the two papers change. `*_xs_*`: posezoo's own, which made the
-weights in the package. None of the originals synchronised BatchNorm
-between GPUs (UniFormer's setting for it was connected to nothing). Where the rate falls as a
-cosine, the originals changed it once an epoch; here it changes with each step.
+weights in the package. None of the originals synchronised BatchNorm between GPUs (UniFormer's
+setting for it was connected to nothing). Where the rate falls as a cosine, the originals changed
+it once an epoch; here it changes with each step.
 """
 
 from __future__ import annotations
