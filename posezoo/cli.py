@@ -337,8 +337,8 @@ def eval_command(
         return
     click.echo(_table(record))
     click.echo(json.dumps(record.to_dict()))
-    for path, reason in record.bad.items():
-        click.echo(f"posezoo: not used: {path}: {reason}", err=True)
+    for reason in record.bad.values():  # each names its file
+        click.echo(f"posezoo: not used: {reason}", err=True)
     sys.exit(1 if record.bad and not skip_bad else 0)
 
 
@@ -383,7 +383,7 @@ def _table(record: Any) -> str:
     if record.settings["limit"] is not None:
         lines.append(f"partial, not comparable: the first {record.settings['limit']} images only")
     if record.bad:
-        lines.append(f"{len(record.bad)} images could not be used and count as empty")
+        lines.append(f"images that could not be used and count as empty: {len(record.bad)}")
     return "\n".join(lines)
 
 

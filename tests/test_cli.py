@@ -173,6 +173,18 @@ def test_convert_refuses_a_file_that_does_not_fit(weights, tmp_path):
     assert result.exit_code == 1 and "promises d4a7fdac" in result.output
 
 
+def test_bad_images_are_named_and_decide_the_exit_status(data, tmp_path):
+    (data / "000000000012.jpg").write_bytes(b"broken")
+    arguments = ("eval", "hrnet_xs_128x96.rendered", "--data", data, "--annotations",
+                 data / "truth.json", "--boxes", "gt", "--device", "cpu")  # fmt: skip
+    for option, status in (((), 1), (("--skip-bad",), 0)):
+        result = run(*arguments, *option)
+        assert result.exit_code == status
+        assert "could not be used and count as empty: 1\n" in result.output
+        named = [x for x in result.output.splitlines() if x.startswith("posezoo: not used:")]
+        assert len(named) == 1 and "000000000012.jpg" in named[0]
+
+
 def test_eval_says_which_file_it_misses(weights, tmp_path):
     result = run("eval", "uniformer_s_256x192", "--checkpoint", weights, "--data", tmp_path)
     assert result.exit_code == 1 and "person_keypoints_val2017.json" in result.output

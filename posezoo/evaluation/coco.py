@@ -278,7 +278,8 @@ def evaluate_wholebody(ground_truth: Source, results: Rows, skeleton: Skeleton) 
     people = _read_people(ground_truth, skeleton)
     found = read_results(results, skeleton, people, with_bboxes=False)
     areas = _extents(found.keypoints[:, slice(*skeleton.parts["body"])])
-    # one after the other: a part takes half a second, as long as it takes to hand it to a process
+    # one after the other, a third of a second each: threads gain nothing, and a process that may
+    # hold a CUDA context is not forked for less than a second
     return WholeBodyStats(
         **{part: _score(people, found, areas, skeleton, spans[part]) for part in parts}
     )

@@ -267,8 +267,9 @@ def test_box_too_small_for_any_crop_is_refused_before_anything_runs(tmp_path):
             evaluate_model(Brightest(), data, device="cpu")
 
 
-def test_bad_images_are_counted_named_and_change_nobody_else(tmp_path):
-    data = make_coco(tmp_path / "data", images=20)
+@pytest.mark.parametrize("images", [20, pytest.param(5000, marks=pytest.mark.slow)])
+def test_bad_images_are_counted_named_and_change_nobody_else(tmp_path, images):
+    data = make_coco(tmp_path / "data", images=images)
     whole = evaluate_model(Brightest(), data, device="cpu", out=tmp_path / "whole")
     assert not whole.bad
     folder = data / "val2017"
