@@ -42,9 +42,8 @@ FAMILIES = {
         "TokenPose",
         "Keypoints as tokens beside visual tokens (arXiv:2104.03516). `rendered` is posezoo's own, "
         "see below: keypoint tokens on the fixed trunk of `hrnet_xs_128x96.rendered`, without a "
-        "mask, 5 epochs, about an hour of one CPU core (the schedule was shortened from 8 epochs "
-        "after 3.2). AP 84.8; with `set_mask('uniform', ratio)` 78.9, 68.2 and 18.7 at 0.8, 0.6 "
-        "and 0.4.",
+        "mask, 5 epochs, an hour of one CPU core. AP 84.7; with `set_mask('uniform', ratio)` 78.5, "
+        "67.2 and 17.2 at 0.8, 0.6 and 0.4.",
     ),
     "hrnet_*": (
         "Rendered people only",
@@ -52,10 +51,10 @@ FAMILIES = {
         "arXiv:1902.09212). They know rendered figures only: use the others for photos. "
         "`hrnet_xs_128x96`: AP 85.8, from nothing, 28 epochs of 20,954 people in 12,000 images, "
         "113 minutes of one CPU core. `hrnet_xs_192x144`: AP 90.2, from those weights, 3 epochs "
-        "of 41,846 people in 24,000 images, about 40 minutes (the schedule was shortened from 4 "
-        "epochs after 0.9). All: seed 0, 400 validation images (687 people, seed 1; training has "
-        "seed 2), annotated boxes, flip test; `python -m posezoo.evaluation.synthetic rendered` "
-        "and `posezoo train NAME --data rendered --out runs/NAME`.",
+        "of 41,846 people in 24,000 images, 45 minutes of one CPU core. All: seed 0, 400 "
+        "validation images (687 people, seed 1; training has seed 2), annotated boxes, flip test; "
+        "`python -m posezoo.evaluation.synthetic rendered` and `posezoo train NAME --data rendered "
+        "--out runs/NAME`.",
     ),
     "tmpose_*": (
         "TMPose",

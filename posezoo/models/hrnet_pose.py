@@ -93,7 +93,7 @@ _192 = _rendered(
     InputCfg(size=(192, 144), bbox_padding=1.35, geometry="tokenpose"),
     DecodeCfg(codec="heatmap", heatmap_size=(48, 36), refine="dark", blur_kernel=9),
     gmacs=0.340,
-    sha256="b8fa518b8e0b7262cd1e3ffdd07aa09d6340ee838ac28c82ae7f41b71c3ee47a",
+    sha256="b63d97535502fe8e84e99399bd32a691fb24364f517ba1b47e021cd553f42674",
 )
 
 
