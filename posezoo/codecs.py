@@ -112,26 +112,24 @@ class HeatmapCodec:
 
     def to_cells(self, points: Tensor) -> Tensor:
         """Turn input pixels `(..., 2)` into heatmap cells (x, y), where `decode` finds them."""
-        (height, width), (h, w) = self.input_size, self.heatmap_size
-        x, y = points.unbind(-1)
-        if self.geometry == "tokenpose":
-            factor = (w - 1) / (width - 1)
-            y = (y - (height - 1) / 2) * factor + (h - 1) / 2
-            return torch.stack([x * factor, y], dim=-1)
-        return torch.stack([x * (w / width), y * (h / height)], dim=-1)
+        return self._rescale(points, self.input_size, self.heatmap_size)
 
     def _to_pixels(self, cells: Tensor) -> Tensor:
-        """Turn heatmap cells (x, y) into input pixels.
+        """Turn heatmap cells (x, y) into input pixels."""
+        return self._rescale(cells, self.heatmap_size, self.input_size)
+
+    def _rescale(self, points: Tensor, size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
+        """Map points (x, y) of a map of one size (H, W) onto one of another size.
 
         Quirk: "tokenpose" maps both axes with the factor of the width, about the middle.
         """
-        (height, width), (h, w) = self.input_size, self.heatmap_size
-        x, y = cells.unbind(-1)
+        (height, width), (new_height, new_width) = size, new_size
+        x, y = points.unbind(-1)
         if self.geometry == "tokenpose":
-            factor = (width - 1) / (w - 1)
-            y = (y - (h - 1) / 2) * factor + (height - 1) / 2
+            factor = (new_width - 1) / (width - 1)
+            y = (y - (height - 1) / 2) * factor + (new_height - 1) / 2
             return torch.stack([x * factor, y], dim=-1)
-        return torch.stack([x * (width / w), y * (height / h)], dim=-1)
+        return torch.stack([x * (new_width / width), y * (new_height / height)], dim=-1)
 
 
 class RegressionOutput(NamedTuple):

@@ -57,7 +57,8 @@ class TokenMask:
             code, where it cannot run); "block" the beginning of all (four quarters of the
             count, as published: the bottom of the crop is dropped).
         ratio: share of the tokens that is kept, in (0, 1]; rounded down to whole tokens.
-        pos: "token", each token has its own position; or "slot", see the module's docstring.
+        pos: "token", each token has its own position; or "slot", the j-th kept token has the
+            j-th position, wherever it came from, as in the published code.
         in_eval: whether the mask holds in evaluation too.
 
     Raises:
