@@ -47,7 +47,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="first so many images: partial, not comparable")
     parser.add_argument("--format", choices=("table", "csv", "markdown", "json"), default="table")
     parser.add_argument("--results", type=Path, default=HERE / "results")
-    return parser.parse_args()
+    args = parser.parse_args()
+    return args if args.data.is_dir() else parser.error(f"--data {args.data} is no folder")
 
 
 def published(patterns: list[str]) -> list[dict[str, Any]]:
@@ -169,8 +170,7 @@ def main() -> int:
     if not rows:
         print(f"no row matches {' '.join(args.rows)}; see published.json", file=sys.stderr)
         return 2
-    lines: list[dict[str, Any]] = []
-    failed = False
+    failed, lines = False, list[dict[str, Any]]()
     measured: dict[tuple[str, str], dict[str, Any]] = {}  # rows of one run differ in their source
     for row in rows:
         why, statistics = obstacle(row), None
@@ -183,8 +183,8 @@ def main() -> int:
         if why is None:
             record = measured[run]
             statistics = record["statistics"]
-            for path, reason in record["bad"].items():
-                print(f"{row['row']}: not used: {path}: {reason}", file=sys.stderr)
+            for reason in record["bad"].values():  # each names its file
+                print(f"{row['row']}: not used: {reason}", file=sys.stderr)
                 failed = True
             if args.limit is None:
                 keep(row, record, args.results)

@@ -106,6 +106,11 @@ def _run_validate(*arguments: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def test_validate_refuses_a_missing_folder_before_it_fetches_weights(tmp_path):
+    done = _run_validate("all", "--data", tmp_path / "none")
+    assert done.returncode == 2 and "is no folder" in done.stderr
+
+
 def test_validate_says_why_rows_cannot_be_measured_and_exits_0(tmp_path):
     done = _run_validate("tmpose_b*", "pct.ochuman@val", "--data", tmp_path, "--format", "json")
     assert done.returncode == 0, done.stderr
