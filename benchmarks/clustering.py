@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import posezoo
-from posezoo.models import tcformer, tcformer_tokens
-from posezoo.models.tcformer_tokens import Regions
+from posezoo.models.tcformer import network as tcformer
+from posezoo.models.tcformer import tokens as tcformer_tokens
+from posezoo.models.tcformer.tokens import Regions
 
 Calls = list[tuple[str, tuple[Any, ...]]]
 

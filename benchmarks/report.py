@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import posezoo
-from posezoo._cards import family_section
+from posezoo.weights.cards import family_section
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -53,7 +53,7 @@ FAMILIES = {
         "113 minutes of one CPU core. `hrnet_xs_192x144`: AP 90.2, from those weights, 3 epochs "
         "of 41,846 people in 24,000 images, 45 minutes of one CPU core. All: seed 0, 400 "
         "validation images (687 people, seed 1; training has seed 2), annotated boxes, flip test; "
-        "`python -m posezoo.evaluation.synthetic rendered` and `posezoo train NAME --data rendered "
+        "`python -m posezoo.synthetic rendered` and `posezoo train NAME --data rendered "
         "--out runs/NAME`.",
     ),
     "tmpose_*": (

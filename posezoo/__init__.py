@@ -5,18 +5,17 @@ result = posezoo.PosePredictor(model)("photo.jpg", bboxes)
 """
 
 from . import errors
-from ._checkpoints import LoadReport, load_checkpoint
-from ._config import PretrainedCfg
-from ._factory import create_model
-from ._hub import push_to_hub, save_pretrained
-from ._registry import get_pretrained_cfg, is_model, list_models
 from .codecs import build_codec
 from .predictor import PosePredictor
 from .results import PoseResult
 from .skeletons import Skeleton, get_skeleton
 from .transforms import build_transform
-
-__version__ = "0.1.0"
+from .version import __version__
+from .weights.files import LoadReport, load_checkpoint
+from .weights.hub import push_to_hub, save_pretrained
+from .zoo.config import PretrainedCfg
+from .zoo.factory import create_model
+from .zoo.registry import get_pretrained_cfg, is_model, list_models
 
 __all__ = [
     "LoadReport",

@@ -1,5 +1,5 @@
 """`python -m posezoo` is the command line; torchrun needs a module."""
 
-from .cli import main
+from .cli.commands import main
 
 main()

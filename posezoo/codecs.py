@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._config import Geometry, PretrainedCfg
 from .errors import InputError
+from .zoo.config import Geometry, PretrainedCfg
 
 __all__ = ["Codec", "HeatmapCodec", "RegressionCodec", "RegressionOutput", "build_codec"]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ._checkpoints import replacing
 from .errors import InputError
+from .weights.files import replacing
 
 __all__ = ["export_model"]
 

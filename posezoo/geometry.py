@@ -18,8 +18,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ._config import Geometry
 from .errors import InputError
+from .zoo.config import Geometry
 
 __all__ = [
     "boxes_to_center_size",

@@ -19,15 +19,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ._config import PretrainedCfg
-from ._device import Download, choose_device, upload
-from ._factory import create_model
 from .codecs import build_codec
 from .detectors import Detector, build_detector
+from .device import Download, choose_device, upload
 from .errors import InputError
 from .geometry import boxes_to_center_size, check_bboxes, crop_matrices, input_to_image
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
+from .zoo.config import PretrainedCfg
+from .zoo.factory import create_model
 
 __all__ = ["CropRequest", "PosePredictor"]
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import nn
 
-from . import _hub
-from ._config import PretrainedCfg
-from ._factory import create_model
-from ._registry import get_pretrained_cfg, list_models
+from .weights import hub as _hub
+from .zoo.config import PretrainedCfg
+from .zoo.factory import create_model
+from .zoo.registry import get_pretrained_cfg, list_models
 
 __all__ = ["register_with_timm"]
 

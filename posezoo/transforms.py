@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ._config import PretrainedCfg
-from ._device import upload
+from .device import upload
 from .errors import InputError
 from .geometry import invert_matrices
+from .zoo.config import PretrainedCfg
 
 __all__ = ["TopDownCrop", "build_transform", "load_image", "warp_crops"]
 

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 import posezoo
-from posezoo import _checkpoints
 from posezoo.errors import CheckpointError, IntegrityError
+from posezoo.weights import files as _checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import posezoo
-from posezoo.cli import main
+from posezoo.cli.commands import main
 
 
 def run(*args: object) -> Result:
@@ -82,8 +82,8 @@ def test_convert_then_predict_and_eval(weights, data, tmp_path):
     result = run("convert", weights, "--model", "uniformer_s_256x192", "--out", folder)
     assert result.exit_code == 0, result.output
     assert "352 read, 352 used, 0 ignored" in result.output
-    metadata = posezoo._checkpoints.read_metadata(folder / "model.safetensors")
-    assert metadata["origin_sha256"] == posezoo._checkpoints.sha256_of(weights)
+    metadata = posezoo.weights.files.read_metadata(folder / "model.safetensors")
+    assert metadata["origin_sha256"] == posezoo.weights.files.sha256_of(weights)
 
     photos = sorted(data.glob("*.jpg"))
     out, drawn = tmp_path / "out.json", tmp_path / "drawn"

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from posezoo._config import DecodeCfg, InputCfg, PretrainedCfg
 from posezoo.codecs import HeatmapCodec, RegressionCodec, RegressionOutput, build_codec
 from posezoo.errors import InputError
 from posezoo.geometry import input_to_image
 from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16, Skeleton
+from posezoo.zoo.config import DecodeCfg, InputCfg, PretrainedCfg
 
 GOLDENS = Path(__file__).parent / "goldens/evaluation"
 DECODE = load_file(GOLDENS / "decode.safetensors")

@@ -12,11 +12,12 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import posezoo
-from posezoo import _checkpoints, _factory
-from posezoo._demo import MODEL
-from posezoo.cli import main
+from posezoo.cli.commands import main
+from posezoo.cli.demo import MODEL
 from posezoo.evaluation.entry import evaluate_model
-from posezoo.evaluation.synthetic import render_scene, write_coco
+from posezoo.synthetic.render import render_scene, write_coco
+from posezoo.weights import files as _checkpoints
+from posezoo.zoo import factory as _factory
 
 TOKENS = "tokenpose_xs_128x96.rendered"
 # the model cards state the AP on 400 images; these are 60 others

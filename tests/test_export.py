@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 import posezoo
 from posezoo import export
-from posezoo.cli import main
+from posezoo.cli.commands import main
 from posezoo.errors import InputError
 from posezoo.export import export_model
 

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 import posezoo
-from posezoo import _checkpoints, _hub
 from posezoo.errors import CheckpointError
+from posezoo.weights import files as _checkpoints
+from posezoo.weights import hub as _hub
 
 FEW, MANY = 150, 2000
 

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posezoo._config import Geometry
 from posezoo.errors import InputError
 from posezoo.geometry import (
     boxes_to_center_size,
@@ -22,6 +21,7 @@ from posezoo.geometry import (
     invert_matrices,
     mpii_center_size,
 )
+from posezoo.zoo.config import Geometry
 
 STORED = json.loads((Path(__file__).parent / "goldens/evaluation/boxes.json").read_text())
 FRACTIONS = np.array(STORED["heatmap_point_fractions"])

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import posezoo
-from posezoo import _hub
 from posezoo.errors import IntegrityError, WeightsUnavailableError
+from posezoo.weights import hub as _hub
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from goldens.fill import make_state, manifests
 
 import posezoo
-from posezoo._convert import convert_file
+from posezoo.weights.convert import convert_file
 
 ROOT = str(Path(__file__).parents[1])
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import posezoo
-from posezoo import _registry
 from posezoo.errors import InputError
+from posezoo.zoo import registry as _registry
 
 # one small member per family stands for it where a forward at full size is needed
 RUNNABLE = [

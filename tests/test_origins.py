@@ -12,8 +12,11 @@ from goldens.fill import make_state, manifests
 from standins.files import FileServer
 
 import posezoo
-from posezoo import _checkpoints, _convert, _origins, _registry
 from posezoo.errors import CheckpointError, IntegrityError, WeightsUnavailableError
+from posezoo.weights import convert as _convert
+from posezoo.weights import download as _origins
+from posezoo.weights import files as _checkpoints
+from posezoo.zoo import registry as _registry
 
 
 @pytest.fixture(scope="module")

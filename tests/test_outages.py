@@ -15,8 +15,8 @@ import torch
 from conftest import fresh_sessions
 
 import posezoo
-from posezoo import _hub
 from posezoo.errors import IntegrityError, WeightsUnavailableError
+from posezoo.weights import hub as _hub
 
 NAME = "uniformer_small"
 FETCH = f"import posezoo; posezoo.create_model({NAME!r}, pretrained=True); print('loaded')"

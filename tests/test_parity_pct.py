@@ -14,8 +14,8 @@ from torch import Tensor
 import posezoo
 from posezoo.codecs import build_codec
 from posezoo.geometry import input_to_image
-from posezoo.models import swin
-from posezoo.models.pct_tokenizer import TokenizerOutput, features_at
+from posezoo.models.pct import swin
+from posezoo.models.pct.tokenizer import TokenizerOutput, features_at
 from posezoo.skeletons import COCO_17
 
 MANIFESTS = manifests("pct")

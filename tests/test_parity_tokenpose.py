@@ -15,9 +15,9 @@ from goldens.fill import make_input, make_state, manifests
 from torch import Tensor, nn
 
 import posezoo
-from posezoo._registry import build_model
-from posezoo.models.token_masks import TokenMask, sine_positions
-from posezoo.models.tokenpose import TokenPose
+from posezoo.models.tokenpose.masks import TokenMask, sine_positions
+from posezoo.models.tokenpose.network import TokenPose
+from posezoo.zoo.registry import build_model
 
 MANIFESTS = manifests("tmpose")
 STORED = [

@@ -16,15 +16,15 @@ from goldens.fill import make_input, make_tensor, manifests
 from torch import Tensor, nn
 
 import posezoo
-from posezoo import _registry
-from posezoo.cli import main
+from posezoo.cli.commands import main
 from posezoo.codecs import build_codec
 from posezoo.errors import CheckpointError, InputError
 from posezoo.geometry import crop_matrices, image_to_input, input_to_image
-from posezoo.models import swin
-from posezoo.models.pct import PCTOutput, PCTPose, TokenClassifier
-from posezoo.models.pct_tokenizer import PCTTokenizer, TokenDecoder, features_at
-from posezoo.models.swin import SwinBackbone, SwinPose
+from posezoo.models.pct import swin
+from posezoo.models.pct.network import PCTOutput, PCTPose, TokenClassifier
+from posezoo.models.pct.swin import SwinBackbone, SwinPose
+from posezoo.models.pct.tokenizer import PCTTokenizer, TokenDecoder, features_at
+from posezoo.zoo import registry as _registry
 
 MANIFESTS = manifests("pct")
 TINY = (32, (2, 2, 2, 2), (1, 2, 4, 8))
@@ -820,7 +820,7 @@ def test_huge_runs_for_real_and_equals_the_plain_path():
 
 _CONVERT = """
 import sys, pathlib, timm, posezoo
-from posezoo._convert import convert_file
+from posezoo.weights.convert import convert_file
 
 def peak():  # KiB of this process image
     return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])

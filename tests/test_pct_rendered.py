@@ -12,11 +12,12 @@ import torch
 from goldens.fill import make_tensor, manifests
 
 import posezoo
-from posezoo import _checkpoints, _factory
 from posezoo.errors import CheckpointError
-from posezoo.evaluation.synthetic import render_scene, write_coco
-from posezoo.models.pct_tokenizer import PCTTokenizer
+from posezoo.models.pct.tokenizer import PCTTokenizer
+from posezoo.synthetic.render import render_scene, write_coco
 from posezoo.training.pct import reconstruction_ap
+from posezoo.weights import files as _checkpoints
+from posezoo.zoo import factory as _factory
 
 NAME = "pct_tokenizer_swin_base_woimgguide.rendered"
 

@@ -11,8 +11,10 @@ from goldens.fill import make_state, manifests
 from safetensors.torch import load
 
 import posezoo
-from posezoo import _cards, _convert, _publish
-from posezoo.cli import main
+from posezoo.cli.commands import main
+from posezoo.weights import cards as _cards
+from posezoo.weights import convert as _convert
+from posezoo.weights import publish as _publish
 
 # one variant per family -> its manifest
 VARIANTS = {
@@ -141,7 +143,7 @@ def test_verify_looks_at_the_hub_cache_too(converted, hub):
     files = hub.repos[f"team/{converted}"].files
     hub.add(f"posezoo/{converted}", files)
     cfg = posezoo.get_pretrained_cfg(converted)
-    posezoo._hub.fetch_from_hub(posezoo._hub.hub_id(cfg), "model.safetensors")
+    posezoo.weights.hub.fetch_from_hub(posezoo.weights.hub.hub_id(cfg), "model.safetensors")
     assert CliRunner().invoke(main, ["verify", converted]).output.count("fine") == 2
 
 

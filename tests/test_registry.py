@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import posezoo
-from posezoo import _registry
-from posezoo._config import InputCfg, PretrainedCfg, SourceCfg
 from posezoo.errors import UnknownModelError
+from posezoo.zoo import registry as _registry
+from posezoo.zoo.config import InputCfg, PretrainedCfg, SourceCfg
 
 ALL = posezoo.list_models(tags=True)
 

@@ -11,19 +11,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 import posezoo
+from posezoo.datasets.samples import read_coco, read_mpii
 from posezoo.errors import InputError
-from posezoo.evaluation.coco import coco_results, evaluate_coco, evaluate_wholebody
-from posezoo.evaluation.datasets import read_coco, read_mpii
 from posezoo.evaluation.entry import evaluate_model
-from posezoo.evaluation.pckh import evaluate_pckh, read_mpii_truth
-from posezoo.evaluation.synthetic import (
-    coco_annotations,
-    main,
-    render_scene,
-    write_coco,
-    write_mpii,
-)
+from posezoo.evaluation.metrics.coco import coco_results, evaluate_coco, evaluate_wholebody
+from posezoo.evaluation.metrics.pckh import evaluate_pckh, read_mpii_truth
 from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16
+from posezoo.synthetic.render import coco_annotations, main, render_scene, write_coco, write_mpii
 
 SCENES = [render_scene((5, i), (160, 200)) for i in range(12)]
 

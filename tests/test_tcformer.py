@@ -18,9 +18,9 @@ from torch import Tensor
 import posezoo
 from posezoo.errors import InputError
 from posezoo.geometry import crop_matrices
-from posezoo.models import tcformer as tc
-from posezoo.models import tcformer_tokens as tokens
-from posezoo.models.tcformer_mta import TCFormerPose, move_down
+from posezoo.models.tcformer import network as tc
+from posezoo.models.tcformer import tokens
+from posezoo.models.tcformer.mta import TCFormerPose, move_down
 from posezoo.transforms import build_transform, load_image
 
 NAMES = ["tcformer_light", "tcformer", "tcformer_large", "tcformer_mta_256x192",

@@ -15,11 +15,11 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import posezoo
-from posezoo._registry import build_model
 from posezoo.errors import InputError, WeightsUnavailableError
 from posezoo.models.hrnet import HRNetTrunk
-from posezoo.models.token_masks import TokenMask
-from posezoo.models.tokenpose import TokenPose
+from posezoo.models.tokenpose.masks import TokenMask
+from posezoo.models.tokenpose.network import TokenPose
+from posezoo.zoo.registry import build_model
 
 NAMES = posezoo.list_models(["tokenpose*", "tmpose*"])
 PUBLISHED = [name for name in NAMES if posezoo.get_pretrained_cfg(name).tag != "rendered"]

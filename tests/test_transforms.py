@@ -16,10 +16,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from posezoo._config import DecodeCfg, InputCfg, PretrainedCfg
 from posezoo.errors import InputError
 from posezoo.geometry import boxes_to_center_size, crop_matrices
 from posezoo.transforms import TopDownCrop, build_transform, load_image, warp_crops
+from posezoo.zoo.config import DecodeCfg, InputCfg, PretrainedCfg
 
 GOLDENS = Path(__file__).parent / "goldens/evaluation"
 STORED = json.loads((GOLDENS / "warp.json").read_text())

@@ -1,16 +1,6 @@
 """What a published number needs: data set readers, scorers and, in `runner`, the runs."""
 
-from .coco import (
-    CocoStats,
-    FastCOCOeval,
-    WholeBodyStats,
-    coco_results,
-    evaluate_coco,
-    evaluate_wholebody,
-    oks_nms,
-    rescore,
-)
-from .datasets import (
+from ..datasets.samples import (
     BoxRule,
     ClassSample,
     ImageSample,
@@ -22,8 +12,18 @@ from .datasets import (
     read_imagenet_folders,
     read_mpii,
 )
-from .imagenet import ClassificationStats, evaluate_classification, score_logits
-from .pckh import MpiiTruth, PckhStats, evaluate_pckh, read_mpii_truth
+from .metrics.coco import (
+    CocoStats,
+    FastCOCOeval,
+    WholeBodyStats,
+    coco_results,
+    evaluate_coco,
+    evaluate_wholebody,
+    oks_nms,
+    rescore,
+)
+from .metrics.imagenet import ClassificationStats, evaluate_classification, score_logits
+from .metrics.pckh import MpiiTruth, PckhStats, evaluate_pckh, read_mpii_truth
 
 __all__ = [
     "BoxRule",

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from .. import PosePredictor
-from .._config import PretrainedCfg
-from .._device import choose_device
+from ..datasets.samples import read_imagenet_flat, read_imagenet_folders
+from ..device import choose_device
 from ..errors import DataError, InputError
-from .datasets import read_imagenet_flat, read_imagenet_folders
+from ..zoo.config import PretrainedCfg
 from .runner import EvaluationRecord, Share, evaluate
 from .tasks import CocoTask, ImagenetTask, MpiiTask, Task
 

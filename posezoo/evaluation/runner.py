@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .. import __version__
-from .._checkpoints import replacing
+from ..datasets.tables import load_json
 from ..errors import DataError, InputError
-from ._reading import BadImage
-from ._tables import load_json
+from ..version import __version__
+from ..weights.files import replacing
+from .reading import BadImage
 from .tasks import Rows, Task
 
 __all__ = ["EvaluationRecord", "Share", "evaluate"]

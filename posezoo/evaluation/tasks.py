@@ -18,16 +18,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .. import PosePredictor, build_transform
-from .._device import Download, upload
+from ..datasets.coco import read_annotations
+from ..datasets.samples import ClassSample, ImageSample, MpiiSample, read_coco, read_mpii
+from ..device import Download, upload
 from ..errors import DataError, InputError
 from ..predictor import CropRequest
 from ..transforms import load_image
-from ._coco_files import read_annotations
-from ._reading import BadImage, ReadAhead, read_sample
-from .coco import coco_results, evaluate_coco, evaluate_wholebody
-from .datasets import ClassSample, ImageSample, MpiiSample, read_coco, read_mpii
-from .imagenet import evaluate_classification, score_logits
-from .pckh import MpiiTruth, evaluate_pckh, read_mpii_truth
+from .metrics.coco import coco_results, evaluate_coco, evaluate_wholebody
+from .metrics.imagenet import evaluate_classification, score_logits
+from .metrics.pckh import MpiiTruth, evaluate_pckh, read_mpii_truth
+from .reading import BadImage, ReadAhead, read_sample
 
 __all__ = ["CocoTask", "ImagenetTask", "MpiiTask", "Rows", "Task"]
 

@@ -1,12 +1,8 @@
 """The model families. Importing this package registers every model, and does nothing else."""
 
-from . import (  # noqa: F401
-    hrnet_pose,
-    pct,
-    pct_tokenizer,
-    swin,
-    tcformer,
-    tcformer_mta,
-    tokenpose,
-    uniformer,
-)
+from .hrnet_pose import network as hrnet_pose  # noqa: F401
+from .pct import network as pct  # noqa: F401
+from .pct import swin, tokenizer  # noqa: F401
+from .tcformer import mta, network  # noqa: F401
+from .tokenpose import network as tokenpose  # noqa: F401
+from .uniformer import network as uniformer  # noqa: F401

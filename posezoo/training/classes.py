@@ -21,10 +21,10 @@ from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from .._config import PretrainedCfg
+from ..datasets.samples import ClassSample, read_imagenet_folders
 from ..errors import InputError
-from ..evaluation.datasets import ClassSample, read_imagenet_folders
 from ..transforms import load_image
+from ..zoo.config import PretrainedCfg
 from .augment import ClassAugmentation
 from .data import Batch, TrainingSet
 from .objectives import Objective

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from .._config import PretrainedCfg
+from ..datasets.people import People
 from ..errors import DataError, InputError
 from ..geometry import crop_matrices
 from ..skeletons import Skeleton
 from ..transforms import load_image, warp_crops
+from ..zoo.config import PretrainedCfg
 from .augment import Augmentation, mirror_keypoints, rotate_matrix
-from .people import People
 from .pixels import drop_grid, jitter_colors
 
 __all__ = ["Batch", "EpochSampler", "PersonDataset", "TrainingBatch", "TrainingSet"]

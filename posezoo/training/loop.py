@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .. import Skeleton, create_model, load_checkpoint, save_pretrained
-from .._checkpoints import replacing
-from .._config import PretrainedCfg, SourceCfg
-from .._device import choose_device
+from ..device import choose_device
 from ..errors import DataError, InputError
+from ..weights.files import replacing
+from ..zoo.config import PretrainedCfg, SourceCfg
 from .data import Batch, EpochSampler
 from .objectives import Objective, objective_of
 from .optimizers import make_optimizer, make_schedule

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._config import PretrainedCfg
 from ..codecs import HeatmapCodec, build_codec
+from ..datasets.people import check_own_files, training_people
 from ..errors import InputError
+from ..zoo.config import PretrainedCfg
 from .augment import Augmentation
 from .data import Batch, PersonDataset, TrainingBatch, TrainingSet
 from .losses import heatmap_mse
-from .people import check_own_files, training_people
 from .recipes import Recipe
 from .targets import gaussian_targets
 

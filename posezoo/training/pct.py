@@ -15,18 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import create_model, get_skeleton
-from .._config import PretrainedCfg
+from ..datasets.coco import read_annotations
+from ..datasets.people import training_people
 from ..errors import InputError
-from ..evaluation._coco_files import read_annotations
 from ..geometry import boxes_to_center_size, crop_matrices, image_to_input, input_to_image
-from ..models.pct import PCTPose
-from ..models.pct_tokenizer import PCTTokenizer
-from ..models.swin import INPUT_SIZE
+from ..models.pct.network import PCTPose
+from ..models.pct.swin import INPUT_SIZE
+from ..models.pct.tokenizer import PCTTokenizer
 from ..skeletons import Skeleton
 from ..transforms import TopDownCrop, load_image
+from ..zoo.config import PretrainedCfg
 from .data import PersonDataset, TrainingBatch
 from .objectives import PoseObjective
-from .people import training_people
 from .recipes import Recipe
 
 __all__ = [
@@ -257,7 +257,7 @@ def reconstruction_ap(model: PCTTokenizer, data: Path, device: str = "cpu") -> f
         DataError: a file is missing or malformed.
         InputError: a configuration without a crop.
     """
-    from ..evaluation.coco import coco_results, evaluate_coco
+    from ..evaluation.metrics.coco import coco_results, evaluate_coco
 
     cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
     size, geometry, padding = cfg.input.size, cfg.input.geometry, cfg.input.bbox_padding

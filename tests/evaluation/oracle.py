@@ -22,9 +22,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from posezoo import PretrainedCfg, get_skeleton
-from posezoo._config import DecodeCfg, InputCfg
-from posezoo.evaluation.datasets import ImageSample
+from posezoo.datasets.samples import ImageSample
 from posezoo.geometry import boxes_to_center_size, crop_matrices
+from posezoo.zoo.config import DecodeCfg, InputCfg
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "evaluation"
 

@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from evaluation.cases import changed, load_case, one_person
 from posezoo import get_skeleton
+from posezoo.datasets.samples import _wordnet_ids
 from posezoo.errors import DataError
 from posezoo.evaluation import (
     BoxRule,
@@ -22,7 +23,6 @@ from posezoo.evaluation import (
     read_imagenet_folders,
     read_mpii,
 )
-from posezoo.evaluation.datasets import _wordnet_ids
 
 COCO_17 = get_skeleton("coco")
 NAN = float("nan")

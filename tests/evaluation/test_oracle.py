@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.oracle import GOLDENS, OracleNetwork, blank_images, cfg_of, load_run, people_of
 from posezoo import PosePredictor, get_skeleton
-from posezoo.evaluation.datasets import read_coco
+from posezoo.datasets.samples import read_coco
 from posezoo.evaluation.entry import evaluate_model
 
 NAMES = ["AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L"]

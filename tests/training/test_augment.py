@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 import posezoo
+from posezoo.datasets.people import read_coco_people
 from posezoo.geometry import crop_matrices
 from posezoo.training.augment import Augmentation, mirror_keypoints, rotate_matrix
 from posezoo.training.data import PersonDataset
-from posezoo.training.people import read_coco_people
 from posezoo.training.pixels import drop_grid, jitter_colors
 
 SKELETON = posezoo.get_skeleton("coco")

@@ -16,8 +16,8 @@ from timm.data import ImageNetInfo
 from torch import nn
 
 import posezoo
+from posezoo.datasets.samples import ClassSample
 from posezoo.errors import DataError, InputError
-from posezoo.evaluation.datasets import ClassSample
 from posezoo.training import RECIPES, ClassAugmentation, classes, get_recipe, loop
 from posezoo.training.classes import ClassBatch, ClassDataset, ClassObjective, seeded
 from posezoo.training.data import EpochSampler

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import posezoo
-from posezoo.models import swin
+from posezoo.models.pct import swin
 from posezoo.training import RECIPES
 from posezoo.training.data import TrainingBatch
 from posezoo.training.objectives import objective_of

@@ -14,12 +14,12 @@ import torch
 from click.testing import CliRunner
 
 import posezoo
-from posezoo.cli import main
+from posezoo.cli.commands import main
+from posezoo.datasets.people import training_people
 from posezoo.errors import DataError, InputError
-from posezoo.evaluation.synthetic import write_coco
+from posezoo.synthetic.render import write_coco
 from posezoo.training import Augmentation, Recipe, get_recipe, loop
 from posezoo.training.data import EpochSampler
-from posezoo.training.people import training_people
 
 TINY = Recipe(
     model="hrnet_xs_128x96", epochs=3, batch_size=4, lr=1e-3, sigma=1.5, rounded=False,

@@ -13,10 +13,10 @@ from PIL import Image
 
 import posezoo
 from posezoo import Skeleton
-from posezoo.cli import main
+from posezoo.cli.commands import main
 from posezoo.errors import DataError, InputError
 from posezoo.evaluation.entry import evaluate_model
-from posezoo.evaluation.synthetic import write_coco
+from posezoo.synthetic.render import write_coco
 from posezoo.training import get_recipe, loop
 
 STICK = {

@@ -17,16 +17,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 import posezoo
-from posezoo import _registry
 from posezoo.errors import InputError
-from posezoo.evaluation.synthetic import write_coco
-from posezoo.models import swin
-from posezoo.models.pct import PCTPose, TokenClassifier
-from posezoo.models.pct_tokenizer import PCTTokenizer, TokenDecoder, TokenizerOutput
-from posezoo.models.swin import SwinBackbone
+from posezoo.models.pct import swin
+from posezoo.models.pct.network import PCTPose, TokenClassifier
+from posezoo.models.pct.swin import SwinBackbone
+from posezoo.models.pct.tokenizer import PCTTokenizer, TokenDecoder, TokenizerOutput
+from posezoo.synthetic.render import write_coco
 from posezoo.training import get_recipe, loop, pct
 from posezoo.training.data import PersonDataset, TrainingBatch
 from posezoo.training.objectives import objective_of
+from posezoo.zoo import registry as _registry
 
 NAME = "pct_tokenizer_swin_base_woimgguide"
 TINY = (32, (2, 2, 2, 2), (1, 2, 4, 8))

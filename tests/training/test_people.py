@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import posezoo
+from posezoo.datasets.people import read_mpii_people, training_people
+from posezoo.datasets.samples import read_mpii
 from posezoo.errors import DataError
-from posezoo.evaluation.datasets import read_mpii
-from posezoo.evaluation.synthetic import write_coco, write_mpii
 from posezoo.skeletons import COCO_WHOLEBODY_133
+from posezoo.synthetic.render import write_coco, write_mpii
 from posezoo.training import Augmentation, get_recipe, loop
 from posezoo.training.objectives import objective_of
-from posezoo.training.people import read_mpii_people, training_people
 
 
 @pytest.fixture(scope="module")
