@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
-from .zoo.config import Geometry, PretrainedCfg
+from .geometry import CropConvention, get_convention
+from .zoo.config import PretrainedCfg
 
 __all__ = ["Codec", "HeatmapCodec", "RegressionCodec", "RegressionOutput", "build_codec"]
 
@@ -40,9 +41,9 @@ class HeatmapCodec:
 
     `refine` says how to get below one cell: "quarter" moves the peak a quarter cell towards the
     larger neighbour, "dark" is the Taylor step of DARK (arXiv:1910.06278) on the heatmap
-    blurred with a Gaussian of `blur_kernel` cells. `geometry` selects the convention for
-    borders, empty maps and the step from cells to pixels. With `shift_heatmap` the mirrored
-    heatmap moves one cell to the right before averaging.
+    blurred with a Gaussian of `blur_kernel` cells. `geometry` is the crop
+    convention or its name; it decides about borders, empty maps and the step from cells to
+    pixels. With `shift_heatmap` the mirrored heatmap moves one cell to the right before averaging.
 
     Raises:
         InputError: sizes, kernel or flip indices that cannot be right.
@@ -50,7 +51,7 @@ class HeatmapCodec:
 
     input_size: tuple[int, int]
     heatmap_size: tuple[int, int]
-    geometry: Geometry
+    geometry: str | CropConvention
     refine: Refine
     flip_indices: tuple[int, ...]
     blur_kernel: int | None = None
@@ -60,12 +61,11 @@ class HeatmapCodec:
         _check_size("input_size", self.input_size)
         _check_size("heatmap_size", self.heatmap_size)
         _check_flip_indices(self.flip_indices)
-        for field, value, valid in (
-            ("geometry", self.geometry, get_args(Geometry)),
-            ("refine", self.refine, get_args(Refine)),
-        ):
-            if value not in valid:
-                raise InputError(f"{field} is {value!r}, expected one of {', '.join(valid)}")
+        object.__setattr__(self, "geometry", get_convention(self.geometry))
+        if self.refine not in get_args(Refine):
+            raise InputError(
+                f"refine is {self.refine!r}, expected one of {', '.join(get_args(Refine))}"
+            )
         if self.refine == "dark" and (
             self.blur_kernel is None or self.blur_kernel < 3 or self.blur_kernel % 2 == 0
         ):
@@ -77,8 +77,8 @@ class HeatmapCodec:
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return keypoints `(B, K, 2)` in input pixels and scores `(B, K)` of `(B, K, h, w)`.
 
-        A map without a positive value puts its keypoint one cell outside the top left corner,
-        with "tokenpose" on it. The score of a map with NaN is NaN.
+        A map without a positive value puts its keypoint at the convention's `empty_cell`, in the
+        top left corner. The score of a map with NaN is NaN.
 
         Raises:
             InputError: another number of heatmaps or another size.
@@ -93,14 +93,14 @@ class HeatmapCodec:
         heatmaps = _upcast(output)
         cells, scores = _peaks(heatmaps)
         if self.refine == "quarter":
-            offsets = _quarter_offsets(heatmaps, cells, alone=self.geometry == "mmpose1")
+            offsets = _quarter_offsets(heatmaps, cells, alone=self.convention.quarter_step_per_axis)
         elif self.refine == "dark" and self.blur_kernel:
             offsets = _dark_offsets(_log_blurred(heatmaps, self.blur_kernel), cells)
         else:
             offsets = torch.zeros_like(scores)[..., None]
-        empty = 0.0 if self.geometry == "tokenpose" else -1.0
         positive = ~(scores <= 0)[..., None]  # NaN counts as found, so that it stays visible
-        return self._to_pixels(torch.where(positive, cells + offsets, empty)), scores
+        found = torch.where(positive, cells + offsets, self.convention.empty_cell)
+        return self.convention.rescale(found, self.heatmap_size, self.input_size), scores
 
     def merge_flip(self, output: Tensor, output_flipped: Tensor) -> Tensor:
         """Average heatmaps `(B, K, h, w)` with those of the mirrored input."""
@@ -112,24 +112,12 @@ class HeatmapCodec:
 
     def to_cells(self, points: Tensor) -> Tensor:
         """Turn input pixels `(..., 2)` into heatmap cells (x, y), where `decode` finds them."""
-        return self._rescale(points, self.input_size, self.heatmap_size)
+        return self.convention.rescale(points, self.input_size, self.heatmap_size)
 
-    def _to_pixels(self, cells: Tensor) -> Tensor:
-        """Turn heatmap cells (x, y) into input pixels."""
-        return self._rescale(cells, self.heatmap_size, self.input_size)
-
-    def _rescale(self, points: Tensor, size: tuple[int, int], new_size: tuple[int, int]) -> Tensor:
-        """Map points (x, y) of a map of one size (H, W) onto one of another size.
-
-        Quirk: "tokenpose" maps both axes with the factor of the width, about the middle.
-        """
-        (height, width), (new_height, new_width) = size, new_size
-        x, y = points.unbind(-1)
-        if self.geometry == "tokenpose":
-            factor = (new_width - 1) / (width - 1)
-            y = (y - (height - 1) / 2) * factor + (new_height - 1) / 2
-            return torch.stack([x * factor, y], dim=-1)
-        return torch.stack([x * (new_width / width), y * (new_height / height)], dim=-1)
+    @property
+    def convention(self) -> CropConvention:
+        """The crop convention, which `geometry` may have given by name."""
+        return get_convention(self.geometry)
 
 
 class RegressionOutput(NamedTuple):

@@ -1,8 +1,8 @@
-"""Person box to crop matrix and back, in the three conventions of the published tables.
+"""Person box to crop and back, in the conventions of the published tables: one object each.
 
-A `geometry` fixes three steps together: box to centre and size, the crop matrix, and the way
-back. "mmpose0" and "mmpose1" map the box onto the whole input; "tokenpose" maps pixel centres,
-so that both sides count one pixel less. Boxes, centres and sizes are in image pixels, pixel
+A convention fixes together how annotated boxes are cleaned, how a box becomes a centre and a
+size, the crop matrix, the way back, and what a codec does at the border of a heatmap. Mixing two
+of them costs several AP without a word. Boxes, centres and sizes are in image pixels; pixel
 centres have integer coordinates.
 
 Quirk: roundings to float32 follow the original code, because they decide which 1/32 pixel
@@ -19,12 +19,18 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .errors import InputError
-from .zoo.config import Geometry
 
 __all__ = [
+    "CONVENTIONS",
+    "MMPOSE0",
+    "MMPOSE0_16",
+    "MMPOSE1",
+    "TOKENPOSE",
+    "CropConvention",
     "boxes_to_center_size",
     "check_bboxes",
     "crop_matrices",
+    "get_convention",
     "image_to_input",
     "input_to_image",
     "invert_matrices",
@@ -32,6 +38,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Size = tuple[int, int]
 
 _PIXEL_STD = np.float32(200)  # unit of a "scale" in mmpose 0.x, the HRNet lineage and MPII
 
@@ -74,36 +81,322 @@ def check_bboxes(bboxes: ArrayLike, image_size: tuple[int, int]) -> NDArray[np.f
     return boxes
 
 
-def boxes_to_center_size(
-    bboxes: ArrayLike, input_size: tuple[int, int], padding: float, geometry: Geometry
-) -> tuple[Array, Array]:
-    """Turn xyxy boxes `(N, 4)` into centres and box sizes, both float32 `(N, 2)`.
+class CropConvention:
+    """mmpose 0.x, and what the other conventions change about it.
 
-    The shorter side is enlarged to the aspect ratio of `input_size` (H, W), then both sides
-    are multiplied by `padding`. Centres are (x, y), sizes (w, h).
+    The box is mapped onto the whole input: its sides count pixels, not steps between centres.
+
+    Attributes:
+        name: in configurations.
+        smallest_box: a padded width must be above it, in image pixels.
+        empty_cell: the cell (x, y) of a heatmap without a positive value.
+        results_have_boxes: whether result rows carry the box, from which COCO's scorer then takes
+            the area of a detection.
+        quarter_step_per_axis: whether, next to the border, one axis may take its quarter step
+            without the other.
     """
-    boxes = np.asarray(bboxes, dtype=np.float64).reshape(-1, 4)
-    aspect = input_size[1] / input_size[0]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    pad = np.float32(padding)
-    if geometry == "mmpose1":  # reads (x, y, w, h) as float32, then works on corners
+
+    name = "mmpose0"
+    smallest_box = 0.0
+    empty_cell = -1.0
+    results_have_boxes = False
+    quarter_step_per_axis = False
+
+    def clean_boxes(
+        self, bboxes_xywh: Array, areas: Array, sizes: Array
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Clip annotated boxes to their images as this code base does (mmpose: 0.29).
+
+        Args:
+            bboxes_xywh: `(N, 4)` boxes of the annotation file.
+            areas: `(N,)` areas of the segments.
+            sizes: `(N, 2)` image sizes (H, W).
+
+        Returns:
+            Boxes xyxy `(N, 4)` and, `(N,)`, whether the code base keeps them.
+        """
+        first, end = self._clipped(bboxes_xywh, sizes, one=0.0)
+        return np.concatenate([first, end], axis=1), (areas > 0) & (end > first).all(axis=1)
+
+    @staticmethod
+    def _clipped(bboxes_xywh: Array, sizes: Array, one: float) -> tuple[Array, Array]:
+        """Return the corners (N, 2) inside the image; `one` is what a width counts too much."""
+        first = np.maximum(bboxes_xywh[:, :2], 0)
+        last = sizes[:, ::-1] - 1.0  # (N, 2) as x, y
+        return first, np.minimum(last, first + np.maximum(bboxes_xywh[:, 2:] - one, 0))
+
+    def center_size(
+        self, bboxes: ArrayLike, input_size: Size, padding: float
+    ) -> tuple[Array, Array]:
+        """Turn xyxy boxes `(N, 4)` into centres (x, y) and box sizes (w, h), float32 `(N, 2)`.
+
+        The shorter side is enlarged to the aspect ratio of `input_size` (H, W), then both sides
+        are multiplied by `padding`.
+        """
+        boxes = _as_boxes(bboxes)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        centers = (boxes[:, :2] + sides * 0.5).astype(np.float32)
+        scales = _fix_aspect(sides, input_size).astype(np.float32) / _PIXEL_STD
+        return centers, scales * np.float32(padding) * _PIXEL_STD
+
+    def crop_matrices(
+        self, centers: Array, box_sizes: Array, input_size: Size
+    ) -> NDArray[np.float64]:
+        """Return the maps from image to input pixels, float64 `(N, 2, 3)`.
+
+        Each map is solved from three point pairs: the centre, the middle of one side, and the
+        corner beside it. The closed form differs in the last bits, see the module's quirk.
+
+        Raises:
+            InputError: a box too small for the convention; its index and size are given.
+        """
+        source = _with_corner(np.asarray(centers), self._arms(np.asarray(box_sizes)))
+        size = np.array([input_size[::-1]]) - self._steps_less  # (1, 2)
+        middle = np.broadcast_to(size * 0.5, np.shape(centers))
+        target = _with_corner(middle, np.broadcast_to(self._arms(size, less=0), np.shape(centers)))
+        system = np.zeros((len(source), 3, 2, 6))  # unknowns: the six entries of the map
+        system[:, :, 0, :2] = system[:, :, 1, 3:5] = source
+        system[:, :, 0, 2] = system[:, :, 1, 5] = 1.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            matrices = _solve(system.reshape(-1, 6, 6), target.reshape(-1, 6)).reshape(-1, 2, 3)
+        return self._checked(matrices, box_sizes)
+
+    _steps_less = 0  # pixels that both ends of a side leave out together
+
+    def _arms(self, sizes: Array, less: int | None = None) -> Array:
+        """Return the step from the middle of a box (w, h) to its upper side, `(N, 2)`."""
+        half = (sizes[:, 0] - (self._steps_less if less is None else less)) * -0.5
+        return np.stack([np.zeros_like(half), half], axis=1)
+
+    def _checked(self, matrices: Array, box_sizes: Array) -> NDArray[np.float64]:
+        usable = (matrices[:, 0, 0] > 0) & np.isfinite(matrices).all(axis=(1, 2))
+        if not usable.all():
+            index = int(usable.argmin())
+            limit = f" (it needs more than {self.smallest_box:g})" if self.smallest_box else ""
+            raise InputError(
+                f"box {index} is {box_sizes[index][0]} pixels wide after padding, too small for "
+                f"geometry {self.name!r}{limit}; drop it"
+            )
+        return matrices
+
+    def input_to_image(
+        self,
+        points: Tensor,
+        centers: Array | Tensor,
+        box_sizes: Array | Tensor,
+        input_size: Size,
+    ) -> Tensor:
+        """Map points `(N, K, 2)` from input pixels to image pixels, on their device.
+
+        `centers` and `box_sizes` `(N, 2)` are those of the crops; as tensors on the same device
+        they cost no transfer.
+        """
+        (center_x, center_y), (w, h) = _columns(points, centers, box_sizes)  # (N, 1) each
+        x, y = points.unbind(-1)  # (N, K)
+        height, width = input_size
+        x = x * (w / width) + center_x - w * 0.5
+        y = y * (h / height) + center_y - h * 0.5
+        return torch.stack([x, y], dim=-1)
+
+    def image_to_input(
+        self,
+        points: Tensor,
+        centers: Array | Tensor,
+        box_sizes: Array | Tensor,
+        input_size: Size,
+    ) -> Tensor:
+        """Map points `(N, K, 2)` from image to input pixels: the inverse of `input_to_image`."""
+        center = torch.as_tensor(centers, dtype=points.dtype, device=points.device)[:, None]
+        box = torch.as_tensor(box_sizes, dtype=points.dtype, device=points.device)[:, None]
+        size = points.new_tensor(input_size[::-1])
+        return (points - center + box * 0.5) * (size / box)
+
+    def rescale(self, points: Tensor, size: Size, new_size: Size) -> Tensor:
+        """Map points (x, y) `(..., 2)` of a map of one size (H, W) onto one of another size.
+
+        It leads from heatmap cells to input pixels and back.
+        """
+        (height, width), (new_height, new_width) = size, new_size
+        x, y = points.unbind(-1)
+        return torch.stack([x * (new_width / width), y * (new_height / height)], dim=-1)
+
+
+class _Mmpose0_16(CropConvention):
+    """mmpose 0.16, which counts pixels when it cleans: a width of 50 ends 49 further right."""
+
+    name = "mmpose0_16"
+
+    def clean_boxes(
+        self, bboxes_xywh: Array, areas: Array, sizes: Array
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        first, end = self._clipped(bboxes_xywh, sizes, one=1.0)
+        return np.concatenate([first, end], axis=1), (areas > 0) & (end > first).all(axis=1)
+
+
+class _Mmpose1(CropConvention):
+    """mmpose 1.x: boxes are read as float32 and worked on by their corners."""
+
+    name = "mmpose1"
+    results_have_boxes = True
+    quarter_step_per_axis = True
+
+    def clean_boxes(
+        self, bboxes_xywh: Array, areas: Array, sizes: Array
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        start, wh = bboxes_xywh[:, :2], bboxes_xywh[:, 2:]
+        last = sizes[:, ::-1] - 1.0  # (N, 2) as x, y
+        corners = [np.clip(point, 0, last) for point in (start, start + wh)]
+        boxes = np.concatenate(corners, axis=1)  # (N, 4)
+        return boxes, np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+
+    def center_size(
+        self, bboxes: ArrayLike, input_size: Size, padding: float
+    ) -> tuple[Array, Array]:
+        boxes = _as_boxes(bboxes)
         near = boxes[:, :2].astype(np.float32)
-        far = near + sides.astype(np.float32)
-        return (near + far) * np.float32(0.5), _fix_aspect((far - near) * pad, aspect)
-    less = 1.0 if geometry == "tokenpose" else 0.0
-    centers = (boxes[:, :2] + (sides - less) * 0.5).astype(np.float32)
-    fixed = _fix_aspect(sides, aspect)
-    if geometry == "tokenpose":
-        scales = (fixed / 200.0).astype(np.float32)
-    else:
-        scales = fixed.astype(np.float32) / _PIXEL_STD
-    return centers, scales * pad * _PIXEL_STD
+        far = near + (boxes[:, 2:] - boxes[:, :2]).astype(np.float32)
+        sizes = _fix_aspect((far - near) * np.float32(padding), input_size)
+        return (near + far) * np.float32(0.5), sizes
+
+    def _arms(self, sizes: Array, less: int | None = None) -> Array:
+        return super()._arms(sizes, less)[:, ::-1]  # to the left side
 
 
-def _fix_aspect(sides: Array, aspect: float) -> Array:
-    """Enlarge the shorter of (w, h) in `(N, 2)` until w / h is `aspect`."""
+class _TokenPose(CropConvention):
+    """The HRNet lineage: pixel centres are mapped, so that both sides count one pixel less.
+
+    Quirk: the factor of the width serves both axes, as in the crops.
+    """
+
+    name = "tokenpose"
+    smallest_box = 1.0
+    empty_cell = 0.0
+    _steps_less = 1
+
+    def clean_boxes(
+        self, bboxes_xywh: Array, areas: Array, sizes: Array
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        first, end = self._clipped(bboxes_xywh, sizes, one=1.0)
+        keep = (areas > 0) & (end >= first).all(axis=1)
+        return np.concatenate([first, end + 1], axis=1), keep
+
+    def center_size(
+        self, bboxes: ArrayLike, input_size: Size, padding: float
+    ) -> tuple[Array, Array]:
+        boxes = _as_boxes(bboxes)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        centers = (boxes[:, :2] + (sides - 1.0) * 0.5).astype(np.float32)
+        scales = (_fix_aspect(sides, input_size) / 200.0).astype(np.float32)
+        return centers, scales * np.float32(padding) * _PIXEL_STD
+
+    def input_to_image(
+        self,
+        points: Tensor,
+        centers: Array | Tensor,
+        box_sizes: Array | Tensor,
+        input_size: Size,
+    ) -> Tensor:
+        (center_x, center_y), (w, _) = _columns(points, centers, box_sizes)
+        x, y = points.unbind(-1)  # (N, K)
+        height, width = input_size
+        factor = (w - 1) / (width - 1)
+        x = (x - (width - 1) / 2) * factor + center_x
+        y = (y - (height - 1) / 2) * factor + center_y
+        return torch.stack([x, y], dim=-1)
+
+    def image_to_input(
+        self,
+        points: Tensor,
+        centers: Array | Tensor,
+        box_sizes: Array | Tensor,
+        input_size: Size,
+    ) -> Tensor:
+        center = torch.as_tensor(centers, dtype=points.dtype, device=points.device)[:, None]
+        box = torch.as_tensor(box_sizes, dtype=points.dtype, device=points.device)[:, None]
+        height, width = input_size
+        middle = points.new_tensor([(width - 1) / 2, (height - 1) / 2])
+        return (points - center) * ((width - 1) / (box[..., :1] - 1)) + middle
+
+    def rescale(self, points: Tensor, size: Size, new_size: Size) -> Tensor:
+        (height, width), (new_height, new_width) = size, new_size
+        x, y = points.unbind(-1)
+        factor = (new_width - 1) / (width - 1)
+        y = (y - (height - 1) / 2) * factor + (new_height - 1) / 2  # about the middle
+        return torch.stack([x * factor, y], dim=-1)
+
+
+MMPOSE0, MMPOSE1, TOKENPOSE = CropConvention(), _Mmpose1(), _TokenPose()
+MMPOSE0_16 = _Mmpose0_16()  # for cleaning annotated boxes only; no weights name it
+CONVENTIONS = {c.name: c for c in (MMPOSE0, MMPOSE1, TOKENPOSE, MMPOSE0_16)}
+
+
+def get_convention(geometry: str | CropConvention) -> CropConvention:
+    """Return the convention of a name.
+
+    Raises:
+        InputError: no such convention; the valid names are listed.
+    """
+    if isinstance(geometry, CropConvention):
+        return geometry
+    if geometry not in CONVENTIONS:
+        raise InputError(f"geometry is {geometry!r}, expected one of {', '.join(CONVENTIONS)}")
+    return CONVENTIONS[geometry]
+
+
+def boxes_to_center_size(
+    bboxes: ArrayLike, input_size: Size, padding: float, geometry: str | CropConvention
+) -> tuple[Array, Array]:
+    """Call `CropConvention.center_size`."""
+    return get_convention(geometry).center_size(bboxes, input_size, padding)
+
+
+def crop_matrices(
+    centers: Array, box_sizes: Array, input_size: Size, geometry: str | CropConvention
+) -> NDArray[np.float64]:
+    """Call `CropConvention.crop_matrices`."""
+    return get_convention(geometry).crop_matrices(centers, box_sizes, input_size)
+
+
+def input_to_image(
+    points: Tensor,
+    centers: Array | Tensor,
+    box_sizes: Array | Tensor,
+    input_size: Size,
+    geometry: str | CropConvention,
+) -> Tensor:
+    """Call `CropConvention.input_to_image`."""
+    return get_convention(geometry).input_to_image(points, centers, box_sizes, input_size)
+
+
+def image_to_input(
+    points: Tensor,
+    centers: Array | Tensor,
+    box_sizes: Array | Tensor,
+    input_size: Size,
+    geometry: str | CropConvention,
+) -> Tensor:
+    """Call `CropConvention.image_to_input`."""
+    return get_convention(geometry).image_to_input(points, centers, box_sizes, input_size)
+
+
+def _as_boxes(bboxes: ArrayLike) -> NDArray[np.float64]:
+    return np.asarray(bboxes, dtype=np.float64).reshape(-1, 4)
+
+
+def _fix_aspect(sides: Array, input_size: Size) -> Array:
+    """Enlarge the shorter of (w, h) in `(N, 2)` until w / h is that of `input_size` (H, W)."""
+    aspect = input_size[1] / input_size[0]
     width, height = sides.T
     return np.stack([np.maximum(width, height * aspect), np.maximum(height, width / aspect)], 1)
+
+
+def _columns(
+    points: Tensor, centers: Array | Tensor, box_sizes: Array | Tensor
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return x and y of the centres and w and h of the boxes, `(N, 1)`, like `points`."""
+    center = torch.as_tensor(centers, dtype=points.dtype, device=points.device)[:, None]
+    box = torch.as_tensor(box_sizes, dtype=points.dtype, device=points.device)[:, None]
+    return center.unbind(-1), box.unbind(-1)
 
 
 def mpii_center_size(center: ArrayLike, scale: ArrayLike) -> tuple[Array, Array]:
@@ -118,49 +411,6 @@ def mpii_center_size(center: ArrayLike, scale: ArrayLike) -> tuple[Array, Array]
     centers[:, 1] += np.where(known, 15.0 * scales, 0.0)
     sides = np.where(known, 1.25 * scales, scales) * 200.0
     return centers - 1.0, np.stack([sides, sides], axis=1)
-
-
-def crop_matrices(
-    centers: Array, box_sizes: Array, input_size: tuple[int, int], geometry: Geometry
-) -> NDArray[np.float64]:
-    """Return the maps from image to input pixels, float64 `(N, 2, 3)`.
-
-    Each map is solved from three point pairs: the centre, the middle of one side, and the
-    corner beside it. The closed form differs in the last bits, see the module's quirk.
-
-    Raises:
-        InputError: a box too small for the geometry; its index and size are given.
-    """
-    source, target = _three_points(centers, box_sizes, input_size, geometry)
-    system = np.zeros((len(source), 3, 2, 6))  # unknowns: the six entries of the map
-    system[:, :, 0, :2] = system[:, :, 1, 3:5] = source
-    system[:, :, 0, 2] = system[:, :, 1, 5] = 1.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        matrices = _solve(system.reshape(-1, 6, 6), target.reshape(-1, 6)).reshape(-1, 2, 3)
-    usable = (matrices[:, 0, 0] > 0) & np.isfinite(matrices).all(axis=(1, 2))
-    if not usable.all():
-        index = int(usable.argmin())
-        limit = " (it needs more than 1)" if geometry == "tokenpose" else ""
-        raise InputError(
-            f"box {index} is {box_sizes[index][0]} pixels wide after padding, too small for "
-            f"geometry {geometry!r}{limit}; drop it"
-        )
-    return matrices
-
-
-def _three_points(
-    centers: Array, box_sizes: Array, input_size: tuple[int, int], geometry: Geometry
-) -> tuple[Array, Array]:
-    """Return the float32 points `(N, 3, 2)` in the image and in the input, as float64."""
-    less = 1 if geometry == "tokenpose" else 0
-    half = (np.asarray(box_sizes)[:, 0] - less) * -0.5
-    zero = np.zeros_like(half)
-    arms = np.stack([half, zero] if geometry == "mmpose1" else [zero, half], axis=1)
-    size = np.array(input_size[::-1]) - less
-    middle = np.broadcast_to(size * 0.5, arms.shape)
-    reach = size[0] * -0.5
-    arm = np.broadcast_to([reach, 0.0] if geometry == "mmpose1" else [0.0, reach], arms.shape)
-    return _with_corner(np.asarray(centers), arms), _with_corner(middle, arm)
 
 
 def _with_corner(middle: Array, arm: Array) -> NDArray[np.float64]:
@@ -205,49 +455,3 @@ def invert_matrices(matrices: Array) -> NDArray[np.float64]:
     x = -(a * m[:, 0, 2] + b * m[:, 1, 2])
     y = -(c * m[:, 0, 2] + d * m[:, 1, 2])
     return np.stack([a, b, x, c, d, y], axis=1).reshape(-1, 2, 3)
-
-
-def input_to_image(
-    points: Tensor,
-    centers: Array | Tensor,
-    box_sizes: Array | Tensor,
-    input_size: tuple[int, int],
-    geometry: Geometry,
-) -> Tensor:
-    """Map points `(N, K, 2)` from input pixels to image pixels, on their device.
-
-    `centers` and `box_sizes` `(N, 2)` are those of the crops; as tensors on the same device
-    they cost no transfer.
-
-    Quirk: "tokenpose" uses the factor of the width for both axes, as its crops do.
-    """
-    center = torch.as_tensor(centers, dtype=points.dtype, device=points.device)[:, None]
-    box = torch.as_tensor(box_sizes, dtype=points.dtype, device=points.device)[:, None]
-    x, y = points.unbind(-1)  # (N, K)
-    (center_x, center_y), (w, h) = center.unbind(-1), box.unbind(-1)  # (N, 1)
-    height, width = input_size
-    if geometry == "tokenpose":
-        factor = (w - 1) / (width - 1)
-        x = (x - (width - 1) / 2) * factor + center_x
-        y = (y - (height - 1) / 2) * factor + center_y
-    else:
-        x = x * (w / width) + center_x - w * 0.5
-        y = y * (h / height) + center_y - h * 0.5
-    return torch.stack([x, y], dim=-1)
-
-
-def image_to_input(
-    points: Tensor,
-    centers: Array | Tensor,
-    box_sizes: Array | Tensor,
-    input_size: tuple[int, int],
-    geometry: Geometry,
-) -> Tensor:
-    """Map points `(N, K, 2)` from image pixels to input pixels: the inverse of `input_to_image`."""
-    center = torch.as_tensor(centers, dtype=points.dtype, device=points.device)[:, None]
-    box = torch.as_tensor(box_sizes, dtype=points.dtype, device=points.device)[:, None]
-    height, width = input_size
-    if geometry == "tokenpose":
-        middle = points.new_tensor([(width - 1) / 2, (height - 1) / 2])
-        return (points - center) * ((width - 1) / (box[..., :1] - 1)) + middle
-    return (points - center + box * 0.5) * (points.new_tensor([width, height]) / box)

@@ -16,9 +16,9 @@ from typing import Any
 from torch import nn
 
 from .weights import hub as _hub
+from .zoo.catalog import get_pretrained_cfg, list_models
 from .zoo.config import PretrainedCfg
 from .zoo.factory import create_model
-from .zoo.registry import get_pretrained_cfg, list_models
 
 __all__ = ["register_with_timm"]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import posezoo
 from posezoo.errors import InputError
-from posezoo.zoo import registry as _registry
+from posezoo.zoo import catalog as _registry
 
 # one small member per family stands for it where a forward at full size is needed
 RUNNABLE = [

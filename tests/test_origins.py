@@ -16,7 +16,7 @@ from posezoo.errors import CheckpointError, IntegrityError, WeightsUnavailableEr
 from posezoo.weights import convert as _convert
 from posezoo.weights import download as _origins
 from posezoo.weights import files as _checkpoints
-from posezoo.zoo import registry as _registry
+from posezoo.zoo import catalog as _registry
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import posezoo
 from posezoo.models.tokenpose.masks import TokenMask, sine_positions
 from posezoo.models.tokenpose.network import TokenPose
-from posezoo.zoo.registry import build_model
+from posezoo.zoo.catalog import build_model
 
 MANIFESTS = manifests("tmpose")
 STORED = [

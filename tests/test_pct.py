@@ -24,7 +24,7 @@ from posezoo.models.pct import swin
 from posezoo.models.pct.network import PCTOutput, PCTPose, TokenClassifier
 from posezoo.models.pct.swin import SwinBackbone, SwinPose
 from posezoo.models.pct.tokenizer import PCTTokenizer, TokenDecoder, features_at
-from posezoo.zoo import registry as _registry
+from posezoo.zoo import catalog as _registry
 
 MANIFESTS = manifests("pct")
 TINY = (32, (2, 2, 2, 2), (1, 2, 4, 8))

@@ -10,14 +10,16 @@ import torch
 
 import posezoo
 from posezoo.errors import UnknownModelError
-from posezoo.zoo import registry as _registry
+from posezoo.zoo import catalog as _registry
+from posezoo.zoo import registry
 from posezoo.zoo.config import InputCfg, PretrainedCfg, SourceCfg
+from posezoo.zoo.registry import register
 
 ALL = posezoo.list_models(tags=True)
 
 
 def test_names_obey_the_pattern_and_are_in_natural_order():
-    assert all(_registry.NAME_PATTERN.fullmatch(name) for name in ALL)
+    assert all(registry.NAME_PATTERN.fullmatch(name) for name in ALL)
     names = posezoo.list_models("uniformer_s_*")
     assert names == ["uniformer_s_256x192", "uniformer_s_384x288", "uniformer_s_448x320"]
 
@@ -61,33 +63,20 @@ def test_filters_combine():
 def test_models_without_weights_are_left_out_where_weights_are_asked(monkeypatch):
     cfg = posezoo.get_pretrained_cfg("uniformer_small")
     lost = dataclasses.replace(cfg, source=SourceCfg(unavailable="nobody published any"))
-    monkeypatch.setitem(_registry._CFGS["uniformer_small"], "in1k", lost)
+    monkeypatch.setitem(registry.ARCHITECTURES["uniformer_small"].cfgs, "in1k", lost)
     assert "uniformer_small" in posezoo.list_models()
     assert "uniformer_small" not in posezoo.list_models(pretrained=True)
     with pytest.raises(posezoo.errors.WeightsUnavailableError, match="nobody published any"):
         posezoo.create_model("uniformer_small", pretrained=True)
 
 
-def test_duplicate_name_raises():
-    with pytest.raises(ValueError, match="twice"):
-        _registry.register_model(lambda: None, x=_cfg())(uniformer_small_like("uniformer_small"))
-
-
-def test_bad_name_raises():
-    with pytest.raises(ValueError, match="does not match"):
-        _registry.register_model(lambda: None, x=_cfg())(uniformer_small_like("Uniformer"))
-
-
-def _cfg() -> PretrainedCfg:
-    return PretrainedCfg(task="pose", dataset="coco", input=InputCfg(size=(8, 8)))
-
-
-def uniformer_small_like(name: str):
-    def builder():
-        raise AssertionError("never built")
-
-    builder.__name__ = name
-    return builder
+@pytest.mark.parametrize(
+    ("name", "words"), [("uniformer_small", "twice"), ("Uniformer", "does not match")]
+)
+def test_taken_and_malformed_names_are_refused(name, words):
+    cfg = PretrainedCfg(task="pose", dataset="coco", input=InputCfg(size=(8, 8)))
+    with pytest.raises(ValueError, match=words):
+        register(name, summary="", build="x:y", fixed={}, args={}, cfgs={"x": cfg})
 
 
 # ------------------------------------------------------------------------------- configurations

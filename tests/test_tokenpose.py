@@ -19,7 +19,7 @@ from posezoo.errors import InputError, WeightsUnavailableError
 from posezoo.models.hrnet import HRNetTrunk
 from posezoo.models.tokenpose.masks import TokenMask
 from posezoo.models.tokenpose.network import TokenPose
-from posezoo.zoo.registry import build_model
+from posezoo.zoo.catalog import build_model
 
 NAMES = posezoo.list_models(["tokenpose*", "tmpose*"])
 PUBLISHED = [name for name in NAMES if posezoo.get_pretrained_cfg(name).tag != "rendered"]

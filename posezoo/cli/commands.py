@@ -55,7 +55,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def list_command(pattern: str, task: Any, pretrained: bool, tags: bool, as_json: bool) -> None:
     """List models whose name matches PATTERN (shell wildcards, default all)."""
-    from ..zoo import registry as _registry
+    from ..zoo import catalog as _registry
 
     names = _registry.list_models(pattern, task=task, pretrained=pretrained, tags=tags)
     if as_json:
@@ -90,7 +90,7 @@ def list_command(pattern: str, task: Any, pretrained: bool, tags: bool, as_json:
 @click.option("--json", "as_json", is_flag=True, help="The configuration as JSON.")
 def info(name: str, as_json: bool) -> None:
     """Show what is known about the model NAME (architecture[.tag])."""
-    from ..zoo import registry as _registry
+    from ..zoo import catalog as _registry
 
     cfg = _registry.get_pretrained_cfg(name)
     if as_json:
@@ -499,7 +499,7 @@ def export(name: str, out: Path, checkpoint: Path | None) -> None:
 )
 def demo(out: Path, images: int) -> None:
     """Find poses in rendered people with the weights in the package; offline."""
-    from ..zoo import registry as _registry
+    from ..zoo import catalog as _registry
     from .demo import MODEL, run_demo
 
     cfg = _registry.get_pretrained_cfg(MODEL)

@@ -19,7 +19,7 @@ from ..predictor import PosePredictor
 from ..results import PoseResult
 from ..transforms import load_image
 from ..weights.files import replacing
-from ..zoo.registry import list_models
+from ..zoo.catalog import list_models
 
 __all__ = [
     "check_regions",

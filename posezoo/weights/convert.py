@@ -16,7 +16,7 @@ from filelock import FileLock
 from torch import nn
 
 from ..errors import IntegrityError, WeightsUnavailableError
-from ..zoo import registry as _registry
+from ..zoo import catalog as _registry
 from ..zoo.config import PretrainedCfg
 from . import download as _origins
 from . import files as _checkpoints

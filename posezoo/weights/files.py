@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, IntegrityError, PoseZooError
-from ..zoo import registry as _registry
+from ..zoo import catalog as _registry
 from .keys import Conversion
 
 __all__ = [

@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import CheckpointError, IntegrityError, WeightsUnavailableError
-from ..zoo import registry as _registry
+from ..zoo import catalog as _registry
 from ..zoo.config import PretrainedCfg
 from . import files as _checkpoints
 

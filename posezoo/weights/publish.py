@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PoseZooError
-from ..zoo import registry as _registry
+from ..zoo import catalog as _registry
 from ..zoo.factory import create_model
 from . import cards as _cards
 from . import files as _checkpoints

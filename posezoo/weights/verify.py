@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..zoo import registry as _registry
+from ..zoo import catalog as _registry
 from . import convert as _convert
 from . import files as _checkpoints
 from . import hub as _hub

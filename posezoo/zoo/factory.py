@@ -16,7 +16,7 @@ from torch import nn
 from ..errors import UnknownModelError, WeightsUnavailableError
 from ..weights import convert as _convert
 from ..weights import hub as _hub
-from . import registry as _registry
+from . import catalog as _registry
 from .config import PretrainedCfg
 
 __all__ = ["create_model"]

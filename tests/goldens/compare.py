@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from posezoo.zoo.registry import build_model
+from posezoo.zoo.catalog import build_model
 
 from .fill import GOLDENS
 

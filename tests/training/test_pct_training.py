@@ -26,7 +26,7 @@ from posezoo.synthetic.render import write_coco
 from posezoo.training import get_recipe, loop, pct
 from posezoo.training.data import PersonDataset, TrainingBatch
 from posezoo.training.objectives import objective_of
-from posezoo.zoo import registry as _registry
+from posezoo.zoo import catalog as _registry
 
 NAME = "pct_tokenizer_swin_base_woimgguide"
 TINY = (32, (2, 2, 2, 2), (1, 2, 4, 8))

@@ -10,7 +10,7 @@ from posezoo.errors import InputError, UnknownModelError
 from posezoo.training import RECIPES, Augmentation, ClassAugmentation, get_recipe
 from posezoo.training.optimizers import make_optimizer, make_schedule
 from posezoo.training.recipes import override
-from posezoo.zoo import registry as _registry
+from posezoo.zoo import catalog as _registry
 
 
 @pytest.mark.parametrize("name", RECIPES)

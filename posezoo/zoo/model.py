@@ -1,0 +1,195 @@
+"""What the rest of the package may ask of a model: the base classes of the zoo.
+
+A family derives its networks from `PoseModel`, `Classifier` or `Tokenizer` and overrides what is
+special about it. Nothing outside a family's folder asks for anything that is not named here.
+
+Letters in shapes, here and everywhere: B images or people of a batch, K keypoints, T tokens of a
+pose, N persons or tokens, V entries of a codebook, C, D channels, (H, W) input pixels, (h, w)
+cells of a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..weights.keys import Conversion, rename_keys
+from .config import PretrainedCfg
+
+__all__ = ["Classifier", "DerivedBuffers", "PoseModel", "Tokenizer", "ZooModel"]
+
+
+@runtime_checkable
+class DerivedBuffers(Protocol):
+    """A module with buffers that no file holds, because they follow from its arguments.
+
+    timm's modules have the same method.
+    """
+
+    def init_non_persistent_buffers(self) -> None:
+        """Compute them anew, on the device where they are."""
+
+
+class ZooModel(nn.Module):
+    """A model that `create_model` makes.
+
+    Attributes:
+        pretrained_cfg: how to feed and decode it; set when it is built.
+        model_args: the arguments that were given when it was built.
+        origin: where its weights came from, as text by name; empty for random weights.
+    """
+
+    head_argument: ClassVar[str | None] = None
+    """The model argument that is the size of the last layer, where it can be replaced."""
+
+    pretrained_cfg: PretrainedCfg
+    model_args: Mapping[str, Any]
+    origin: Mapping[str, str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model_args = {}
+        self.origin = {}
+
+    def convert_state_dict(self, state: Mapping[str, Tensor]) -> Conversion:
+        """Bring a checkpoint under our keys; ours stay as they are.
+
+        Raises:
+            ValueError: the file belongs to another kind of model.
+        """
+        return rename_keys(state, [])
+
+    def reset_head(self, size: int) -> None:
+        """Replace the last layer by a fresh one for `size` keypoints or classes.
+
+        Raises:
+            InputError: the model has no such layer.
+        """
+        raise InputError(
+            f"{self.pretrained_cfg.architecture} has no head to replace; choose a heatmap model"
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what can be changed after building and decides the model's numbers."""
+        return {}
+
+    def current_args(self) -> dict[str, Any]:
+        """Return the model arguments that build this model as it is now."""
+        args = {**self.model_args, **self.settings()}
+        if self.head_argument is not None:
+            args[self.head_argument] = getattr(self, self.head_argument)
+        return args
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory in training: recompute blocks in the backward pass.
+
+        Raises:
+            InputError: the model has no blocks that can be recomputed.
+        """
+        raise InputError(f"{self.pretrained_cfg.architecture} cannot recompute its blocks")
+
+    def init_from_imagenet(self) -> None:
+        """Fill the part of the model that its paper starts from an ImageNet classifier.
+
+        Raises:
+            InputError: the model has no such part.
+        """
+        raise InputError(f"{self.pretrained_cfg.architecture} has no part trained on ImageNet")
+
+    def example_inputs(
+        self, batch: int = 1, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return random inputs that `forward` accepts, on the CPU, float32."""
+        return (torch.randn(batch, 3, *self.pretrained_cfg.input.size, generator=generator),)
+
+
+class PoseModel(ZooModel):
+    """Crops of persons (B, 3, H, W) in, the input of the configuration's codec out.
+
+    Attributes:
+        num_keypoints: K of the output.
+    """
+
+    head_argument = "num_keypoints"
+
+    num_keypoints: int
+
+    @property
+    def has_token_regions(self) -> bool:
+        """Whether `token_regions` works."""
+        return False
+
+    def token_regions(self, images: Tensor) -> list[Tensor]:
+        """Return for each stage the token that every cell belongs to, (B, h, w) each.
+
+        Args:
+            images: normalised crops (B, 3, H, W).
+
+        Raises:
+            InputError: the model's tokens are no regions of the image.
+        """
+        raise InputError(
+            f"{self.pretrained_cfg.name} has no tokens that are regions of the image; "
+            "TCFormer's pose models have"
+        )
+
+
+class Classifier(ZooModel):
+    """Images (B, 3, H, W) in, logits (B, num_classes) out.
+
+    Attributes:
+        num_classes: 0 where the last layer was removed.
+        num_features: width of what the last layer sees.
+    """
+
+    head_argument = "num_classes"
+
+    num_classes: int
+    num_features: int
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last features of images (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def forward_head(self, features: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """Return logits (B, num_classes), or the vector (B, num_features) before them."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of images (B, 3, H, W)."""
+        return self.forward_head(self.forward_features(x))
+
+
+class Tokenizer(ZooModel):
+    """Poses (B, K, 2) in input pixels to discrete tokens and back.
+
+    Attributes:
+        num_keypoints: K.
+        image_guided: whether it also needs the features of the crop.
+    """
+
+    num_keypoints: int
+    image_guided: bool
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the features of crops (B, 3, H, W) that guide the encoder.
+
+        Raises:
+            InputError: the tokenizer is not guided by images.
+        """
+        raise NotImplementedError
+
+    def example_inputs(
+        self, batch: int = 1, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
+        """Return poses, their visibility and, where they are needed, image features."""
+        (images,) = super().example_inputs(batch, generator)
+        keypoints = 256 * torch.rand(batch, self.num_keypoints, 2, generator=generator)
+        visible = torch.ones(batch, self.num_keypoints)
+        if not self.image_guided:
+            return keypoints, visible
+        return keypoints, visible, self.forward_features(images)
