@@ -20,7 +20,8 @@ from ..geometry import crop_matrices
 from ..skeletons import Skeleton
 from ..transforms import load_image, warp_crops
 from ..zoo.config import PretrainedCfg
-from .augment import Augmentation, mirror_keypoints, rotate_matrix
+from ..zoo.recipe import Augmentation
+from .augment import mirror_keypoints, rotate_matrix, sample_crop
 from .pixels import drop_grid, jitter_colors
 
 __all__ = ["Batch", "EpochSampler", "PersonDataset", "TrainingBatch", "TrainingSet"]
@@ -129,10 +130,15 @@ class PersonDataset(TrainingSet):
         """
         size = self.cfg.input.size
         keypoints = self.people.keypoints[index]
-        center, box, angle, flipped = self.augmentation.sample(
-            rng, self.people.centers[index], self.people.box_sizes[index], keypoints,
-            self.skeleton, size[1] / size[0],
-        )  # fmt: skip
+        center, box, angle, flipped = sample_crop(
+            self.augmentation,
+            rng,
+            self.people.centers[index],
+            self.people.box_sizes[index],
+            keypoints,
+            self.skeleton,
+            size[1] / size[0],
+        )
         matrix = crop_matrices(center[None], box[None], size, self.geometry)[0]
         if angle:
             matrix = rotate_matrix(matrix, np.asarray(center, np.float64), angle)

@@ -14,20 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import create_model, get_skeleton
-from ..datasets.coco import read_annotations
-from ..datasets.people import training_people
-from ..errors import InputError
-from ..geometry import boxes_to_center_size, crop_matrices, image_to_input, input_to_image
-from ..models.pct.network import PCTPose
-from ..models.pct.swin import INPUT_SIZE
-from ..models.pct.tokenizer import PCTTokenizer
-from ..skeletons import Skeleton
-from ..transforms import TopDownCrop, load_image
-from ..zoo.config import PretrainedCfg
-from .data import PersonDataset, TrainingBatch
-from .objectives import PoseObjective
-from .recipes import Recipe
+from ... import create_model, get_skeleton
+from ...datasets.coco import read_annotations
+from ...datasets.people import training_people
+from ...errors import InputError
+from ...geometry import boxes_to_center_size, crop_matrices, image_to_input, input_to_image
+from ...models.pct.network import PCTPose
+from ...models.pct.swin import INPUT_SIZE
+from ...models.pct.tokenizer import PCTTokenizer
+from ...skeletons import Skeleton
+from ...transforms import TopDownCrop, load_image
+from ...zoo.config import PretrainedCfg
+from ...zoo.recipe import Recipe
+from ..data import PersonDataset, TrainingBatch
+from .pose import PoseObjective
 
 __all__ = [
     "PoseDataset",
@@ -46,9 +46,6 @@ _BETA = 0.05  # pixels
 _DECAY = 0.9
 _EPSILON = 1e-5
 _TOP = (1, 2, 5)
-
-
-# ------------------------------------------------------------------------------- losses
 
 
 def keypoint_smooth_l1(keypoints: Tensor, targets: Tensor, labelled: Tensor) -> Tensor:
@@ -94,9 +91,6 @@ def update_codebook(tokenizer: PCTTokenizer, embeddings: Tensor, ids: Tensor) ->
     size.add_(_EPSILON).mul_(total / (total + len(size) * _EPSILON))
     sums.mul_(_DECAY).add_(added, alpha=1 - _DECAY)
     torch.div(sums, size[:, None], out=tokenizer.decoder.codebook)
-
-
-# ------------------------------------------------------------------------------- stage I
 
 
 class TokenizerObjective(PoseObjective):
@@ -167,9 +161,6 @@ def _training_cfg(cfg: PretrainedCfg) -> PretrainedCfg:
     return replace(cfg, input=replace(cfg.input, bbox_padding=_PADDING))
 
 
-# ------------------------------------------------------------------------------- stage II
-
-
 class TokenClassifierObjective(PoseObjective):
     """Stage II: the tokens of the annotated pose, read from the image.
 
@@ -237,9 +228,6 @@ def _load_tokenizer(recipe: Recipe, model: PCTPose) -> PCTTokenizer:
     return tokenizer
 
 
-# ------------------------------------------------------------------------------- evaluation
-
-
 @torch.inference_mode()
 def reconstruction_ap(model: PCTTokenizer, data: Path, device: str = "cpu") -> float:
     """Return the COCO AP of the annotated people of a validation set after encoding and decoding.
@@ -257,7 +245,7 @@ def reconstruction_ap(model: PCTTokenizer, data: Path, device: str = "cpu") -> f
         DataError: a file is missing or malformed.
         InputError: a configuration without a crop.
     """
-    from ..evaluation.metrics.coco import coco_results, evaluate_coco
+    from ...evaluation.metrics.coco import coco_results, evaluate_coco
 
     cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
     size, geometry, padding = cfg.input.size, cfg.input.geometry, cfg.input.bbox_padding

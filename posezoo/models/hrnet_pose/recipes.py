@@ -1,0 +1,32 @@
+"""The trainings of the packaged models: rendered people, small enough for one core of a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...zoo.recipe import Augmentation, Recipe
+
+__all__ = ["RECIPES", "rendered"]
+
+
+def rendered(model: str, **settings: Any) -> Recipe:
+    """Return posezoo's own recipe for rendered people, with some settings changed."""
+    defaults: dict[str, Any] = {
+        "weight_decay": 0.01,
+        "decay_all": False,
+        "warmup_steps": 50,
+        "sigma": 1.5,
+        "rounded": False,
+        "augmentation": Augmentation(scale=0.15, rotation=10.0, shift=0.05),
+        "dtype": "bfloat16",
+        "eval_every": 1,
+    }
+    return Recipe(model=model, **(defaults | settings))
+
+
+RECIPES = (
+    rendered("hrnet_xs_128x96", epochs=28, batch_size=16, lr=2e-3, eval_every=2),
+    rendered(
+        "hrnet_xs_192x144", epochs=3, batch_size=32, lr=1.5e-3, start="hrnet_xs_128x96.rendered"
+    ),
+)
