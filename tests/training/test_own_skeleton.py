@@ -89,7 +89,7 @@ def test_wrong_skeleton_is_named(tmp_path, changes, message):
 def test_missing_and_broken_skeleton_files_are_named(tmp_path):
     (tmp_path / "broken.json").write_text("{")
     for name in ("broken.json", "absent.json"):
-        with pytest.raises(InputError, match=f"cannot read the skeleton .*{name}"):
+        with pytest.raises(InputError, match=f"cannot read .*{name}"):
             Skeleton.from_json(tmp_path / name)
 
 
