@@ -107,7 +107,7 @@ def test_two_processes_do_what_one_does(data, tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
         rows = (tmp_path / str(count) / "log.jsonl").read_text().splitlines()
-        losses.append([json.loads(row)["loss"] for row in rows])
+        losses.append([r["loss"] for r in map(json.loads, rows) if "loss" in r])
     assert len(losses[0]) >= 2 and losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
