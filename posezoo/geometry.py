@@ -71,7 +71,7 @@ def check_bboxes(bboxes: ArrayLike, image_size: tuple[int, int]) -> NDArray[np.f
             ),
             (
                 (x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height),
-                f"lies outside the image of {width} x {height} pixels; drop it",
+                f"is outside the image of {width} x {height} pixels; drop it",
             ),
         )
     for bad, what in problems:

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from .codecs import build_codec
 from .detectors import Detector, build_detector
 from .device import Download, choose_device, upload
 from .errors import InputError
-from .geometry import boxes_to_center_size, check_bboxes, crop_matrices, input_to_image
+from .geometry import check_bboxes, get_convention
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
-from .zoo.config import PretrainedCfg
 from .zoo.factory import create_model
+from .zoo.model import PoseModel, ZooModel
 
 __all__ = ["CropRequest", "PosePredictor"]
 
@@ -66,7 +66,7 @@ class PosePredictor:
 
     def __init__(
         self,
-        model: nn.Module | str,
+        model: ZooModel | str,
         *,
         detector: str | Detector | None = "auto",
         device: str | torch.device | None = None,
@@ -77,15 +77,21 @@ class PosePredictor:
         if isinstance(model, str):
             device = choose_device(device)
             model = create_model(model, pretrained=True)
-        cfg = getattr(model, "pretrained_cfg", None)
-        if not isinstance(cfg, PretrainedCfg) or cfg.task != "pose" or cfg.decode is None:
-            what = cfg.name if isinstance(cfg, PretrainedCfg) else type(model).__name__
+        if not isinstance(model, PoseModel):
+            what = (
+                model.pretrained_cfg.name if isinstance(model, ZooModel) else type(model).__name__
+            )
             raise InputError(f"{what} is not a pose model; see posezoo.list_models(task='pose')")
+        cfg = model.pretrained_cfg
+        if cfg.decode is None or cfg.input.geometry is None or cfg.input.bbox_padding is None:
+            raise InputError(f"the configuration of {cfg.name} says not how to crop and decode")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         if not dtype.is_floating_point:
             raise InputError(f"dtype must be a floating-point type, got {dtype}")
         self.cfg = cfg
+        self.convention = get_convention(cfg.input.geometry)
+        self.padding = cfg.input.bbox_padding
         self.skeleton = cfg.skeleton
         if model.num_keypoints != self.skeleton.num_keypoints:
             raise InputError(
@@ -163,13 +169,7 @@ class PosePredictor:
 
     def request(self, image: np.ndarray, bboxes: np.ndarray) -> CropRequest:
         """Turn boxes (N, 4) xyxy into the crop request that the recipe of the weights asks."""
-        cfg = self.cfg.input
-        centers, box_sizes = boxes_to_center_size(
-            bboxes,
-            cfg.size,
-            cfg.bbox_padding,  # type: ignore[arg-type]
-            cfg.geometry,  # type: ignore[arg-type]
-        )
+        centers, box_sizes = self.convention.center_size(bboxes, self.cfg.input.size, self.padding)
         return CropRequest(image=image, centers=centers, box_sizes=box_sizes)
 
     def crops(self, image: ImageLike, bboxes: np.ndarray) -> Tensor:
@@ -240,9 +240,9 @@ class PosePredictor:
         return image, boxes, scores.astype(np.float32)
 
     def _matrices(self, request: CropRequest, part: slice = slice(None)) -> np.ndarray:
-        cfg = self.cfg.input
-        centers, box_sizes = request.centers[part], request.box_sizes[part]
-        return crop_matrices(centers, box_sizes, cfg.size, cfg.geometry)  # type: ignore[arg-type]
+        return self.convention.crop_matrices(
+            request.centers[part], request.box_sizes[part], self.cfg.input.size
+        )
 
     def _fill(
         self, batch: _Batch, image: Tensor, request: CropRequest, rows: _Rows, part: slice
@@ -266,13 +266,11 @@ class PosePredictor:
             else:
                 output = self.model(images)
         points, scores = self.codec.decode(output)  # (B, K, 2), (B, K)
-        cfg = self.cfg.input
-        points = input_to_image(
+        points = self.convention.input_to_image(
             points,
             upload(np.concatenate(batch.centers), self.device),
             upload(np.concatenate(batch.box_sizes), self.device),
-            cfg.size,
-            cfg.geometry,  # type: ignore[arg-type]
+            self.cfg.input.size,
         )
         packed = torch.cat([points, scores[..., None]], dim=-1)  # (B, K, 3)
         return _Running(Download(packed.float()), batch.targets)

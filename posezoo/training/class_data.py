@@ -50,7 +50,7 @@ class ClassDataset(TrainingSet):
 
     `dataset[epoch, index]` is a normalised image (3, H, W), its class, and (epoch, index).
 
-    Quirk: mixup and CutMix draw once per batch and mix each image with its mirror place in the
+    Quirk: mixup and CutMix draw once per batch and mix each image with its opposite in the
     batch, as published. So what is mixed depends on how many processes share the batch.
     """
 
@@ -92,10 +92,10 @@ class ClassDataset(TrainingSet):
         """Say how many images of how many classes there are."""
         return f"{len(self)} images of {len({sample.label for sample in self.samples})} classes"
 
-    def __getitem__(self, place: tuple[int, int]) -> Sample:
-        sample = self.samples[place[1]]
-        with seeded(self.seed, *place):
-            return self.transform(Image.fromarray(load_image(sample.path))), sample.label, place
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample = self.samples[key[1]]
+        with seeded(self.seed, *key):
+            return self.transform(Image.fromarray(load_image(sample.path))), sample.label, key
 
     def collate(self, samples: Sequence[Sample]) -> ClassBatch:
         """Stack and mix.

@@ -35,7 +35,7 @@ from .objectives import Objective, objective_of
 from .optimizers import make_optimizer, make_schedule
 from .start import fill, give_skeleton
 
-__all__ = ["CHECKPOINT", "Progress", "train"]
+__all__ = ["CHECKPOINT", "Progress", "fit", "train"]
 
 _log = logging.getLogger(__name__)
 CHECKPOINT = "last.pt"
@@ -55,6 +55,9 @@ class Progress:
     best: float | None
 
 
+Report = Callable[[Progress], None]
+
+
 def train(
     recipe: Recipe,
     data: Path,
@@ -66,9 +69,9 @@ def train(
     workers: int = 0,
     stop_after: int | None = None,
     log_every: int = 20,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Report = lambda progress: None,
 ) -> Progress:
-    """Train a model and return where the run ended.
+    """Train a model and return how far the run is.
 
     Args:
         recipe: what to do.
@@ -78,24 +81,56 @@ def train(
             TokenPose), a name whose pretrained weights are taken as far as they fit, or a file.
         skeleton: keypoints of one's own. The model gets a fresh head for them, and the folder of
             the data is laid out as COCO is, with these keypoints.
-        device: default CUDA if there is one.
-        workers: processes that read images, per training process.
-        stop_after: end after so many steps of this call, to be resumed; for tests and queues.
-        log_every: steps between two lines of the log; a line holds means over these steps.
-        report: called with the progress at every line of the log, and after an evaluation.
+        device, workers, stop_after, log_every, report: see `fit`.
 
     Raises:
         DataError: files are missing or malformed, or nothing in them is labelled.
         InputError: a recipe or model that cannot be trained here.
     """
-    rank, world, chosen = _join(device)
+    chosen = choose_device(device)
     torch.manual_seed(recipe.seed)
     model = create_model(recipe.model, **recipe.model_args)
     if not (out / CHECKPOINT).is_file():  # else the checkpoint fills it
         fill(model, recipe, init)
     if skeleton is not None:
         give_skeleton(model, skeleton)
-    objective = objective_of(recipe, model).to(chosen).train()
+    return fit(
+        objective_of(recipe, model),
+        data,
+        out,
+        device=chosen,
+        workers=workers,
+        stop_after=stop_after,
+        log_every=log_every,
+        report=report,
+    )
+
+
+def fit(
+    objective: Objective,
+    data: Path,
+    out: Path,
+    *,
+    device: str | torch.device | None = None,
+    workers: int = 0,
+    stop_after: int | None = None,
+    log_every: int = 20,
+    report: Report = lambda progress: None,
+) -> Progress:
+    """Train an objective by its recipe, from where `out` says that it was.
+
+    Args:
+        objective: its model is trained in place.
+        data, out: as in `train`.
+        device: default CUDA if there is one.
+        workers: processes that read images, per training process.
+        stop_after: end after so many steps of this call, to be resumed.
+        log_every: steps between two lines of the log; a line holds means over these steps.
+        report: called with the progress at every line of the log, and after an evaluation.
+    """
+    rank, world, chosen = _join(device)
+    recipe = objective.recipe
+    objective.to(chosen).train()
     samples = objective.dataset(data)
     if rank == 0:
         _log.info("%s", samples.summary())
@@ -103,11 +138,10 @@ def train(
         len(samples), recipe.batch_size, recipe.seed,
         index=rank, count=world, repeats=recipe.repeats,
     )  # fmt: skip
-    steps = recipe.epochs * sampler.steps_per_epoch
-    run = _Run(recipe, objective, steps, sampler.steps_per_epoch, out, chosen, rank)
+    run = _Run(objective, sampler.steps_per_epoch, out, chosen, rank)
     run.resume()
     sampler.first_step = run.step
-    sampler.last_step = steps if stop_after is None else min(steps, run.step + stop_after)
+    sampler.last_step = run.steps if stop_after is None else min(run.steps, run.step + stop_after)
     loader = DataLoader(
         samples, batch_sampler=sampler, num_workers=workers, collate_fn=samples.collate,
         pin_memory=chosen.type == "cuda",
@@ -119,10 +153,10 @@ def train(
         )
     for batch in loader:
         run.update(network, batch.to(chosen))
-        if run.step % log_every == 0 or run.step == steps:
+        if run.step % log_every == 0 or run.step == run.steps:
             run.note_loss()
             report(run.progress())
-        if run.step % (recipe.eval_every * run.steps_per_epoch) == 0 or run.step == steps:
+        if run.step % (recipe.eval_every * run.steps_per_epoch) == 0 or run.step == run.steps:
             run.evaluate(data)
             report(run.progress())
         elif run.step % _SAVE_EVERY == 0:
@@ -131,7 +165,7 @@ def train(
     return run.progress()
 
 
-def _join(device: str | None) -> tuple[int, int, torch.device]:
+def _join(device: str | torch.device | None) -> tuple[int, int, torch.device]:
     """Return this process's rank, how many there are, and its device; join the group if many."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     chosen = choose_device(device)
@@ -144,14 +178,14 @@ class _Run:
     """The state of a training: networks, optimizer, step, numbers."""
 
     def __init__(
-        self, recipe: Recipe, objective: Objective, steps: int, steps_per_epoch: int, out: Path,
-        device: torch.device, rank: int,
-    ) -> None:  # fmt: skip
-        self.recipe, self.objective, self.out = recipe, objective, out
+        self, objective: Objective, steps_per_epoch: int, out: Path, device: torch.device, rank: int
+    ) -> None:
+        self.recipe, self.objective, self.out = objective.recipe, objective, out
         self.device, self.rank = device, rank
-        self.steps, self.steps_per_epoch = steps, steps_per_epoch
-        self.optimizer = make_optimizer(recipe, objective.model)
-        self.schedule = make_schedule(recipe, self.optimizer, steps, steps_per_epoch)
+        self.steps_per_epoch = steps_per_epoch
+        self.steps = self.recipe.epochs * steps_per_epoch
+        self.optimizer = make_optimizer(self.recipe, objective.model)
+        self.schedule = make_schedule(self.recipe, self.optimizer, self.steps, steps_per_epoch)
         self.average = self._average()
         self.step, self.loss = 0, float("nan")
         self.value: float | None = None

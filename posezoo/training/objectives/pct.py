@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +24,10 @@ from ...models.pct.tokenizer import PCTTokenizer
 from ...skeletons import Skeleton
 from ...transforms import TopDownCrop, load_image
 from ...zoo.config import PretrainedCfg
+from ...zoo.model import ZooModel
 from ...zoo.recipe import Recipe
 from ..data import PersonDataset, TrainingBatch
+from ..recipes import get_recipe
 from .pose import PoseObjective
 
 __all__ = [
@@ -39,7 +40,7 @@ __all__ = [
     "update_codebook",
 ]
 
-DROP = 0.2  # share of the labelled keypoints that the tokenizer has to fill in
+_DROP = 0.2
 COMMITMENT = 15.0
 _PADDING = 1.25  # of the boxes in training; tests have 1.12
 _BETA = 0.05  # pixels
@@ -98,6 +99,9 @@ class TokenizerObjective(PoseObjective):
 
     The codebook is updated once per forward, so `accumulate` above 1 updates it more often.
     The metric is the AP of reconstructed annotations: what a perfect classifier would reach.
+
+    Attributes:
+        drop: share of the labelled keypoints that the tokenizer has to fill in.
     """
 
     model: PCTTokenizer
@@ -105,6 +109,7 @@ class TokenizerObjective(PoseObjective):
     def __init__(self, recipe: Recipe, model: PCTTokenizer) -> None:
         super().__init__(recipe, model)
         self.metric = "reconstruction AP"
+        self.drop = _DROP
         if model.backbone is not None:
             model.backbone.requires_grad_(False)
 
@@ -124,7 +129,7 @@ class TokenizerObjective(PoseObjective):
         model, device = self.model, batch.keypoints.device
         shown = batch.labelled
         if self.training:
-            shown = shown & (torch.rand(shown.shape, device=device) > DROP)
+            shown = shown & (torch.rand(shown.shape, device=device) > self.drop)
         features = None
         with self.autocast(device):
             if model.image_guided:
@@ -151,9 +156,9 @@ class TokenizerObjective(PoseObjective):
 class PoseDataset(PersonDataset):
     """Augmented poses without pictures, for a tokenizer that needs none: `images (B, 0)`."""
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        epoch, index = place
-        _, keypoints, _ = self.place(index, np.random.default_rng((self.seed, epoch, index)))
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        _, keypoints, _ = self.sample(index, np.random.default_rng((self.seed, epoch, index)))
         return torch.empty(0), keypoints
 
 
@@ -165,8 +170,12 @@ class TokenClassifierObjective(PoseObjective):
     """Stage II: the tokens of the annotated pose, read from the image.
 
     Logged beside the loss: the share of tokens whose label is among the 1, 2 and 5 largest logits.
-    The tokenizer that `recipe.tokenizer` names gives the labels, the codebook and the decoder,
-    and one guided by images the backbone, too: the original freezes two copies of one backbone.
+    A tokenizer gives the labels, the codebook and the decoder, and one guided by images the
+    backbone, too: the original freezes two copies of one backbone.
+
+    Args:
+        recipe, model: see `Objective`.
+        tokenizer: default: the one that the recipe names.
 
     Raises:
         InputError: no tokenizer is named, or it is not of the kind that the model belongs to.
@@ -174,9 +183,17 @@ class TokenClassifierObjective(PoseObjective):
 
     model: PCTPose
 
-    def __init__(self, recipe: Recipe, model: PCTPose) -> None:
+    def __init__(
+        self, recipe: Recipe, model: PCTPose, tokenizer: PCTTokenizer | None = None
+    ) -> None:
         super().__init__(recipe, model)
-        tokenizer = _load_tokenizer(recipe, model)
+        tokenizer = tokenizer or _load_tokenizer(recipe)
+        if tokenizer.image_guided != model.image_guided:
+            kind = "guided" if model.image_guided else "not guided"
+            raise InputError(
+                f"{recipe.model} needs a tokenizer that is {kind} by images, "
+                f"not {recipe.tokenizer!r}"
+            )
         model.decoder.load_state_dict(tokenizer.decoder.state_dict())
         if tokenizer.backbone is not None:
             model.backbone.load_state_dict(tokenizer.backbone.state_dict())
@@ -212,19 +229,18 @@ class TokenClassifierObjective(PoseObjective):
         return loss + keypoint_smooth_l1(output.keypoints, batch.keypoints, batch.labelled)
 
 
-def _load_tokenizer(recipe: Recipe, model: PCTPose) -> PCTTokenizer:
+def _load_tokenizer(recipe: Recipe) -> PCTTokenizer:
     """Create the tokenizer of a recipe, by its name or from its file."""
     name = recipe.tokenizer
     if name is None:
         raise InputError(f"the recipe of {recipe.model} names no tokenizer; --set tokenizer=FILE")
     if Path(name).is_file():
-        architecture = recipe.model.replace("pct_", "pct_tokenizer_", 1)
-        tokenizer: Any = create_model(architecture, checkpoint=name)
+        published = get_recipe(recipe.model).tokenizer or ""
+        tokenizer: ZooModel = create_model(published, checkpoint=name)
     else:
         tokenizer = create_model(name, pretrained=True)
-    if getattr(tokenizer, "image_guided", None) != model.image_guided:
-        kind = "guided" if model.image_guided else "not guided"
-        raise InputError(f"{recipe.model} needs a tokenizer that is {kind} by images, not {name!r}")
+    if not isinstance(tokenizer, PCTTokenizer):
+        raise InputError(f"{recipe.model} needs a tokenizer, not {name!r}")
     return tokenizer
 
 
