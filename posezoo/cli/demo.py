@@ -47,8 +47,8 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     Raises:
         InputError: no images.
     """
-    from ..evaluation.entry import evaluate_model
-    from ..synthetic.render import render_scene, write_coco
+    from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
+    from ..synthetic import render_scene, write_coco
 
     start = time.monotonic()
     model = create_model(MODEL, pretrained=True)
@@ -62,7 +62,9 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
         Image.fromarray(np.hstack([scene.image, drawn])).save(temporary, "PNG")
     with tempfile.TemporaryDirectory(prefix="posezoo-demo-") as folder:
         write_coco(Path(folder), images, _SEED)
-        record = evaluate_model(model, Path(folder), boxes="gt", device="cpu")
+        record = evaluate_model(
+            model, Path(folder), EvaluationSettings(boxes="gt"), RunOptions(device="cpu")
+        )
     if record is None:
         raise RuntimeError("a demo runs in one process; start it without torchrun")
     return DemoReport(

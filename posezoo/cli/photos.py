@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..datasets.boxes import PhotoBoxes, read_boxes
 from ..draw import draw_poses, draw_tokens
-from ..errors import DataError, InputError
+from ..errors import InputError
 from ..geometry import check_bboxes
 from ..predictor import PosePredictor
 from ..results import PoseResult
@@ -32,13 +32,11 @@ __all__ = [
 
 _CHUNK = 16  # images in memory at a time
 
-Boxes = dict[str, tuple[np.ndarray, np.ndarray]]
-
 
 def predict_files(
     predictor: PosePredictor,
     images: Sequence[Path],
-    boxes: Boxes | None = None,
+    boxes: PhotoBoxes | None = None,
     *,
     progress: bool = False,
 ) -> Iterator[tuple[Path, PoseResult | InputError]]:
@@ -58,7 +56,7 @@ def predict_files(
 
 
 def _predict_chunk(
-    predictor: PosePredictor, paths: Sequence[Path], known: Boxes | None
+    predictor: PosePredictor, paths: Sequence[Path], known: PhotoBoxes | None
 ) -> list[PoseResult | InputError]:
     outcome: dict[int, PoseResult | InputError] = {}
     good: list[tuple[int, np.ndarray, Any, Any]] = []
@@ -76,66 +74,7 @@ def _predict_chunk(
     return [outcome[i] for i in range(len(paths))]
 
 
-# ------------------------------------------------------------------------------- boxes
-
-
-def read_boxes(path: Path, threshold: float = 0.0) -> Boxes:
-    """Read person boxes by file name, or by image id where the file has no names.
-
-    Three forms are understood: COCO annotations, a COCO detection list (the image id is taken
-    from the digits of the photo's name), and `{"photo.jpg": [[x1, y1, x2, y2], …]}`.
-
-    Raises:
-        DataError: unreadable, or none of these.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict) and "annotations" in data:
-            names = {image["id"]: Path(image["file_name"]).name for image in data["images"]}
-            rows = [
-                (names[a["image_id"]], a["bbox"], 1.0)
-                for a in data["annotations"]
-                if a.get("category_id", 1) == 1 and not a.get("iscrowd")
-            ]
-            found: Boxes = {name: _gather([], 0.0) for name in names.values()}
-            return found | _by_name(rows, threshold)
-        if isinstance(data, dict):
-            return {
-                name: (np.asarray(boxes, np.float64).reshape(-1, 4), np.ones(len(boxes)))
-                for name, boxes in data.items()
-            }
-        return _by_name(
-            [
-                (str(row["image_id"]), row["bbox"], float(row["score"]))
-                for row in data
-                if row.get("category_id", 1) == 1
-            ],
-            threshold,
-        )
-    except OSError as error:
-        raise DataError(f"cannot read boxes from {path}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} holds no boxes I understand ({type(error).__name__}: {error}); give COCO "
-            "annotations, a COCO detection list, or {file name: [[x1, y1, x2, y2], …]}"
-        ) from error
-
-
-def _by_name(rows: list[tuple[str, list[float], float]], threshold: float) -> Boxes:
-    groups: dict[str, list[tuple[list[float], float]]] = {}
-    for name, xywh, score in rows:
-        groups.setdefault(name, []).append((xywh, score))
-    return {name: _gather(group, threshold) for name, group in groups.items()}
-
-
-def _gather(group: list[tuple[list[float], float]], threshold: float) -> tuple[Any, Any]:
-    kept = [(xywh, score) for xywh, score in group if score >= threshold]
-    xywh = np.asarray([box for box, _ in kept], np.float64).reshape(-1, 4)
-    xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    return xyxy, np.asarray([score for _, score in kept])
-
-
-def _boxes_of(path: Path, known: Boxes) -> tuple[np.ndarray, np.ndarray]:
+def _boxes_of(path: Path, known: PhotoBoxes) -> tuple[np.ndarray, np.ndarray]:
     digits = path.stem.rpartition("_")[2]
     keys = [path.name, str(int(digits))] if digits.isdigit() else [path.name]
     for key in keys:

@@ -54,14 +54,15 @@ def match(
     ignore (not counted, or outside the range) only if no other is left. Crowds stay free. Whoever
     takes a person to ignore is ignored, and so is a detection without partner outside the range.
     """
-    limits = np.minimum(thresholds, 1 - 1e-10)
     ranges = np.asarray(area_ranges, dtype=np.float64)
     people_ignored = ~people.is_counted | _outside(people.areas, ranges)  # (A, P)
-    person_of = np.full((len(ranges), len(limits), len(found.scores)), -1)  # row of the partner
+    person_of = np.full((len(ranges), len(thresholds), len(found.scores)), -1)  # row of the partner
     spread = (np.asarray(sigmas, dtype=np.float64) * 2) ** 2  # (K,)
     for detections, persons in _blocks(people.image_ids, found.image_ids):
         oks = _oks(people, found, spread, detections, persons)
-        _match_block(oks, detections, persons, limits, people.is_crowd, people_ignored, person_of)
+        _match_block(
+            oks, detections, persons, thresholds, people.is_crowd, people_ignored, person_of
+        )
     nobody = np.zeros((len(ranges), 1), dtype=bool)  # what row -1 finds
     rows = np.arange(len(ranges))[:, None, None]
     is_ignored = np.concatenate([people_ignored, nobody], axis=1)[rows, person_of]
@@ -160,7 +161,7 @@ def _match_block(
     oks: Array,
     detections: Array,
     persons: Array,
-    limits: Array,
+    thresholds: Array,
     is_crowd: Array,
     people_ignored: Array,
     person_of: Array,
@@ -174,9 +175,9 @@ def _match_block(
     bonus = np.where(people_ignored[:, persons], 0, width).astype(np.int32)  # (A, I, G)
     bonus = bonus.transpose(2, 0, 1)  # (G, A, I)
     crowd = is_crowd[persons]  # (I, G)
-    is_free = np.ones((width, len(bonus[0]), len(limits), oks.shape[2]), dtype=bool)
+    is_free = np.ones((width, len(bonus[0]), len(thresholds), oks.shape[2]), dtype=bool)
     for d in range(depth):
-        is_near = oks[:, d, None] >= limits[:, None]  # (G, T, I)
+        is_near = oks[:, d, None] >= thresholds[:, None]  # (G, T, I)
         if not is_near.any():
             continue
         wish = (rank[:, d, None] + bonus)[:, :, None]  # (G, A, 1, I)
