@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ...zoo.recipe import Augmentation, Recipe
-from ..hrnet_pose.recipes import rendered
 
 __all__ = ["RECIPES"]
 
@@ -48,13 +47,20 @@ RECIPES = (
     _recipe("tmpose_l_d6_256x192", 128),
     _recipe("tmpose_l_d24_256x192", 128),
     _recipe("tmpose_l_d6_256x256", 128, augmentation=_MPII),
-    rendered(
-        "tokenpose_xs_128x96",
+    Recipe(  # posezoo's own, on rendered people
+        model="tokenpose_xs_128x96",
         epochs=5,
         batch_size=32,
         lr=1e-3,
+        weight_decay=0.01,
+        decay_all=False,
         warmup_steps=100,
+        sigma=1.5,
+        rounded=False,
+        augmentation=Augmentation(scale=0.15, rotation=10.0, shift=0.05),
         start="hrnet_xs_128x96.rendered",
         frozen=("trunk.",),
+        dtype="bfloat16",
+        eval_every=1,
     ),
 )
