@@ -88,10 +88,7 @@ class DataSet:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoSet(DataSet):
-    """People with the keypoints of a `skeleton`, in the form of COCO.
-
-    `detections` are the names of the common detection file.
-    """
+    """People in the form of COCO; `detections` are the names of the common detection file."""
 
     skeleton: Skeleton
     detections: tuple[str, ...] = ("COCO_val2017_detections_AP_H_56_person.json",)
@@ -99,10 +96,7 @@ class CocoSet(DataSet):
 
 @dataclass(frozen=True, kw_only=True)
 class MpiiSet(DataSet):
-    """People with the keypoints of a `skeleton`, in the form of the HRNet lineage.
-
-    `truth` are the names of the file that scores are computed from.
-    """
+    """People in the form of the HRNet lineage; `truth` are the names of the scorer's file."""
 
     skeleton: Skeleton
     truth: tuple[str, ...] = ("gt_valid.mat", "mpii_gt_val.mat")
@@ -122,15 +116,13 @@ class ImagenetSet(DataSet):
 PoseSet = CocoSet | MpiiSet
 
 
-def _coco_split(name: str, annotations: str) -> Split:
-    return Split(name=name, images=name, annotations=(annotations,))
-
-
 COCO = CocoSet(
     name="coco",
     folder="coco",
-    train=_coco_split("train2017", "person_keypoints_train2017.json"),
-    val=_coco_split("val2017", "person_keypoints_val2017.json"),
+    train=Split(
+        name="train2017", images="train2017", annotations=("person_keypoints_train2017.json",)
+    ),
+    val=Split(name="val2017", images="val2017", annotations=("person_keypoints_val2017.json",)),
     metric="AP",
     statistic="AP",
     skeleton=COCO_17,
@@ -138,8 +130,10 @@ COCO = CocoSet(
 COCO_WHOLEBODY = CocoSet(
     name="coco_wholebody",
     folder="coco",
-    train=_coco_split("train2017", "coco_wholebody_train_v1.0.json"),
-    val=_coco_split("val2017", "coco_wholebody_val_v1.0.json"),
+    train=Split(
+        name="train2017", images="train2017", annotations=("coco_wholebody_train_v1.0.json",)
+    ),
+    val=Split(name="val2017", images="val2017", annotations=("coco_wholebody_val_v1.0.json",)),
     metric="AP",
     statistic="Whole AP",
     skeleton=COCO_WHOLEBODY_133,

@@ -196,19 +196,8 @@ def read_mpii_truth(path: str | Path) -> MpiiTruth:
     keypoints[is_missing] = 0.0
     if not np.isfinite(keypoints).all():
         raise DataError(f"{path}: pos_gt_src holds NaN for a joint that is not missing")
-    return MpiiTruth(
-        keypoints=keypoints, is_missing=is_missing, head_sizes=_head_sizes(heads, path)
-    )
-
-
-def _head_sizes(corners: NDArray[np.float64], path: str | Path) -> NDArray[np.float64]:
-    """Return `(N,)` of head boxes `(2, 2, N)`: corner, x and y, person."""
-    sizes: NDArray[np.float64] = _HEAD_SHARE * np.linalg.norm(corners[1] - corners[0], axis=0)
-    usable = (sizes > 0) & np.isfinite(sizes)
-    if not usable.all():
-        row = int(usable.argmin())
-        raise DataError(
-            f"{path}: headboxes_src of person {row} has the corners "
-            f"{corners[:, :, row].tolist()}; valid: two different finite points"
-        )
-    return sizes
+    sizes = _HEAD_SHARE * np.linalg.norm(heads[1] - heads[0], axis=0)  # of two corners
+    try:
+        return MpiiTruth(keypoints=keypoints, is_missing=is_missing, head_sizes=sizes)
+    except DataError as error:
+        raise DataError(f"{path}: {error}; headboxes_src is damaged") from error

@@ -32,7 +32,8 @@ __all__ = [
     "rows_by_image",
 ]
 
-BoxRule = Literal["mmpose0", "mmpose0_16", "mmpose1", "tokenpose"] | CropConvention
+BoxRule = str | CropConvention
+"""A crop convention or its name."""
 
 _KNOWN_DETECTIONS = (  # person AP of the detectors behind the common files
     (re.compile(r"AP_H_56(?!\d)"), "det56.4"),

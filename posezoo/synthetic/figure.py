@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .body import Body
-from .face import HEAD_RADII
+from .body import HEAD_RADII, Body
 from .stage import Color, Stage, random_color, shade
 
 __all__ = ["PARTS", "Outfit", "paint_body"]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ...datasets.samples import Sample
 from ...errors import DataError
-from ...geometry import get_convention
 from ...predictor import CropRequest, PosePredictor
 from ..reading import BadImage, ReadAhead, Rows, read_sample
 
@@ -133,7 +132,7 @@ class PoseTask(EvaluationTask[S]):
             DataError: a padded box that is too small for the crop convention, or not finite in
                 float32.
         """
-        least = get_convention(self.predictor.cfg.input.geometry or "").smallest_box
+        least = self.predictor.convention.smallest_box
         bad = ~(np.isfinite(box_sizes).all(axis=1) & (box_sizes[:, 0] > least))
         if bad.any():
             i = int(bad.argmax())

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ...datasets.coco import read_annotations
 from ...datasets.samples import ImageSample, read_coco
-from ...geometry import get_convention
 from ...predictor import CropRequest, PosePredictor
 from ..metrics.coco import evaluate_coco, evaluate_wholebody
 from ..metrics.coco_rows import coco_results
@@ -45,7 +44,7 @@ class CocoTask(PoseTask[ImageSample]):
     ) -> None:
         super().__init__(predictor, workers)
         skeleton = predictor.skeleton
-        convention = get_convention(predictor.cfg.input.geometry or "")
+        convention = predictor.convention
         self.has_bboxes = convention.results_have_boxes
         people = read_annotations(annotations, skeleton)
         samples = read_coco(people, images, boxes=boxes, skeleton=skeleton, rule=convention)

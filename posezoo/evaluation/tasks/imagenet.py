@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...datasets.imagenet import ClassSample
-from ...device import Download, upload
+from ...device import Download, autocast, upload, weight_dtype
 from ...errors import InputError
 from ...transforms import build_transform, load_image
 from ...zoo.model import ZooModel
@@ -46,8 +46,7 @@ class ImagenetTask(EvaluationTask[ClassSample]):
         batch_size: int = 128,
         workers: int = 4,
     ) -> None:
-        self.wide = torch.float64 if dtype == torch.float64 else torch.float32
-        self.model = model.to(device, self.wide).eval()
+        self.model = model.to(device, weight_dtype(dtype)).eval()
         self.samples = samples
         self.device, self.dtype = device, dtype
         self.batch_size = min(batch_size, _CPU_BATCH) if device.type == "cpu" else batch_size
@@ -82,9 +81,9 @@ class ImagenetTask(EvaluationTask[ClassSample]):
             return iter([image for image in images if isinstance(image, BadImage)])
         batch = torch.stack([image for image, _ in good])  # (B, 3, H, W)
         labels = upload(np.array([label for _, label in good]), self.device)
-        half = self.dtype in (torch.bfloat16, torch.float16)
-        with torch.autocast(self.device.type, self.dtype if half else None, enabled=half):
-            logits = self.model(upload(batch, self.device).to(self.wide))
+        inputs = upload(batch, self.device).to(weight_dtype(self.dtype))
+        with autocast(self.device, self.dtype):
+            logits = self.model(inputs)
         return self._rows(images, Download(score_logits(logits, labels)))
 
     @staticmethod

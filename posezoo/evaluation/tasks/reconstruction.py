@@ -16,9 +16,9 @@ from ...datasets.coco import Annotations, read_annotations
 from ...datasets.descriptors import COCO
 from ...datasets.people import crops_of
 from ...datasets.samples import Sample, find_images, rows_by_image
-from ...device import upload
+from ...device import autocast, upload, weight_dtype
 from ...errors import DataError
-from ...geometry import crop_matrices, image_to_input, input_to_image
+from ...geometry import get_convention
 from ...skeletons import Skeleton
 from ...transforms import TopDownCrop
 from ...zoo.config import PretrainedCfg
@@ -87,14 +87,14 @@ class ReconstructionTask(EvaluationTask[PoseSample]):
         limit: int | None = None,
     ) -> None:
         self.cfg, self.skeleton = model.pretrained_cfg, model.pretrained_cfg.skeleton
-        self.wide = torch.float64 if dtype == torch.float64 else torch.float32
-        self.model = model.to(device, self.wide).eval()
+        self.model = model.to(device, weight_dtype(dtype)).eval()
         self.device, self.dtype, self.flip_test = device, dtype, flip_test
         self.people = read_annotations(annotations, self.skeleton)
         folder = images if model.image_guided else None
         self.samples = _read_samples(self.people, folder, self.cfg)[:limit]
         if limit is not None:
             self.people = self.people.of_images([sample.image_id for sample in self.samples])
+        self.convention = get_convention(self.cfg.input.geometry or "")
         self.crop = TopDownCrop(self.cfg.input.size, self.cfg.input.mean, self.cfg.input.std)
         self.read_ahead = ReadAhead(self._read, workers)
 
@@ -116,22 +116,17 @@ class ReconstructionTask(EvaluationTask[PoseSample]):
 
     @torch.inference_mode()
     def _rows(self, sample: PoseSample, image: NDArray[np.uint8]) -> Rows:
-        size, geometry = self.cfg.input.size, self.cfg.input.geometry or ""
-        crops = None
+        frame = (sample.centers, sample.box_sizes, self.cfg.input.size)
+        wide, crops = weight_dtype(self.dtype), None
         if self.model.image_guided:
-            matrices = crop_matrices(sample.centers, sample.box_sizes, size, geometry)
-            crops = self.crop(upload(image, self.device), matrices).to(self.wide)
+            matrices = self.convention.crop_matrices(*frame)
+            crops = self.crop(upload(image, self.device), matrices).to(wide)
         keypoints = torch.from_numpy(sample.keypoints)
         labelled = keypoints[..., 2] > 0  # (N, K)
-        points = image_to_input(
-            keypoints[..., :2], sample.centers, sample.box_sizes, size, geometry
-        )
-        half = self.dtype in (torch.bfloat16, torch.float16)
-        with torch.autocast(self.device.type, self.dtype if half else None, enabled=half):
-            found = self._reconstruct(
-                points.to(self.device, self.wide), labelled.to(self.device), crops
-            )
-        points = input_to_image(found.cpu(), sample.centers, sample.box_sizes, size, geometry)
+        points = self.convention.image_to_input(keypoints[..., :2], *frame).to(self.device, wide)
+        with autocast(self.device, self.dtype):
+            found = self._reconstruct(points, labelled.to(self.device), crops)
+        points = self.convention.input_to_image(found.cpu(), *frame)
         return coco_results(
             image_id=sample.image_id,
             box_ids=sample.person_ids,
