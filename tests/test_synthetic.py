@@ -165,12 +165,14 @@ def test_mpii_files_count_from_1_what_scenes_count_from_0_and_crops_hold_the_per
     truth = read_mpii_truth(tmp_path / "annot" / "gt_valid.mat")
     scenes = [render_scene((9, i), skeleton=MPII_16) for i in range(1, 7)]
     points = np.concatenate([scene.keypoints for scene in scenes])
+    boxes = np.concatenate([scene.bboxes for scene in scenes])
     np.testing.assert_allclose(truth.keypoints, points[..., :2], atol=0.006)
     assert np.array_equal(truth.is_missing, points[..., 2] == 0)
     for sample in read_mpii(file, tmp_path):
         for i, center, size in zip(sample.person_ids, sample.centers, sample.box_sizes):
             joints = points[i, points[i, :, 2] > 0, :2]
             assert (np.abs(joints - center) <= size / 2).all()
+            np.testing.assert_allclose(center, (boxes[i, :2] + boxes[i, 2:]) / 2)
 
 
 def test_head_boxes_go_around_the_head():

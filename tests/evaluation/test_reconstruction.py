@@ -61,7 +61,8 @@ def test_perfect_reconstruction_has_an_ap_of_one_in_any_number_of_shares(data, t
     for i in (1, 0):
         last = evaluate(Shifted(0), data, out=tmp_path, share=Share(index=i, count=2))
     assert last.statistics == record.statistics
-    assert evaluate(Shifted(0), data, limit=2).images == 2
+    limited = evaluate(Shifted(0), data, limit=2)
+    assert limited.images == 2 and limited.statistics["AR"] == pytest.approx(1)
 
 
 def test_flip_test_cancels_what_moves_to_one_side(data):

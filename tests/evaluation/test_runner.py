@@ -18,8 +18,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from evaluation.made import ANNOTATIONS, DETECTIONS, Brightest, evaluate, make_coco
+from posezoo import PosePredictor
 from posezoo.errors import DataError, InputError
 from posezoo.evaluation import EvaluationSettings, RunOptions, Share
+from posezoo.evaluation.tasks import CocoTask
 
 TESTS = Path(__file__).parents[1]
 
@@ -68,6 +70,12 @@ def test_table_row_has_the_protocol_beside_it(data, whole):
     table = evaluate(Brightest(), data, limit=3, flip_test=False, dtype=torch.float64).table()
     for words in ("no flip test (not the recipe)  float64", "not comparable: the first 3 images"):
         assert words in table
+
+
+def test_limit_leaves_out_the_annotations_of_other_images(data):
+    task = CocoTask(PosePredictor(Brightest()), data / ANNOTATIONS, data, "gt", limit=3)
+    assert [sample.image_id for sample in task.samples] == [1, 2, 3]
+    assert set(task.people.image_ids) == set(task.people.all_image_ids) == {1, 2, 3}
 
 
 def test_result_file_is_one_that_pycocotools_takes(data, whole, tmp_path):
