@@ -20,19 +20,20 @@ from .errors import InputError
 __all__ = ["Download", "autocast", "choose_device", "upload", "weight_dtype"]
 
 
-def choose_device(device: str | torch.device | None) -> torch.device:
+def choose_device(device: str | int | torch.device | None) -> torch.device:
     """Return an available device; None is CUDA if there is one, else the CPU.
 
-    CUDA without a number is the one of the local rank of torchrun.
+    CUDA without a number is the one of the local rank of torchrun; a number alone is that of CUDA.
 
     Raises:
         InputError: no such kind of device, or a number that this machine lacks.
     """
     try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        chosen = torch.device(default if device is None else device)
         if chosen.type != "cuda":
             return torch.empty(0, device=chosen).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise InputError(
             f"device is {device!r}, which this machine lacks; valid: cpu, cuda, cuda:0 and so on"
         ) from error

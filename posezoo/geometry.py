@@ -50,6 +50,8 @@ def check_bboxes(bboxes: ArrayLike, image_size: tuple[int, int]) -> NDArray[np.f
     Raises:
         InputError: wrong shape, NaN or infinity, no area, or no overlap with the image.
     """
+    if isinstance(bboxes, Tensor):
+        bboxes = bboxes.detach().cpu().numpy()
     try:
         boxes = np.asarray(bboxes, dtype=np.float64)
     except (TypeError, ValueError) as error:
