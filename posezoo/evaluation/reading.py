@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..datasets.samples import Sample
 from ..errors import InputError
-from ..transforms import load_image
+from ..images import load_image
 
 __all__ = ["BadImage", "ReadAhead", "Rows", "read_sample"]
 
@@ -31,16 +31,9 @@ class BadImage(str):
 def read_sample(sample: Sample) -> NDArray[np.uint8] | BadImage:
     """Return the image of a sample, RGB (H, W, 3), or why it is not the annotated one."""
     try:
-        image = load_image(sample.path)
+        return load_image(sample.path, recorded_size=sample.size)
     except InputError as error:
         return BadImage(error)
-    size = sample.size
-    if size is not None and image.shape[:2] != size:
-        return BadImage(
-            f"{sample.path} is {image.shape[0]}x{image.shape[1]} (HxW), "
-            f"annotated as {size[0]}x{size[1]}: it is another image"
-        )
-    return image
 
 
 class ReadAhead(Generic[S, T]):

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from ..device import choose_device
 from ..errors import InputError
-from ..zoo.model import ZooModel
+from ..zoo.config import PretrainedCfg
+from ..zoo.model import PoseNetwork, ZooModel
+from ..zoo.wrapped import unwrap
 from .blocks import BlockFolder, write_json
 from .record import EvaluationRecord, environment
 from .settings import EvaluationSettings, RunOptions, Share
@@ -34,7 +37,7 @@ _RECIPE, _PLAIN_RUN = EvaluationSettings(), RunOptions()
 
 
 def evaluate_model(
-    model: ZooModel,
+    model: nn.Module,
     data: Path,
     settings: EvaluationSettings = _RECIPE,
     run: RunOptions = _PLAIN_RUN,
@@ -42,7 +45,8 @@ def evaluate_model(
     """Evaluate a model on the data set it was made for.
 
     Args:
-        model: a pose model, a classifier or a tokenizer, from `create_model`.
+        model: a pose model, a classifier or a tokenizer from `create_model`, or a network of
+            one's own that `PosePredictor` takes.
         data: the folder of the data set, laid out as it is published; as COCO is for a model
             with keypoints of its own.
         settings: what decides the numbers; the record has them.
@@ -60,20 +64,25 @@ def evaluate_model(
     device = choose_device(run.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # page-locked memory and compiled code belong to it
+    network = unwrap(model)
+    if not isinstance(network, (ZooModel, PoseNetwork)):
+        raise InputError(f"{type(network).__name__} has no pretrained_cfg; see create_model")
+    cfg = network.pretrained_cfg
+    task = make_task(model, cfg, data, settings, run, device)
     if settings.compile:
-        model.compile()
-    task = make_task(model, data, settings, run, device)
+        task.model.compile()
     recorded = {
         "dtype": str(settings.dtype).removeprefix("torch."),
         "tf32": settings.tf32,
         "compile": settings.compile,
-        "input_size": list(model.pretrained_cfg.input.size),
+        "input_size": list(cfg.input.size),
         "limit": settings.limit,
         **task.settings(),
-        **model.settings(),
+        **(network.settings() if isinstance(network, ZooModel) else {}),
     }
+    origin = dict(network.origin) if isinstance(network, ZooModel) else {}
     with _out_folder(run.out) as out, _tf32(settings.tf32):
-        return _Run(model, task, recorded, run, out).evaluate(device)
+        return _Run(cfg, origin, task, recorded, run, out).evaluate(device)
 
 
 class _Run:
@@ -81,13 +90,15 @@ class _Run:
 
     def __init__(
         self,
-        model: ZooModel,
+        cfg: PretrainedCfg,
+        origin: Mapping[str, str],
         task: EvaluationTask[Any],
         settings: Mapping[str, Any],
         options: RunOptions,
         out: Path,
     ) -> None:
-        self.model, self.task, self.settings, self.options = model, task, settings, options
+        self.cfg, self.origin, self.task = cfg, origin, task
+        self.settings, self.options = settings, options
         self.launched = _launched_share(options)
         self.share = options.share or self.launched or Share()
         if options.out is None and self.share.count > 1:
@@ -111,10 +122,10 @@ class _Run:
         self.stop("score")
         write_json(self.blocks.out / "results.json", results)
         self.stop("write")
-        options, cfg = self.options, self.model.pretrained_cfg
+        options = self.options
         record = EvaluationRecord(
-            model=cfg.name,
-            dataset=cfg.dataset,
+            model=self.cfg.name,
+            dataset=self.cfg.dataset,
             box_source=self.task.box_source,
             statistics=statistics,
             settings=self.settings,
@@ -128,7 +139,7 @@ class _Run:
             bad=bad,
             seconds=self.seconds,
             environment=environment(device),
-            weights=dict(self.model.origin),
+            weights=self.origin,
             command=options.command,
             date=datetime.date.today().isoformat(),
         )
@@ -142,8 +153,7 @@ class _Run:
         if self.launched and not first:
             torch.distributed.barrier()
         join = self.options.resume or self.options.share is not None or not first
-        origin, cfg = self.model.origin, self.model.pretrained_cfg
-        identity = {"model": cfg.name, **self.settings, **origin}
+        identity = {"model": self.cfg.name, **self.settings, **self.origin}
         self.blocks.open({**identity, "box_source": self.task.box_source}, join=join)
         if self.launched and first:
             torch.distributed.barrier()

@@ -72,6 +72,21 @@ def test_table_row_has_the_protocol_beside_it(data, whole):
         assert words in table
 
 
+def test_network_of_ones_own_needs_no_base_class_but_a_configuration(data, whole):
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Brightest()
+            self.pretrained_cfg, self.num_keypoints = self.inner.pretrained_cfg, 17
+
+        def forward(self, images):
+            return self.inner(images)
+
+    assert evaluate(Own(), data).statistics == whole[0].statistics
+    with pytest.raises(InputError, match="Linear has no pretrained_cfg"):
+        evaluate(torch.nn.Linear(1, 1), data)
+
+
 def test_limit_leaves_out_the_annotations_of_other_images(data):
     task = CocoTask(PosePredictor(Brightest()), data / ANNOTATIONS, data, "gt", limit=3)
     assert [sample.image_id for sample in task.samples] == [1, 2, 3]

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from ...datasets.descriptors import CocoSet, MpiiSet, find_file, pose_set_of
 from ...datasets.imagenet import read_imagenet
 from ...predictor import PosePredictor
-from ...zoo.model import Classifier, Tokenizer, ZooModel
+from ...zoo.config import PretrainedCfg
+from ...zoo.model import Classifier, Tokenizer
+from ...zoo.wrapped import unwrap
 from ..settings import EvaluationSettings, RunOptions
 from .base import EvaluationTask
 from .coco import CocoTask
@@ -29,7 +32,8 @@ __all__ = [
 
 
 def make_task(
-    model: ZooModel,
+    model: nn.Module,
+    cfg: PretrainedCfg,
     data: Path,
     settings: EvaluationSettings,
     run: RunOptions,
@@ -41,15 +45,16 @@ def make_task(
         DataError: files are missing or malformed.
         InputError: the model does not belong to a known data set, or to none with its keypoints.
     """
-    if isinstance(model, Classifier):
+    network = unwrap(model)
+    if isinstance(network, Classifier):
         return ImagenetTask(
-            model, read_imagenet(data)[: settings.limit], device=device, dtype=settings.dtype,
+            network, read_imagenet(data)[: settings.limit], device=device, dtype=settings.dtype,
             batch_size=run.batch_size, workers=run.workers,
         )  # fmt: skip
-    data_set = pose_set_of(model.pretrained_cfg)
-    if isinstance(model, Tokenizer):
+    data_set = pose_set_of(cfg)
+    if isinstance(network, Tokenizer):
         return ReconstructionTask(
-            model, settings.annotations or data_set.val.find_annotations(data), data,
+            network, settings.annotations or data_set.val.find_annotations(data), data,
             device=device, dtype=settings.dtype, flip_test=settings.flip_test is not False,
             workers=run.workers, limit=settings.limit,
         )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from ...datasets.samples import Sample
 from ...errors import DataError
@@ -36,6 +37,7 @@ class EvaluationTask(ABC, Generic[S]):
         samples: the images in order.
         unit: what `Sample.count` counts and a forward takes many of.
         box_source: where the boxes are from, "none" for whole images.
+        model: the network on its device.
         read_ahead: reads the images.
     """
 
@@ -43,6 +45,7 @@ class EvaluationTask(ABC, Generic[S]):
 
     samples: Sequence[S]
     box_source: str
+    model: nn.Module
     read_ahead: ReadAhead[S, Any]
 
     @property
@@ -76,7 +79,7 @@ class PoseTask(EvaluationTask[S]):
     """Crops of people, batches filled across images that threads read ahead."""
 
     def __init__(self, predictor: PosePredictor, workers: int) -> None:
-        self.predictor = predictor
+        self.predictor, self.model = predictor, predictor.model
         self.read_ahead = ReadAhead(read_sample, workers)
 
     def settings(self) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from torch import Tensor
 from ...datasets.imagenet import ClassSample
 from ...device import Download, autocast, upload, weight_dtype
 from ...errors import InputError
-from ...transforms import build_transform, load_image
+from ...images import load_image
+from ...transforms import build_transform
 from ...zoo.model import ZooModel
 from ..metrics.imagenet import evaluate_classification, score_logits
 from ..reading import BadImage, ReadAhead, Rows

@@ -87,7 +87,7 @@ class ReconstructionTask(EvaluationTask[PoseSample]):
         limit: int | None = None,
     ) -> None:
         self.cfg, self.skeleton = model.pretrained_cfg, model.pretrained_cfg.skeleton
-        self.model = model.to(device, weight_dtype(dtype)).eval()
+        self.model: Tokenizer = model.to(device, weight_dtype(dtype)).eval()
         self.device, self.dtype, self.flip_test = device, dtype, flip_test
         self.people = read_annotations(annotations, self.skeleton)
         folder = images if model.image_guided else None
