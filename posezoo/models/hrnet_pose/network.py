@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.config import DecodeCfg, InputCfg, PretrainedCfg, SourceCfg
+from ...zoo.model import PoseModel
 from ...zoo.registry import register_model
 from ..heads import HeatmapHead
 from ..hrnet import HRNET_XS, HRNetTrunk
@@ -22,7 +23,7 @@ from ..layers import check_images
 __all__ = ["HRNetPose"]
 
 
-class HRNetPose(nn.Module):
+class HRNetPose(PoseModel):
     """Top-down heatmap pose: (B, 3, H, W) -> heatmaps (B, K, H / 4, W / 4), raw values."""
 
     def __init__(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
+from ...zoo.model import PoseModel
 from ...zoo.registry import register_model
 from .swin import (
     DERIVED,
@@ -77,13 +78,15 @@ class TokenClassifier(nn.Module):
         return self.classify(self.norm(self.mixers(x)))
 
 
-class PCTPose(SwinModel):
+class PCTPose(SwinModel, PoseModel):
     """Top-down pose by tokens: (B, 3, 256, 256) -> `PCTOutput`.
 
     Args:
         image_guided: whether the tokenizer behind the codebook was guided by images. It changes
             nothing here but which of the authors' files fit.
     """
+
+    head_argument = None
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.config import DecodeCfg, InputCfg, PretrainedCfg, SourceCfg
+from ...zoo.model import PoseModel, ZooModel
 from ...zoo.registry import register_model
 from ..heads import HeatmapHead
 from ..layers import check_images
@@ -272,7 +273,7 @@ class SwinBackbone(nn.Module):
         return maps
 
 
-class SwinModel(nn.Module):
+class SwinModel(ZooModel):
     """What all models with this backbone share: access to its maps."""
 
     def __init__(self, backbone: SwinBackbone) -> None:
@@ -303,7 +304,7 @@ class SwinModel(nn.Module):
             stage.grad_checkpointing = enable
 
 
-class SwinPose(SwinModel):
+class SwinPose(SwinModel, PoseModel):
     """Top-down heatmap pose: (B, 3, 256, 256) -> heatmaps (B, K, 64, 64), raw values."""
 
     def __init__(self, backbone: SwinBackbone, head: HeatmapHead) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.config import InputCfg, PretrainedCfg, SourceCfg
+from ...zoo.model import Tokenizer
 from ...zoo.registry import register_model
 from ..layers import check_images
 from .swin import (
@@ -161,7 +162,7 @@ class TokenizerOutput(NamedTuple):
     embeddings: Tensor
 
 
-class PCTTokenizer(nn.Module):
+class PCTTokenizer(Tokenizer):
     """The discrete space of poses: 17 keypoints <-> 34 tokens out of 2048.
 
     With a backbone the encoder is guided by the image: `encode`, `complete` and `nearest` then

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
+from ...zoo.model import PoseModel
 from ...zoo.registry import register_model
 from ..heads import HeatmapHead
 from ..layers import init_transformer_weights
@@ -84,7 +85,7 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class TCFormerPose(TCFormer):
+class TCFormerPose(TCFormer, PoseModel):
     """Top-down heatmap pose: (B, 3, H, W) -> heatmaps (B, K, H / 4, W / 4), raw values."""
 
     def __init__(
@@ -99,6 +100,11 @@ class TCFormerPose(TCFormer):
     def convert_state_dict(state: Mapping[str, Tensor]) -> Conversion:
         """Rename the authors' and mmpose's keys; ours stay as they are."""
         return rename_keys(state, _KEYS)
+
+    has_token_regions = True
+
+    def token_regions(self, images: Tensor) -> list[Tensor]:
+        return [s.cell_token for s in self.forward_intermediates(images, tokens=True)]
 
     def reset_head(self, num_keypoints: int) -> None:
         """Put a fresh last layer for another number of keypoints in place."""

@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from ...errors import InputError
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.config import InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
+from ...zoo.model import Classifier, ZooModel
 from ...zoo.registry import register_model
 from ..layers import check_images, drop_path, init_transformer_weights
 from .tokens import Regions, cluster_tokens, grid_regions, locate_tokens, merge_tokens
@@ -349,7 +350,7 @@ def init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class TCFormer(nn.Module):
+class TCFormer(ZooModel):
     """What the classifier and the pose model share."""
 
     def __init__(self, backbone: TCFormerBackbone, input_size: tuple[int, int] | None) -> None:
@@ -401,7 +402,7 @@ class TCFormer(nn.Module):
             stage.grad_checkpointing = enable
 
 
-class TCFormerClassifier(TCFormer):
+class TCFormerClassifier(TCFormer, Classifier):
     """ImageNet classifier: (B, 3, H, W) -> logits (B, num_classes).
 
     H and W may be anything from 32 up: maps shrink by half, rounded up, and the initial grid is
@@ -410,6 +411,7 @@ class TCFormerClassifier(TCFormer):
 
     def __init__(self, backbone: TCFormerBackbone, num_classes: int) -> None:
         super().__init__(backbone, None)
+        self.num_features = WIDTHS[-1]
         self.reset_head(num_classes)
 
     @staticmethod

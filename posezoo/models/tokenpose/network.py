@@ -33,6 +33,7 @@ from torch.utils.checkpoint import checkpoint
 from ...errors import InputError
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
+from ...zoo.model import PoseModel
 from ...zoo.registry import register_model
 from ..hrnet import HRNET_XS, STEM_PARTS, HRNetStem, HRNetTrunk
 from ..layers import Mlp, check_count, check_images, init_transformer_weights
@@ -90,7 +91,7 @@ def make_head(dim: int, heatmap_size: tuple[int, int]) -> nn.Sequential:
     )
 
 
-class TokenPose(nn.Module):
+class TokenPose(PoseModel):
     """Top-down heatmap pose: (B, 3, H, W) -> heatmaps (B, K, H / 4, W / 4), raw values.
 
     Keypoint tokens, which are learned, and visual tokens, which are patches of the trunk's map,
@@ -195,6 +196,9 @@ class TokenPose(nn.Module):
             "mask_pos": self.mask.pos,
             "mask_eval": self.mask.in_eval,
         }
+
+    def settings(self) -> dict[str, Any]:
+        return self.mask_args
 
     def set_mask(
         self,

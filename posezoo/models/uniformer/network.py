@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
+from ...zoo.model import Classifier, PoseModel, ZooModel
 from ...zoo.registry import register_model
 from ..heads import HeatmapHead
 from ..layers import Attention, Mlp, check_images, drop_path, init_transformer_weights
@@ -258,7 +259,7 @@ class UniFormerBackbone(nn.Module):
         return maps
 
 
-class _UniFormer(nn.Module):
+class _UniFormer(ZooModel):
     """What the pose model and the classifier share: a backbone and access to its maps."""
 
     def __init__(self, backbone: UniFormerBackbone, input_size: tuple[int, int] | None) -> None:
@@ -290,7 +291,7 @@ class _UniFormer(nn.Module):
             stage.grad_checkpointing = enable
 
 
-class UniFormerPose(_UniFormer):
+class UniFormerPose(_UniFormer, PoseModel):
     """Top-down heatmap pose: (B, 3, H, W) -> heatmaps (B, K, H / 4, W / 4), raw values."""
 
     def __init__(
@@ -327,11 +328,12 @@ class UniFormerPose(_UniFormer):
         return self.forward_head(self.forward_features(x))
 
 
-class UniFormerClassifier(_UniFormer):
+class UniFormerClassifier(_UniFormer, Classifier):
     """ImageNet classifier: (B, 3, H, W) -> logits (B, num_classes)."""
 
     def __init__(self, backbone: UniFormerBackbone, num_classes: int) -> None:
         super().__init__(backbone, None)
+        self.num_features = WIDTHS[-1]
         self.norm = nn.BatchNorm2d(WIDTHS[-1])
         self.reset_head(num_classes)
 
