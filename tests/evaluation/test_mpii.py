@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import posezoo
 from evaluation.cases import GOLDENS, load_case
-from posezoo.cli.commands import main
+from posezoo.cli import main
 from posezoo.errors import DataError
 from posezoo.evaluation.entry import evaluate_model
 from posezoo.geometry import crop_matrices, mpii_center_size

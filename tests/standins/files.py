@@ -7,8 +7,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import BaseHandler, Request
 
-LARGE = 10_000  # Drive asks to confirm files from this size on
+from posezoo.errors import WeightsUnavailableError
 
 _PAGE = """<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>
 <form id="download-form" action="{action}" method="get">
@@ -17,12 +18,21 @@ _PAGE = """<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</
 <input type="hidden" name="uuid" value="1234"></form></body></html>"""
 
 
+class LocalOnly(BaseHandler):
+    """A handler of urllib that refuses every host but this machine."""
+
+    def default_open(self, request: Request) -> None:
+        if not request.host.startswith("127.0.0.1:"):
+            raise WeightsUnavailableError(f"{request.full_url} is not asked in tests")
+
+
 class FileServer:
     """`/files/<name>` serves `files`, `/uc?id=` serves `drive` as Google Drive does."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.drive: dict[str, bytes] = {}
+        self.confirm_from = 10_000  # Drive asks to confirm files of this size
         self.log: list[str] = []
         self.fault: Callable[[Any, bytes], bool] | None = None
         server = self
@@ -48,7 +58,7 @@ class FileServer:
                     return self.page(
                         "<html><body>Sorry, too many users have viewed it</body></html>"
                     )
-                if len(data) >= LARGE:
+                if len(data) >= server.confirm_from:
                     return self.page(_PAGE.format(action=f"{server.url}/download", id=query["id"]))
                 self.body(data)
 
@@ -68,7 +78,9 @@ class FileServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
 
     def __enter__(self) -> FileServer:
         self._thread.start()
