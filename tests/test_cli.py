@@ -14,6 +14,7 @@ from PIL import Image
 
 import posezoo
 from posezoo import cli
+from posezoo.synthetic.render import write_coco
 from posezoo.weights.files import sha256_of
 from posezoo.weights.tensors import read_metadata
 
@@ -26,33 +27,28 @@ def run(*args: object) -> Result:
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """Two pictures with COCO annotations and detections."""
-    noise = np.random.default_rng(0)
-    keypoints = [[float(20 + 5 * k), float(30 + 4 * k), 2] for k in range(17)]
-    images, annotations, detections = [], [], []
-    for i in (7, 12):
-        Image.fromarray(noise.integers(0, 255, (150, 140, 3), np.uint8)).save(
-            tmp_path / f"{i:012d}.jpg"
-        )
-        images.append({"id": i, "file_name": f"{i:012d}.jpg", "width": 140, "height": 150})
-        annotations.append(
-            {"id": i + 1, "image_id": i, "category_id": 1, "iscrowd": 0, "area": 9000.0,
-             "bbox": [10, 20, 100, 110], "keypoints": sum(keypoints, []), "num_keypoints": 17}
-        )  # fmt: skip
-        detections += [
-            {"image_id": i, "category_id": 1, "bbox": [8, 18, 105, 112], "score": 0.9},
-            {"image_id": i, "category_id": 1, "bbox": [40, 40, 50, 60], "score": 0.3},
-        ]
-    categories = [{"id": 1, "name": "person"}]
-    truth = {"images": images, "annotations": annotations, "categories": categories}
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    """Two rendered pictures, annotated and laid out as COCO is; each person is detected twice."""
+    file = write_coco(tmp_path, 2, seed=6)
+    detections = [
+        {"image_id": person["image_id"], "category_id": 1, "bbox": person["bbox"], "score": score}
+        for person in json.loads(file.read_text())["annotations"]
+        for score in (0.9, 0.3)
+    ]
     (tmp_path / "det_AP_H_56.json").write_text(json.dumps(detections))
+    file.rename(tmp_path / "truth.json")
     return tmp_path
 
 
 @pytest.fixture
 def photos(data) -> list[Path]:
-    return sorted(data.glob("*.jpg"))
+    return sorted(data.rglob("*.jpg"))
+
+
+@pytest.fixture
+def counts(data) -> list[int]:
+    """How many people each photo shows."""
+    people = json.loads((data / "truth.json").read_text())["annotations"]
+    return [sum(person["image_id"] == i for person in people) for i in (1, 2)]
 
 
 def test_help_of_every_command_is_there_and_the_overview_is_complete():
@@ -114,19 +110,19 @@ def test_convert_writes_a_model_and_refuses_files_that_do_not_fit(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_predict_writes_json_and_pictures(data, photos, tmp_path):
+def test_predict_writes_json_and_pictures(data, photos, counts, tmp_path):
     out, drawn = tmp_path / "out.json", tmp_path / "drawn"
     result = run("predict", *photos, "--model", SMALL, "--boxes", data / "truth.json",
                  "--out", out, "--draw", drawn)  # fmt: skip
     assert result.exit_code == 0, result.output
     people = json.loads(out.read_text())
-    assert [len(p["persons"]) for p in people] == [1, 1]
+    assert [len(p["persons"]) for p in people] == counts
     assert len(people[0]["persons"][0]["keypoints"]) == 17
     assert sorted(p.name for p in drawn.iterdir()) == [p.with_suffix(".png").name for p in photos]
-    for threshold, count in ((0, 2), (0.5, 1), (0.95, 0)):
+    for threshold, times in ((0, 2), (0.5, 1), (0.95, 0)):
         result = run("predict", photos[0], "--model", SMALL, "--boxes", data / "det_AP_H_56.json",
                      "--box-threshold", threshold, "--draw", tmp_path / "one.png")  # fmt: skip
-        assert len(json.loads(result.stdout)[0]["persons"]) == count
+        assert len(json.loads(result.stdout)[0]["persons"]) == times * counts[0]
         assert (tmp_path / "one.png").is_file() and result.exit_code == 0
 
 
@@ -146,19 +142,19 @@ def test_pictures_of_photos_with_one_name_do_not_overwrite_each_other(photos, tm
     assert run("predict", twin, twin, *common).exit_code == 0  # one photo, one picture
 
 
-def test_draw_tokens_paints_a_row_for_each_person(data, photos, tmp_path):
+def test_draw_tokens_paints_a_row_for_each_person(data, photos, counts, tmp_path):
     name = "tcformer_mta_256x192"
     posezoo.save_pretrained(posezoo.create_model(name), tmp_path / "model")
     out, tokens = tmp_path / "out.json", tmp_path / "tokens.png"
     result = run("predict", photos[1], "--model", f"local-dir:{tmp_path / 'model'}", "--boxes",
-                 data / "det_AP_H_56.json", "--out", out, "--no-flip-test",
+                 data / "truth.json", "--out", out, "--no-flip-test",
                  "--draw-tokens", tokens)  # fmt: skip
     assert result.exit_code == 0, result.output
     (found,) = json.loads(out.read_text())
     assert set(found["parts"]) == {"body", "feet", "face", "left_hand", "right_hand"}
-    assert [len(person["keypoints"]) for person in found["persons"]] == [133, 133]
+    assert [len(person["keypoints"]) for person in found["persons"]] == [133] * counts[1]
     picture = np.asarray(Image.open(tokens))
-    assert picture.shape == (2 * 512, 4 * 384, 3)
+    assert picture.shape == (counts[1] * 512, 4 * 384, 3)
     columns = np.split(picture[:512], 4, axis=1)  # the crop, then ever fewer regions
     colours = [len(np.unique(c.reshape(-1, 3), axis=0)) for c in columns]
     assert colours == sorted(colours, reverse=True) and colours[-1] < 200 < colours[0]
@@ -176,7 +172,7 @@ def test_one_bad_photo_is_reported_and_the_others_done(photos, tmp_path):
     assert result.exit_code == 1 and "broken.jpg" in result.output
     broken, good, without_boxes = json.loads((tmp_path / "out.json").read_text())
     assert len(good["persons"]) == 1 and "error" in broken
-    assert "no entry for 000000000012.jpg" in without_boxes["error"]
+    assert "no entry for 000000000002.jpg" in without_boxes["error"]
 
 
 @pytest.mark.parametrize(
@@ -200,18 +196,16 @@ def _packaged() -> Path:
     return Path(posezoo.__file__).parent / "assets" / cfg.source.packaged
 
 
-@pytest.mark.parametrize(
-    ("boxes", "source", "count"), [("gt", "gt", 2), ("det_AP_H_56.json", "det56.4", 4)]
-)
-def test_eval_prints_and_writes_a_record(data, tmp_path, boxes, source, count):
-    boxes = boxes if boxes == "gt" else data / boxes
-    result = _eval(data, "--boxes", boxes, "--out", tmp_path / "out")
+@pytest.mark.parametrize("boxes", ["gt", "det56.4"])
+def test_eval_prints_and_writes_a_record(data, counts, tmp_path, boxes):
+    file = boxes if boxes == "gt" else data / "det_AP_H_56.json"
+    result = _eval(data, "--boxes", file, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert f"bbox={source}" in result.output and f"{count} results" in result.output
+    assert f"bbox={boxes}" in result.output
+    assert f"2 images, {sum(counts)} results" in result.output
     record = json.loads(result.output.splitlines()[-1])
     assert set(record["statistics"]) >= {"AP", "AR"}
     assert record == json.loads((tmp_path / "out" / "record.json").read_text())
-    assert len(json.loads((tmp_path / "out" / "results.json").read_text())) <= count
 
 
 def test_limit_is_marked_as_not_comparable(data):
@@ -220,13 +214,13 @@ def test_limit_is_marked_as_not_comparable(data):
 
 
 def test_bad_images_are_named_and_decide_the_exit_status(data):
-    (data / "000000000012.jpg").write_bytes(b"broken")
+    (data / "val2017" / "000000000002.jpg").write_bytes(b"broken")
     for option, status in (((), 1), (("--skip-bad",), 0)):
         result = _eval(data, "--boxes", "gt", *option)
         assert result.exit_code == status
         assert "could not be used and count as empty: 1\n" in result.output
         named = [x for x in result.output.splitlines() if x.startswith("posezoo: not used:")]
-        assert len(named) == 1 and "000000000012.jpg" in named[0]
+        assert len(named) == 1 and "000000000002.jpg" in named[0]
 
 
 def test_wrong_use_of_eval_is_named(data, tmp_path):

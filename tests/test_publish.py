@@ -7,6 +7,7 @@ import torch
 from click.testing import CliRunner
 from goldens.fill import make_state, manifests
 from safetensors.torch import load
+from standins.hub import answering
 
 import posezoo
 from posezoo.cli import main
@@ -58,13 +59,9 @@ def test_published_model_comes_back_equal_to_the_last_bit(converted, hub, tmp_pa
 
 
 def test_interrupted_upload_is_finished_and_a_second_one_changes_nothing(converted, hub):
-    def broken(handler, body):
-        handler._answer(500)
-        return True
-
     report = _publish_one(converted, dry_run=True)
     assert report.state == "would publish" and "MB" in report.detail and not hub.repos
-    hub.faults["/commit/main"] = broken
+    hub.faults["/commit/main"] = answering(500)
     assert _publish_one(converted).state == "failed"
     hub.faults.clear()
     assert _publish_one(converted).state == "published"

@@ -79,9 +79,7 @@ def fetch(
     _log.info("fetching %s", address)
     if address.startswith("hf:"):
         owner, repo, filename = address.removeprefix("hf:").split("/", 2)
-        path = hub.fetch(
-            hub.HubFile(repo_id=f"{owner}/{repo}", filename=filename), cache_dir=cache_dir
-        )
+        path = hub.fetch(hub.HubFile(f"{owner}/{repo}", filename), cache_dir=cache_dir)
         if sha256 is not None:
             check_hash(path, sha256, name=address)
         return path

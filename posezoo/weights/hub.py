@@ -31,7 +31,7 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class HubFile:
     """A file of a model repository; `revision` is a commit, tag or branch, None the main branch."""
 

@@ -84,10 +84,7 @@ def _resolve(name: str, cache_dir: CacheDir) -> _Plan:
     if name.startswith("hf-hub:"):
         repo_id, _, revision = name.removeprefix("hf-hub:").partition("@")
         config, weights = (
-            hub.fetch(
-                hub.HubFile(repo_id=repo_id, filename=filename, revision=revision or None),
-                cache_dir=cache_dir,
-            )
+            hub.fetch(hub.HubFile(repo_id, filename, revision or None), cache_dir=cache_dir)
             for filename in (CONFIG_FILE, WEIGHTS_FILE)
         )
         return _plan_of(config, weights)
