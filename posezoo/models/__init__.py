@@ -6,3 +6,4 @@ from .pct import swin, tokenizer  # noqa: F401
 from .tcformer import mta, network  # noqa: F401
 from .tokenpose import network as tokenpose  # noqa: F401
 from .uniformer import network as uniformer  # noqa: F401
+from .vitpose import variants as vitpose  # noqa: F401

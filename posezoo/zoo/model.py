@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..weights.keys import Conversion, rename_keys
 from .config import PretrainedCfg
 
-__all__ = ["Classifier", "DerivedBuffers", "PoseModel", "Tokenizer", "ZooModel"]
+__all__ = ["Classifier", "DerivedBuffers", "PoseModel", "PoseNetwork", "Tokenizer", "ZooModel"]
 
 
 @runtime_checkable
@@ -32,6 +32,20 @@ class DerivedBuffers(Protocol):
 
     def init_non_persistent_buffers(self) -> None:
         """Compute them anew, on the device where they are."""
+
+
+@runtime_checkable
+class PoseNetwork(Protocol):
+    """All that `PosePredictor` asks of a network besides being a module: a network of one's own
+    needs no base class.
+
+    Attributes:
+        pretrained_cfg: how to crop for it and to decode its output.
+        num_keypoints: K of the output.
+    """
+
+    pretrained_cfg: PretrainedCfg
+    num_keypoints: int
 
 
 class ZooModel(nn.Module):
