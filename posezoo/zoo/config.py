@@ -148,8 +148,8 @@ class DecodeCfg:
         codec: what the network puts out: one map per keypoint, or coordinates.
         heatmap_size: (h, w) of the maps, cells.
         refine: how a maximum gets below one cell: a quarter cell towards the larger neighbour,
-            DARK's step (arXiv:1910.06278), or not at all.
-        blur_kernel: side of the Gaussian of "dark", cells, an odd number.
+            the step of DARK (arXiv:1910.06278) or of UDP (arXiv:1911.07524), or not at all.
+        blur_kernel: side of the Gaussian of both steps, cells, an odd number.
         flip_test: whether the reported numbers average the image with its mirror image.
         shift_heatmap: whether mirrored maps move one cell to the right before averaging.
     """
@@ -164,7 +164,7 @@ class DecodeCfg:
     def __post_init__(self) -> None:
         if self.heatmap_size is not None:
             _check_size("heatmap_size", self.heatmap_size)
-        if self.refine == "dark":
+        if self.refine.startswith("dark"):
             fits = self.blur_kernel is not None and self.blur_kernel > 2 and self.blur_kernel % 2
             _check(bool(fits), "blur_kernel", self.blur_kernel, "an odd number of cells from 3")
 
