@@ -24,7 +24,7 @@ import posezoo
 from posezoo.draw import draw_poses
 from posezoo.errors import DataError, PoseZooError
 from posezoo.geometry import boxes_to_center_size, crop_matrices, image_to_input, input_to_image
-from posezoo.synthetic.render import render_scene
+from posezoo.synthetic import render_scene
 from posezoo.transforms import TopDownCrop, load_image
 
 MODEL = "pct_tokenizer_swin_base_woimgguide.rendered"

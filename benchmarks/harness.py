@@ -24,7 +24,7 @@ import torch
 from PIL import Image, ImageFilter
 
 import posezoo
-from posezoo.evaluation.entry import evaluate_model
+from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.evaluation.tasks import CocoTask
 from posezoo.geometry import crop_matrices, input_to_image
 from posezoo.transforms import load_image
@@ -47,26 +47,26 @@ def parse() -> argparse.Namespace:
 
 def make_data(folder: Path, images: int, boxes: int) -> None:
     """COCO-sized smooth noise, which JPEG packs like photographs, with boxes all over."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     (folder / "val2017").mkdir(parents=True)
     (folder / "annotations").mkdir()
     truth: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1}]}
     detections = []
     for i in range(1, images + 1):
         name = f"{i:012d}.jpg"
-        noise = chance.integers(0, 255, (480, 640, 3), np.uint8)
+        noise = rng.integers(0, 255, (480, 640, 3), np.uint8)
         picture = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(1.5))
         picture.save(folder / "val2017" / name, quality=90)
         truth["images"].append({"id": i, "file_name": name, "width": 640, "height": 480})
-        points = np.column_stack([*chance.uniform(100, 300, (2, 17)), np.full(17, 2)])
+        points = np.column_stack([*rng.uniform(100, 300, (2, 17)), np.full(17, 2)])
         truth["annotations"].append(
             {"id": i, "image_id": i, "category_id": 1, "iscrowd": 0, "area": 20000.0,
              "bbox": [100, 100, 200, 200], "num_keypoints": 17,
              "keypoints": points.ravel().tolist()}
         )  # fmt: skip
         for _ in range(boxes):
-            box = [*chance.uniform(0, 300, 2), *chance.uniform(40, 180, 2)]
-            score = float(chance.uniform())
+            box = [*rng.uniform(0, 300, 2), *rng.uniform(40, 180, 2)]
+            score = float(rng.uniform())
             detections.append({"image_id": i, "category_id": 1, "bbox": box, "score": score})
     (folder / "annotations/person_keypoints_val2017.json").write_text(json.dumps(truth))
     name = "COCO_val2017_detections_AP_H_56_person.json"
@@ -170,8 +170,8 @@ def main() -> int:
         inside = NetworkTime(model, device)
         start = now()
         record = evaluate_model(
-            model, data, device=args.device, dtype=getattr(torch, args.dtype),
-            batch_size=args.batch_size, workers=args.workers,
+            model, data, EvaluationSettings(dtype=getattr(torch, args.dtype)),
+            RunOptions(device=args.device, batch_size=args.batch_size, workers=args.workers),
         )  # fmt: skip
         run = now() - start
         network = inside.stop()

@@ -26,7 +26,7 @@ from load import fresh, peak_mib
 from PIL import Image
 
 import posezoo
-from posezoo.synthetic.render import render_scene, write_coco, write_mpii
+from posezoo.synthetic import render_scene, write_coco, write_mpii
 from posezoo.training import RECIPES
 from posezoo.training.loop import train
 

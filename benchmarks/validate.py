@@ -4,7 +4,7 @@
     python benchmarks/validate.py all --data /datasets --format markdown
 
 /datasets holds `coco/` (with the COCO-WholeBody annotations and the common detection file),
-`mpii/` and `imagenet/`, each laid out as published. Rows stand in published.json. Each measured
+`mpii/` and `imagenet/`, each laid out as published. Rows are in published.json. Each measured
 row is written to results/, from where report.py takes it.
 
 Only values that the authors report can FAIL; a third party's, or one that no second source
@@ -26,11 +26,11 @@ from typing import Any
 import torch
 
 import posezoo
+from posezoo.datasets import DATA_SETS
 from posezoo.errors import PoseZooError
-from posezoo.evaluation.entry import evaluate_model
+from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 
 HERE = Path(__file__).parent
-FOLDERS = {"coco": "coco", "coco_wholebody": "coco", "mpii": "mpii", "in1k": "imagenet"}
 COLUMNS = ("row", "boxes", "metric", "reported", "measured", "difference", "tolerance", "verdict")
 
 
@@ -74,18 +74,17 @@ def obstacle(row: dict[str, Any]) -> str | None:
 
 def measure(row: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """The record of a run."""
-    record = evaluate_model(
-        posezoo.create_model(row["model"], pretrained=True),
-        args.data / FOLDERS[row["dataset"]],
-        boxes={"det56.4": "det"}.get(row["boxes"], row["boxes"]),
-        device=args.device,
-        dtype=getattr(torch, args.dtype),
-        batch_size=args.batch_size,
-        workers=args.workers,
-        limit=args.limit,
-        progress=sys.stderr.isatty(),
-        command=" ".join(["python", *sys.argv]),
-    )
+    boxes = "det" if row["boxes"] == "det56.4" else row["boxes"]
+    settings = EvaluationSettings(
+        boxes=boxes, dtype=getattr(torch, args.dtype), limit=args.limit
+    )  # fmt: skip
+    run = RunOptions(
+        device=args.device, batch_size=args.batch_size, workers=args.workers,
+        progress=sys.stderr.isatty(), command=" ".join(["python", *sys.argv]),
+    )  # fmt: skip
+    model = posezoo.create_model(row["model"], pretrained=True)
+    folder = args.data / DATA_SETS[row["dataset"]].folder
+    record = evaluate_model(model, folder, settings, run)
     if record is None:
         raise SystemExit("validate.py runs in one process; for several use `posezoo eval`")
     return record.to_dict()

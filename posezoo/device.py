@@ -7,6 +7,7 @@ CUDA both are plain copies.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .errors import InputError
 
-__all__ = ["Download", "choose_device", "upload"]
+__all__ = ["Download", "autocast", "choose_device", "upload", "weight_dtype"]
 
 
 def choose_device(device: str | int | torch.device | None) -> torch.device:
@@ -43,6 +44,18 @@ def choose_device(device: str | int | torch.device | None) -> torch.device:
             f"device {index} of CUDA was asked for, and there are {count}; use the CPU"
         )
     return torch.device("cuda", index)
+
+
+def weight_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type of weights and images where a network runs in `dtype`."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Run what is inside in bfloat16 or float16 where it may; other types need nothing."""
+    if dtype in (torch.bfloat16, torch.float16):
+        return torch.autocast(device.type, dtype)
+    return nullcontext()
 
 
 def upload(array: NDArray[Any] | Tensor, device: torch.device) -> Tensor:

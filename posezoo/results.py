@@ -13,18 +13,26 @@ from numpy.typing import NDArray
 from .errors import InputError
 from .skeletons import Skeleton
 
-__all__ = ["PoseResult"]
+__all__ = ["PoseResult", "rescore"]
 
 Array = NDArray[np.float32]
 
-_SCORE_THRESHOLD = 0.2  # keypoints that count for the score of a person
-_COCO_KEYS = {
-    "body": "keypoints",
-    "feet": "foot_kpts",
-    "face": "face_kpts",
-    "left_hand": "lefthand_kpts",
-    "right_hand": "righthand_kpts",
-}
+_THRESHOLD = float(np.float32(0.2))  # of a type with the scores, so that 0.2 does not count
+
+
+def rescore(
+    keypoint_scores: NDArray[Any], bbox_scores: NDArray[Any], threshold: float = 0.2
+) -> NDArray[np.float64]:
+    """Return the score of each person, `(N,)`.
+
+    It is the box score times the mean of those keypoint scores `(N, K)` that exceed
+    `threshold`, 0 if none does.
+    """
+    scores = np.asarray(keypoint_scores, dtype=np.float64)
+    counts = scores > threshold
+    sums = np.where(counts, scores, 0.0).sum(axis=1)  # (N,)
+    means: NDArray[np.float64] = sums / np.maximum(counts.sum(axis=1), 1)
+    return means * np.asarray(bbox_scores, dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,20 +105,19 @@ class PoseResult:
         that COCO-WholeBody uses. `score` is the box score times the mean of the keypoint scores
         above 0.2 (0 if there is none), `bbox` xywh.
         """
+        fields = self.skeleton.coco_fields
+        people = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], 2)  # (N, K, 3)
+        scores = rescore(self.keypoint_scores, self.bbox_scores, _THRESHOLD).tolist()
         rows = []
-        for person in self:
-            (points,), (scores,) = person.keypoints, person.keypoint_scores
-            flat = np.concatenate([points, scores[:, None]], axis=1)  # (K, 3)
-            x1, y1, x2, y2 = person.bboxes[0].tolist()
-            good = scores[scores > _SCORE_THRESHOLD]
+        for points, (x1, y1, x2, y2), score in zip(people, self.bboxes.tolist(), scores):
             row: dict[str, Any] = {
                 "image_id": image_id,
                 "category_id": 1,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "score": float(person.bbox_scores[0]) * float(good.mean() if len(good) else 0.0),
+                "score": score,
             }
-            for part, (start, stop) in self.skeleton.parts.items():
-                row[_COCO_KEYS[part]] = flat[start:stop].reshape(-1).tolist()
+            for field, (start, stop) in fields.items():
+                row[field] = points[start:stop].reshape(-1).tolist()
             rows.append(row)
         return rows
 

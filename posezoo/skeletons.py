@@ -7,17 +7,25 @@ Sigmas are those of the official COCO and COCO-WholeBody evaluation.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, UnknownModelError
+from .files import load_json
 
 __all__ = ["COCO_17", "COCO_WHOLEBODY_133", "MPII_16", "Skeleton", "get_skeleton"]
 
 Pairs = tuple[tuple[int, int], ...]
+
+_COCO_FIELDS = {
+    "body": "keypoints",
+    "feet": "foot_kpts",
+    "face": "face_kpts",
+    "left_hand": "lefthand_kpts",
+    "right_hand": "righthand_kpts",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +87,7 @@ class Skeleton:
         Raises:
             InputError: not such a file, a pair names no keypoint, or the skeleton is not valid.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the skeleton {path}: {error}") from error
+        content = load_json(path, InputError)
         wanted = {"name", "keypoint_names", "sigmas", "flip_pairs", "limbs"}
         if not isinstance(content, dict) or set(content) != wanted:
             found = ", ".join(sorted(content)) if isinstance(content, dict) else type(content)
@@ -114,6 +119,21 @@ class Skeleton:
     def num_keypoints(self) -> int:
         """`K`."""
         return len(self.keypoint_names)
+
+    @property
+    def coco_fields(self) -> dict[str, tuple[int, int]]:
+        """The fields of COCO files by name: the range of keypoints that each of them holds.
+
+        Raises:
+            InputError: COCO files have no field for a part, or a keypoint is in no part.
+        """
+        covered = sum(stop - start for start, stop in self.parts.values())
+        if covered != self.num_keypoints or not set(self.parts) <= set(_COCO_FIELDS):
+            raise InputError(
+                f"skeleton {self.name!r} has {self.num_keypoints} keypoints, {covered} of them in "
+                f"the parts {', '.join(self.parts)}; COCO files hold {', '.join(_COCO_FIELDS)}"
+            )
+        return {_COCO_FIELDS[part]: span for part, span in self.parts.items()}
 
     @property
     def flip_indices(self) -> tuple[int, ...]:

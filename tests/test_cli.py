@@ -14,7 +14,7 @@ from PIL import Image
 
 import posezoo
 from posezoo import cli
-from posezoo.synthetic.render import write_coco
+from posezoo.synthetic import write_coco
 from posezoo.weights.files import sha256_of
 from posezoo.weights.tensors import read_metadata
 

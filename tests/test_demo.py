@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import posezoo
 from posezoo.cli import main
 from posezoo.cli.rendered import MODEL
-from posezoo.evaluation.entry import evaluate_model
-from posezoo.synthetic.render import render_scene, write_coco
+from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
+from posezoo.synthetic import render_scene, write_coco
 from posezoo.weights.files import sha256_of
 from posezoo.weights.locate import find_weights
 
@@ -38,7 +38,8 @@ def model():
 
 
 def _ap(model, folder: Path, **options) -> float:
-    record = evaluate_model(model, folder, boxes="gt", device="cpu", **options)
+    settings = EvaluationSettings(boxes="gt", **options)
+    record = evaluate_model(model, folder, settings, RunOptions(device="cpu"))
     assert record is not None
     return record.statistics["AP"]
 

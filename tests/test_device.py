@@ -10,7 +10,7 @@ import posezoo
 from posezoo.cli import main
 from posezoo.device import choose_device
 from posezoo.errors import InputError
-from posezoo.evaluation.entry import evaluate_model
+from posezoo.evaluation import RunOptions, evaluate_model
 
 
 def test_default_is_cuda_where_there_is_one():
@@ -37,7 +37,7 @@ def test_unknown_device_is_refused_everywhere(device, tmp_path):
     with pytest.raises(InputError, match=message):
         posezoo.PosePredictor(model, device=device)
     with pytest.raises(InputError, match=message):
-        evaluate_model(model, tmp_path, device=device)
+        evaluate_model(model, tmp_path, run=RunOptions(device=device))
     command = ["train", "hrnet_xs_128x96", "--data", "x", "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(main, [*command, "--device", device])
     assert result.exit_code == 2 and message in result.output

@@ -13,56 +13,43 @@ from posezoo.errors import InputError, UnknownModelError
 from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16, Skeleton, get_skeleton
 
 STORED = json.loads((Path(__file__).parent / "goldens/evaluation/keypoints.json").read_text())
-SKELETONS = [COCO_17, COCO_WHOLEBODY_133, MPII_16]
-PAIRS = [(COCO_17, "coco17"), (COCO_WHOLEBODY_133, "wholebody133"), (MPII_16, "mpii16")]
+SETS = {"coco17": COCO_17, "wholebody133": COCO_WHOLEBODY_133, "mpii16": MPII_16}
 
 
-def _pairs(rows: list[list[int]]) -> tuple[tuple[int, ...], ...]:
-    return tuple(map(tuple, rows))
-
-
-@pytest.mark.parametrize(("skeleton", "key"), PAIRS, ids=lambda x: getattr(x, "name", x))
-def test_equals_the_stored_lists(skeleton: Skeleton, key: str) -> None:
-    stored = STORED[key]
+@pytest.mark.parametrize("key", SETS)
+def test_equals_the_stored_lists(key: str) -> None:
+    stored, skeleton = STORED[key], SETS[key]
     assert skeleton.keypoint_names == tuple(stored["names"])
-    assert skeleton.flip_pairs == _pairs(stored["flip_pairs"])
+    assert skeleton.flip_pairs == tuple(map(tuple, stored["flip_pairs"]))
     assert skeleton.flip_indices == tuple(stored["flip_index"])
-    assert skeleton.limbs == _pairs(stored["skeleton"])
+    assert skeleton.limbs == tuple(map(tuple, stored["skeleton"]))
     assert skeleton.sigmas == tuple(stored["sigmas"])
 
 
-def test_whole_body_parts_equal_the_stored_ranges() -> None:
+def test_whole_body_parts_equal_the_stored_ranges_and_have_fields_in_coco_files() -> None:
+    stored = {part: tuple(span) for part, span in STORED["wholebody133"]["parts"].items()}
     ours = ("body", "feet", "face", "left_hand", "right_hand")
     theirs = ("body", "foot", "face", "lefthand", "righthand")
-    stored = STORED["wholebody133"]["parts"]
-    assert dict(COCO_WHOLEBODY_133.parts) == {
-        o: tuple(stored[t]) for o, t in zip(ours, theirs, strict=True)
-    }
+    assert dict(COCO_WHOLEBODY_133.parts) == {o: stored[t] for o, t in zip(ours, theirs)}
+    fields = {"keypoints" if t == "body" else f"{t}_kpts": stored[t] for t in theirs}
+    assert COCO_WHOLEBODY_133.coco_fields == fields
+    assert MPII_16.coco_fields == {"keypoints": (0, 16)}
+    for parts in ({"body": (0, 16)}, {"tail": (0, 17)}):
+        with pytest.raises(InputError, match="COCO files hold body, feet, face"):
+            assert dataclasses.replace(COCO_17, parts=parts).coco_fields
 
 
-@pytest.mark.parametrize("skeleton", SKELETONS, ids=lambda s: s.name)
-def test_flipping_twice_changes_nothing(skeleton: Skeleton) -> None:
-    flip = skeleton.flip_indices
+@pytest.mark.parametrize("skeleton", SETS.values(), ids=lambda s: s.name)
+def test_rules_of_every_set(skeleton: Skeleton) -> None:
+    flip, names = skeleton.flip_indices, skeleton.keypoint_names
     assert [flip[i] for i in flip] == list(range(skeleton.num_keypoints))
-
-
-@pytest.mark.parametrize("skeleton", SKELETONS, ids=lambda s: s.name)
-def test_flipping_swaps_left_and_right_names(skeleton: Skeleton) -> None:
     swap = {"left": "right", "right": "left"}
-    for name, partner in zip(skeleton.keypoint_names, skeleton.flip_indices, strict=True):
+    for name, partner in zip(names, flip, strict=True):
         side, _, rest = name.partition("_")
         if side in swap:
-            assert skeleton.keypoint_names[partner] == f"{swap[side]}_{rest}"
-
-
-@pytest.mark.parametrize("skeleton", SKELETONS, ids=lambda s: s.name)
-def test_parts_cover_every_keypoint_once(skeleton: Skeleton) -> None:
+            assert names[partner] == f"{swap[side]}_{rest}"
     covered = [i for start, stop in skeleton.parts.values() for i in range(start, stop)]
     assert covered == list(range(skeleton.num_keypoints))
-
-
-@pytest.mark.parametrize("skeleton", SKELETONS, ids=lambda s: s.name)
-def test_is_found_by_name_hashable_and_picklable(skeleton: Skeleton) -> None:
     assert get_skeleton(skeleton.name) is skeleton
     assert pickle.loads(pickle.dumps(skeleton)) == skeleton
     assert len({skeleton, dataclasses.replace(skeleton)}) == 1

@@ -12,7 +12,7 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from ..evaluation.runner import EvaluationRecord, Share
+    from ..evaluation import Share
 
 __all__ = ["eval_command"]
 
@@ -61,11 +61,17 @@ __all__ = ["eval_command"]
 def eval_command(
     name: str,
     data: Path,
+    boxes: str,
+    annotations: Path | None,
     checkpoint: Path | None,
     dtype: str,
+    tf32: bool,
+    compile: bool,
+    flip_test: bool | None,
+    limit: int | None,
     shard: str | None,
     skip_bad: bool,
-    **settings: Any,
+    **run_options: Any,
 ) -> None:
     """Evaluate the model NAME on its data set and print the table row.
 
@@ -74,17 +80,18 @@ def eval_command(
     import torch
 
     from .. import create_model
-    from ..evaluation.entry import evaluate_model
+    from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
 
-    record = evaluate_model(
-        create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint),
-        data,
-        dtype=getattr(torch, dtype),
-        share=_share(shard),
-        progress=sys.stderr.isatty(),
-        command="posezoo " + " ".join(sys.argv[1:]),
-        **settings,
-    )
+    settings = EvaluationSettings(
+        boxes=boxes, annotations=annotations, dtype=getattr(torch, dtype), tf32=tf32,
+        compile=compile, flip_test=flip_test, limit=limit,
+    )  # fmt: skip
+    run = RunOptions(
+        share=_share(shard), progress=sys.stderr.isatty(),
+        command="posezoo " + " ".join(sys.argv[1:]), **run_options,
+    )  # fmt: skip
+    model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
+    record = evaluate_model(model, data, settings, run)
     if record is None:
         click.echo(
             "this share is done; whoever finishes last scores (if nobody did: the same command "
@@ -92,7 +99,7 @@ def eval_command(
             err=True,
         )
         return
-    click.echo(_table(record))
+    click.echo(record.table())
     click.echo(json.dumps(record.to_dict()))
     for reason in record.bad.values():  # each names its file
         click.echo(f"posezoo: not used: {reason}", err=True)
@@ -100,7 +107,7 @@ def eval_command(
 
 
 def _share(text: str | None) -> Share | None:
-    from ..evaluation.runner import Share
+    from ..evaluation import Share
 
     if text is None:
         return None
@@ -111,37 +118,3 @@ def _share(text: str | None) -> Share | None:
             f"{text!r} is not I/N, such as 0/4", param_hint="--shard"
         ) from error
     return Share(index=index, count=count)
-
-
-def _table(record: EvaluationRecord) -> str:
-    """One table row, with the protocol beside it."""
-    numbers = {k: v for k, v in record.statistics.items() if isinstance(v, float)}
-    widths = [max(8, len(name)) for name in numbers]
-    header = "  ".join(name.rjust(w) for name, w in zip(numbers, widths))
-    texts = [
-        "-" if v == -1 else f"{v:.3f}" if k.startswith("loss") else f"{100 * v:.1f}"
-        for k, v in numbers.items()
-    ]
-    values = "  ".join(text.rjust(w) for text, w in zip(texts, widths))
-    lines = [_protocol(record), header, values]
-    if record.dataset == "mpii":
-        lines.append("PCKh; mean_at_0_11 is what the HRNet lineage prints as Mean@0.1")
-    if record.settings["limit"] is not None:
-        lines.append(f"partial, not comparable: the first {record.settings['limit']} images only")
-    if record.bad:
-        lines.append(f"images that could not be used and count as empty: {len(record.bad)}")
-    return "\n".join(lines)
-
-
-def _protocol(record: EvaluationRecord) -> str:
-    """What decides the numbers, in one line."""
-    words, settings = [record.model, record.dataset], record.settings
-    if record.box_source != "none":
-        words.append(f"bbox={record.box_source}")
-        chosen = settings["flip_test"]
-        usual = "" if chosen == settings["recipe_flip_test"] else " (not the recipe)"
-        words.append(("flip test" if chosen else "no flip test") + usual)
-    words.append(settings["dtype"])
-    words += [name for name in ("tf32", "compile") if settings[name]]
-    words.append(f"{record.images} images, {record.results} results")
-    return "  ".join(words)

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..datasets.boxes import PhotoBoxes
 from ..errors import InputError
 from ..geometry import check_bboxes
 from ..predictor import PosePredictor
 from ..results import PoseResult
 from ..transforms import load_image
-from .boxes import Boxes, boxes_of
 
 __all__ = ["Outcome", "predict_files"]
 
@@ -27,7 +27,7 @@ Outcome = tuple[Path, PoseResult | InputError]
 def predict_files(
     predictor: PosePredictor,
     photos: Sequence[Path],
-    boxes: Boxes | None = None,
+    boxes: PhotoBoxes | None = None,
     *,
     progress: bool = False,
 ) -> Iterator[Outcome]:
@@ -36,7 +36,7 @@ def predict_files(
     Args:
         predictor: finds the poses.
         photos: files.
-        boxes: see `read_boxes`; None asks the predictor's detector.
+        boxes: from `read_boxes`; None asks the predictor's detector.
         progress: show a bar.
 
     Raises:
@@ -50,7 +50,7 @@ def predict_files(
 
 
 def _predict_chunk(
-    predictor: PosePredictor, paths: Sequence[Path], known: Boxes | None
+    predictor: PosePredictor, paths: Sequence[Path], known: PhotoBoxes | None
 ) -> list[PoseResult | InputError]:
     outcome: dict[int, PoseResult | InputError] = {}
     images: list[NDArray[np.uint8]] = []
@@ -59,7 +59,7 @@ def _predict_chunk(
     for i, path in enumerate(paths):
         try:
             image = load_image(path)
-            found = (None, None) if known is None else boxes_of(path, known)
+            found = (None, None) if known is None else _boxes_of(path, known)
             if found[0] is not None:
                 check_bboxes(found[0], image.shape[:2])
         except InputError as error:
@@ -71,3 +71,20 @@ def _predict_chunk(
     good = [i for i in range(len(paths)) if i not in outcome]
     outcome |= zip(good, predictor.predict_batch(images, boxes, scores) if good else [])
     return [outcome[i] for i in range(len(paths))]
+
+
+def _boxes_of(photo: Path, known: PhotoBoxes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the boxes and scores of a photo, by its name or the digits at the end of it.
+
+    Raises:
+        InputError: there is no entry for it.
+    """
+    digits = photo.stem.rpartition("_")[2]
+    keys = [photo.name, str(int(digits))] if digits.isdigit() else [photo.name]
+    for key in keys:
+        if key in known:
+            return known[key]
+    raise InputError(
+        f"the boxes file has no entry for {photo.name} (looked for {' and '.join(keys)}); "
+        "add one, or leave --boxes out to use a detector"
+    )

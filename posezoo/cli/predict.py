@@ -59,9 +59,9 @@ def predict(
 ) -> None:
     """Find the people's keypoints in IMAGES."""
     from .. import PosePredictor, PoseResult, create_model
+    from ..datasets.boxes import read_boxes
     from ..device import choose_device
     from ..weights.files import write_text
-    from .boxes import read_boxes
     from .photos import predict_files
     from .pictures import check_regions, draw_files, draw_token_files, picture_paths
 

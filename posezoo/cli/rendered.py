@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from ..draw import draw_poses
-from ..evaluation.entry import evaluate_model
+from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
 from ..predictor import PosePredictor
-from ..synthetic.render import render_scene, write_coco
+from ..synthetic import render_scene, write_coco
 from ..weights.files import replacing
 from ..zoo.factory import create_model
 
@@ -67,7 +67,9 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
         Image.fromarray(np.hstack([scene.image, drawn])).save(temporary, "PNG")
     with tempfile.TemporaryDirectory(prefix="posezoo-demo-") as folder:
         write_coco(Path(folder), images, _SEED)
-        record = evaluate_model(model, Path(folder), boxes="gt", device="cpu")
+        record = evaluate_model(
+            model, Path(folder), EvaluationSettings(boxes="gt"), RunOptions(device="cpu")
+        )
     if record is None:
         raise RuntimeError("a demo runs in one process; start it without torchrun")
     return DemoReport(

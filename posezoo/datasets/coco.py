@@ -1,8 +1,7 @@
 """Strict reading of COCO annotations, detections and results as columns.
 
-pycocotools takes almost any file and returns a number. Here a file that cannot give a right
-one is refused. Only category 1, person, is read; rows of other categories are left out and
-counted in the log.
+A file that cannot give a right number is refused. Only category 1, person, is read; rows of
+other categories are left out and counted in the log.
 """
 
 from __future__ import annotations
@@ -17,39 +16,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..files import load_json
 from ..skeletons import Skeleton
-from .tables import Table, describe, load_json
+from .tables import Table, describe
 
 __all__ = [
     "PERSON",
+    "AnnotationSource",
     "Annotations",
     "Detections",
+    "ResultSource",
     "Results",
-    "keypoint_fields",
     "read_annotations",
     "read_detections",
     "read_results",
+    "to_xyxy",
 ]
 
 _LOGGER = logging.getLogger(__name__)
 
 PERSON = 1  # category id of COCO
-_PART_FIELDS = {
-    "body": "keypoints",
-    "feet": "foot_kpts",
-    "face": "face_kpts",
-    "left_hand": "lefthand_kpts",
-    "right_hand": "righthand_kpts",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
-    """The people of an annotation file, `P` rows in file order, and all its images.
+    """The `P` people of an annotation file in file order, and all its images.
 
-    `bboxes_xywh` and `areas` (of the segment) are in image pixels; `keypoints` is
-    `(P, K, 3)` with x, y and v, where v > 0 means labelled; `numbers` are the positions in
-    the file's list.
+    Attributes:
+        source: the file.
+        images: its list of images, `all_image_ids` the ids in it.
+        numbers: `(P,)` positions in the file's list of people.
+        ids, image_ids: `(P,)`.
+        bboxes_xywh: `(P, 4)` in image pixels.
+        areas: `(P,)` of the segments, square pixels.
+        is_crowd: `(P,)`.
+        keypoints: `(P, K, 3)`: x and y in image pixels, and v, above 0 where labelled.
     """
 
     source: str
@@ -63,27 +64,53 @@ class Annotations:
     is_crowd: NDArray[np.bool_]
     keypoints: NDArray[np.float64]
 
+    @property
+    def bboxes_xyxy(self) -> NDArray[np.float64]:
+        """The boxes by their corners, `(P, 4)`."""
+        return to_xyxy(self.bboxes_xywh)
+
+    @property
+    def is_counted(self) -> NDArray[np.bool_]:
+        """Whether somebody is no crowd and has a labelled keypoint, `(P,)`."""
+        return ~self.is_crowd & (self.keypoints[:, :, 2] > 0).any(axis=1)
+
+    @property
+    def is_usable(self) -> NDArray[np.bool_]:
+        """Whether somebody has in addition a box of more than a pixel to crop, `(P,)`."""
+        return self.is_counted & (self.bboxes_xywh[:, 2:] > 1).all(axis=1)
+
+    def select(self, rows: NDArray[Any]) -> Annotations:
+        """Return some of the people, by mask or by index, and all images."""
+        columns = ("numbers", "ids", "image_ids", "bboxes_xywh", "areas", "is_crowd", "keypoints")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+
     def of_images(self, image_ids: Sequence[int]) -> Annotations:
-        """Return the part about some images."""
-        is_wanted = np.isin(self.image_ids, image_ids)
+        """Return some of the images with their people."""
         keep = np.isin(self.all_image_ids, image_ids)
-        rows = ("numbers", "ids", "image_ids", "bboxes_xywh", "areas", "is_crowd", "keypoints")
-        return replace(
-            self,
-            images=self.images.select(keep),
-            all_image_ids=self.all_image_ids[keep],
-            **{name: getattr(self, name)[is_wanted] for name in rows},
-        )
+        images, all_image_ids = self.images.select(keep), self.all_image_ids[keep]
+        people = self.select(np.isin(self.image_ids, image_ids))
+        return replace(people, images=images, all_image_ids=all_image_ids)
 
+    def of_keypoints(self, part: slice) -> Annotations:
+        """Return the same people with a range of their keypoints."""
+        return replace(self, keypoints=self.keypoints[:, part])
 
-@dataclass(frozen=True, kw_only=True)
-class Results:
-    """Predicted people: `keypoints (N, K, 3)` with x, y and score; `bbox_areas` on request."""
+    def file_names(self) -> dict[int, str]:
+        """Return the file name of each image by its id.
 
-    image_ids: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    keypoints: NDArray[np.float64]
-    bbox_areas: NDArray[np.float64] | None
+        Raises:
+            DataError: an image has no name.
+        """
+        return dict(zip(self.all_image_ids.tolist(), self.images.texts("file_name")))
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Return the (H, W) of the `I` images, `(I, 2)`.
+
+        Raises:
+            DataError: an image has none.
+        """
+        columns = [self.images.integers(field, minimum=1) for field in ("height", "width")]
+        return np.stack(columns, axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,28 +122,32 @@ class Detections:
     bboxes_xywh: NDArray[np.float64]
     scores: NDArray[np.float64]
 
+    @property
+    def bboxes_xyxy(self) -> NDArray[np.float64]:
+        """The boxes by their corners, `(N, 4)`."""
+        return to_xyxy(self.bboxes_xywh)
 
-def keypoint_fields(skeleton: Skeleton) -> dict[str, tuple[int, int]]:
-    """Map each keypoint field of COCO files to the range of keypoints it holds.
 
-    Raises:
-        DataError: COCO files have no fields for this skeleton.
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Predicted people: `image_ids`, `scores` and `areas` `(N,)`, `keypoints (N, K, 3)` with x, y
+    and score. The area is that of the person's box or of a box around keypoints.
     """
-    covered = sum(stop - start for start, stop in skeleton.parts.values())
-    if covered != skeleton.num_keypoints or not set(skeleton.parts) <= set(_PART_FIELDS):
-        raise DataError(
-            f"skeleton {skeleton.name!r} has the parts {', '.join(skeleton.parts)}; "
-            f"COCO files hold {', '.join(_PART_FIELDS)}"
-        )
-    return {_PART_FIELDS[part]: span for part, span in skeleton.parts.items()}
+
+    image_ids: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    keypoints: NDArray[np.float64]
 
 
-def read_annotations(
-    source: str | Path | Mapping[str, Any] | Annotations, skeleton: Skeleton
-) -> Annotations:
-    """Read the people of a COCO or COCO-WholeBody annotation file (or its content).
+AnnotationSource = str | Path | Mapping[str, Any] | Annotations
+"""An annotation file, its content, or what was read from it."""
+ResultSource = str | Path | Sequence[Mapping[str, Any]]
+"""A result file or its rows."""
 
-    What was read already is returned as it is.
+
+def read_annotations(source: AnnotationSource, skeleton: Skeleton) -> Annotations:
+    """Read the people of a COCO or COCO-WholeBody annotation file.
 
     Raises:
         DataError: the file has another form, ids are not unique positive integers, an image
@@ -136,10 +167,7 @@ def read_annotations(
     people = _only_people(Table(content["annotations"], f"{name}: annotations"))
     ids = people.integers("id", minimum=1)  # pycocotools takes id 0 for "not matched"
     people.require_unique("id", ids)
-    image_ids = people.integers("image_id", minimum=0)
-    people.require_known("image_id", image_ids, all_image_ids, name)
-    bboxes = people.floats("bbox", (4,))
-    _require_sizes(people, bboxes)
+    image_ids = _image_ids(people, all_image_ids, name)
     annotations = Annotations(
         source=name,
         images=images,
@@ -147,7 +175,7 @@ def read_annotations(
         numbers=people.numbers,
         ids=ids,
         image_ids=image_ids,
-        bboxes_xywh=bboxes,
+        bboxes_xywh=_bboxes(people),
         areas=people.floats("area", minimum=0),
         is_crowd=people.integers("iscrowd", minimum=0, maximum=1) == 1,
         keypoints=_keypoints(people, skeleton),
@@ -167,26 +195,25 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
     if not len(table):
         raise DataError(f"{path} is an empty list; valid: at least one person box")
     people = _only_people(table)
-    image_ids = people.integers("image_id", minimum=0)
-    people.require_known("image_id", image_ids, annotations.all_image_ids, annotations.source)
-    bboxes = people.floats("bbox", (4,))
-    _require_sizes(people, bboxes)
     return Detections(
         numbers=people.numbers,
-        image_ids=image_ids,
-        bboxes_xywh=bboxes,
+        image_ids=_image_ids(people, annotations.all_image_ids, annotations.source),
+        bboxes_xywh=_bboxes(people),
         scores=people.floats("score"),
     )
 
 
 def read_results(
-    source: str | Path | Sequence[Mapping[str, Any]],
-    skeleton: Skeleton,
-    annotations: Annotations,
-    *,
-    with_bboxes: bool,
+    source: ResultSource, skeleton: Skeleton, annotations: Annotations, *, area_of_bbox: bool
 ) -> Results:
-    """Read result rows, or a file of them, made for the images of `annotations`.
+    """Read result rows that were made for the images of `annotations`.
+
+    Args:
+        source: rows or a file.
+        skeleton: decides the fields of the keypoints.
+        annotations: name the images.
+        area_of_bbox: whether the area of somebody is that of the `bbox`, which is read only
+            then, or of the box around the keypoints of the body.
 
     Raises:
         DataError: there are no rows, an image is unknown, a field is missing, or a number is
@@ -197,19 +224,24 @@ def read_results(
     if not len(table):
         raise DataError(f"{name} is an empty list; valid: at least one result")
     people = _only_people(table)
-    image_ids = people.integers("image_id", minimum=0)
-    people.require_known("image_id", image_ids, annotations.all_image_ids, annotations.source)
-    bbox_areas = None
-    if with_bboxes:
-        bboxes = people.floats("bbox", (4,))
-        _require_sizes(people, bboxes)
-        bbox_areas = bboxes[:, 2] * bboxes[:, 3]
+    image_ids = _image_ids(people, annotations.all_image_ids, annotations.source)
+    keypoints = _keypoints(people, skeleton)
+    if area_of_bbox:
+        sides = _bboxes(people)[:, 2:]
+    else:
+        body = keypoints[:, slice(*skeleton.parts["body"]), :2]
+        sides = body.max(axis=1) - body.min(axis=1)  # (N, 2)
     return Results(
         image_ids=image_ids,
         scores=people.floats("score"),
-        keypoints=_keypoints(people, skeleton),
-        bbox_areas=bbox_areas,
+        areas=sides[:, 0] * sides[:, 1],
+        keypoints=keypoints,
     )
+
+
+def to_xyxy(bboxes_xywh: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn boxes `(N, 4)` as COCO writes them into corners."""
+    return np.concatenate([bboxes_xywh[:, :2], bboxes_xywh[:, :2] + bboxes_xywh[:, 2:]], axis=1)
 
 
 def _content(source: Any, name: str) -> tuple[str, Any]:
@@ -222,23 +254,32 @@ def _only_people(table: Table) -> Table:
     is_person = table.integers("category_id", minimum=0) == PERSON
     others = len(table) - int(is_person.sum())
     if others == len(table):
-        raise DataError(f"{table.place} holds no person (category_id {PERSON}) in {others} rows")
+        raise DataError(f"{table.name} holds no person (category_id {PERSON}) in {others} rows")
     if others:
-        _LOGGER.warning("%s: %d rows of other categories are left out", table.place, others)
+        _LOGGER.warning("%s: %d rows of other categories are left out", table.name, others)
     return table.select(is_person) if others else table
 
 
-def _require_sizes(table: Table, bboxes: NDArray[np.float64]) -> None:
+def _image_ids(table: Table, known: NDArray[np.int64], source: str) -> NDArray[np.int64]:
+    image_ids = table.integers("image_id", minimum=0)
+    table.require_known("image_id", image_ids, known, source)
+    return image_ids
+
+
+def _bboxes(table: Table) -> NDArray[np.float64]:
+    """Return `(N, 4)` xywh."""
+    bboxes = table.floats("bbox", (4,))
     bad = (bboxes[:, 2:] < 0).any(axis=1)
     if bad.any():
         raise table.blame(int(bad.argmax()), "bbox", "x, y, width, height; no size below 0")
+    return bboxes
 
 
 def _keypoints(table: Table, skeleton: Skeleton) -> NDArray[np.float64]:
     """Return `(N, K, 3)`, the fields of the file in the order of the skeleton."""
     columns = [
         table.floats(field, (3 * (stop - start),))
-        for field, (start, stop) in keypoint_fields(skeleton).items()
+        for field, (start, stop) in skeleton.coco_fields.items()
     ]
     return np.concatenate(columns, axis=1).reshape(-1, skeleton.num_keypoints, 3)  # (N, K, 3)
 

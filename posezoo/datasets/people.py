@@ -1,4 +1,4 @@
-"""Annotation files to people with a crop each: COCO, COCO-WholeBody, one's own, and MPII."""
+"""Annotation files to people with a crop each, to train on or to encode and decode."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, InputError
-from ..geometry import boxes_to_center_size, mpii_center_size
+from ..files import load_json
+from ..geometry import boxes_to_center_size
 from ..skeletons import Skeleton
 from ..zoo.config import PretrainedCfg
-from .coco import PERSON, read_annotations
-from .tables import Table, load_json
+from .coco import PERSON, Annotations, read_annotations
+from .descriptors import COCO, MPII, MpiiSet, PoseSet, pose_set_of
+from .mpii import read_mpii_annotations
+from .samples import find_images
+from .tables import Table
 
-__all__ = ["People", "check_own_files", "read_coco_people", "read_mpii_people", "training_people"]
+__all__ = ["People", "crops_of", "read_coco_people", "read_mpii_people", "training_people"]
 
 Array = NDArray[np.float64]
-
-_COCO = "person_keypoints_{}2017.json"
-_WHOLEBODY = "coco_wholebody_train_v1.0.json"
-_MPII = ("train.json", "mpii_train.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,112 +38,111 @@ class People:
     box_sizes: Array
 
 
-def training_people(data: Path, cfg: PretrainedCfg, skeleton: Skeleton) -> People:
+def training_people(data: Path, cfg: PretrainedCfg) -> People:
     """Read the people of the data set a model is for from its folder, laid out as published.
 
-    COCO, COCO-WholeBody and sets with a skeleton of one's own: `annotations/`, `train2017/`.
+    COCO, COCO-WholeBody and sets with keypoints of one's own: `annotations/` and `train2017/`.
     MPII: `train.json` here, in `annot/` or in `annotations/`, and `images/`.
 
     Raises:
-        DataError: a file is missing or malformed, or nobody in it has a labelled keypoint.
+        DataError: a file is missing or malformed, nobody in it has a labelled keypoint, or it
+            names other keypoints than those of one's own.
         InputError: the model is no pose model.
     """
-    if cfg.dataset != "mpii":
-        name = _WHOLEBODY if cfg.dataset == "coco_wholebody" else _COCO.format("train")
-        return read_coco_people(data / "annotations" / name, data / "train2017", cfg, skeleton)
-    places = [data / folder / name for name in _MPII for folder in ("annot", "annotations", "")]
-    for place in places:
-        if place.is_file():
-            return read_mpii_people(place, data / "images")
-    raise DataError(f"no {' or '.join(_MPII)} below {data}, in annot/ or in annotations/")
+    data_set = pose_set_of(cfg)
+    annotations = data_set.train.find_annotations(data)
+    if isinstance(data_set, MpiiSet):
+        return read_mpii_people(annotations, data)
+    if cfg.own_skeleton is not None:
+        _check_names(data_set, data)
+    return read_coco_people(annotations, data, cfg, data_set.skeleton)
 
 
 def read_coco_people(
     annotations: Path, images: Path, cfg: PretrainedCfg, skeleton: Skeleton
 ) -> People:
-    """Read the people of a COCO-format file that have a labelled keypoint and are no crowd.
+    """Read the people of a COCO-form file that have a labelled keypoint and are no crowd.
+
+    Args:
+        annotations: the file.
+        images: the folder of the images, or the one that holds `train2017/`.
+        cfg: of the model, for the crops.
+        skeleton: the keypoints that the file holds.
 
     Raises:
         DataError: the file is malformed, nobody is left, or an image is missing.
         InputError: the configuration is not one of a pose model.
     """
-    if cfg.input.geometry is None:
-        raise InputError(f"{cfg.name} is a {cfg.task} model; it has no crops of people")
     people = read_annotations(annotations, skeleton)
-    corner, sides = people.bboxes_xywh[:, :2], people.bboxes_xywh[:, 2:]
-    keep = (people.keypoints[..., 2] > 0).any(axis=1) & ~people.is_crowd & (sides > 1).all(axis=1)
-    _require_somebody(keep, annotations)
-    names = dict(zip(people.all_image_ids.tolist(), people.images.texts("file_name")))
-    centers, box_sizes = boxes_to_center_size(
-        np.concatenate([corner, corner + sides], axis=1)[keep],
-        cfg.input.size,
-        cfg.input.bbox_padding or 1.0,
-        cfg.input.geometry,
-    )
+    people = people.select(people.is_usable)
+    centers, box_sizes = crops_of(people, cfg)
+    _require_somebody(people.keypoints, annotations)
+    names = people.file_names()
+    files = [names[i] for i in people.image_ids.tolist()]
     return People(
-        paths=_existing([images / names[i] for i in people.image_ids[keep].tolist()], annotations),
-        keypoints=people.keypoints[keep],
+        paths=find_images(images, files, COCO.train.images),
+        keypoints=people.keypoints,
         centers=centers,
         box_sizes=box_sizes,
     )
 
 
-def check_own_files(data: Path, skeleton: Skeleton) -> None:
-    """Check before a training that the files of one's own keypoints name those keypoints.
-
-    Names of keypoints stand in the first category of a COCO-format file; they may be left out.
+def crops_of(people: Annotations, cfg: PretrainedCfg) -> tuple[Array, Array]:
+    """Return the centres and sizes `(P, 2)` of the crops around annotated boxes.
 
     Raises:
-        DataError: a file is missing or malformed, or names other keypoints.
+        InputError: the configuration has no crop convention.
     """
-    for split in ("train", "val"):
-        file = data / "annotations" / _COCO.format(split)
-        content = load_json(file)
-        categories = content.get("categories", []) if isinstance(content, dict) else []
-        for row in Table(categories, f"{file}: categories").rows:
-            names = row.get("keypoints", list(skeleton.keypoint_names))
-            if row.get("id") == PERSON and names != list(skeleton.keypoint_names):
-                raise DataError(
-                    f"{file} names the keypoints {names}; skeleton {skeleton.name!r} has "
-                    f"{list(skeleton.keypoint_names)}: both need the same in the same order"
-                )
+    if cfg.input.geometry is None or cfg.input.bbox_padding is None:
+        raise InputError(f"{cfg.name} is a {cfg.task} model; it has no crops of people")
+    return boxes_to_center_size(
+        people.bboxes_xyxy, cfg.input.size, cfg.input.bbox_padding, cfg.input.geometry
+    )
 
 
 def read_mpii_people(annotations: Path, images: Path) -> People:
     """Read the people of `train.json` of the HRNet lineage that have an annotated joint.
 
-    Joints are counted from 1 in the file and from 0 here.
+    Args:
+        annotations: the file.
+        images: the folder of the images, or the one that holds `images/`.
 
     Raises:
         DataError: the file is malformed, nobody has an annotated joint, or an image is missing.
     """
-    table = Table(load_json(annotations), f"{annotations}: people")
-    labelled = table.floats("joints_vis", (16,)) > 0
-    scales = table.floats("scale")
-    keep = labelled.any(axis=1) & (scales > 0)
-    _require_somebody(keep, annotations)
-    joints = np.where(labelled[..., None], table.floats("joints", (16, 2)) - 1.0, 0.0)
-    keypoints = np.concatenate([joints, labelled[..., None]], axis=2)  # (P, 16, 3)
-    centers, box_sizes = mpii_center_size(table.floats("center", (2,)), scales)
-    names = table.texts("image")
+    people = read_mpii_annotations(annotations)
+    keep = people.keypoints[..., 2].any(axis=1) & (people.box_sizes > 0).all(axis=1)
+    _require_somebody(people.keypoints[keep], annotations)
+    files = [people.image_names[i] for i in np.flatnonzero(keep)]
     return People(
-        paths=_existing([images / names[i] for i in np.flatnonzero(keep)], annotations),
-        keypoints=keypoints[keep],
-        centers=centers[keep],
-        box_sizes=box_sizes[keep],
+        paths=find_images(images, files, MPII.train.images),
+        keypoints=people.keypoints[keep],
+        centers=people.centers[keep],
+        box_sizes=people.box_sizes[keep],
     )
 
 
-def _require_somebody(keep: NDArray[np.bool_], annotations: Path) -> None:
-    if not keep.any():
+def _require_somebody(people: Array, annotations: Path) -> None:
+    if not len(people):
         raise DataError(
             f"no person in {annotations} has a labelled keypoint and a box; "
             "there is nothing to learn from"
         )
 
 
-def _existing(paths: list[Path], annotations: Path) -> list[Path]:
-    for path in dict.fromkeys(paths):
-        if not path.is_file():
-            raise DataError(f"{annotations} names {path}, which is missing")
-    return paths
+def _check_names(data_set: PoseSet, data: Path) -> None:
+    """Refuse files whose first category names other keypoints than the skeleton, or in another
+    order. Names may be left out. The file of the evaluation is checked before the training, too.
+    """
+    expected = list(data_set.skeleton.keypoint_names)
+    for split in (data_set.train, data_set.val):
+        file = split.find_annotations(data)
+        content = load_json(file)
+        categories = content.get("categories", []) if isinstance(content, dict) else []
+        for row in Table(categories, f"{file}: categories").rows:
+            names = row.get("keypoints", expected)
+            if row.get("id") == PERSON and names != expected:
+                raise DataError(
+                    f"{file} names the keypoints {names}; skeleton {data_set.skeleton.name!r} has "
+                    f"{expected}: both need the same in the same order"
+                )

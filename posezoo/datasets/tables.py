@@ -1,4 +1,4 @@
-"""Strict reading of lists of JSON objects, column by column.
+"""Strict reading of the values in data-set files: lists of JSON objects, and MATLAB files.
 
 A value that cannot give a right number ends in one `DataError` that names the file, the row,
 the field, the value and what is valid.
@@ -6,7 +6,6 @@ the field, the value and what is valid.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,9 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["Table", "describe", "load_json"]
+__all__ = ["Table", "describe", "load_mat", "real_numbers"]
 
 Array = NDArray[Any]
-
-
-def load_json(path: str | Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        DataError: the file is missing, unreadable or not complete JSON.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; give the path of a JSON file") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # malformed JSON, or bytes that are not UTF-8
-        raise DataError(
-            f"{path} is not complete JSON ({error}); it is truncated or damaged: fetch it again"
-        ) from error
 
 
 class Table:
@@ -45,22 +25,22 @@ class Table:
 
     Args:
         rows: objects of equal form.
-        place: where the list stands, e.g. `val.json: annotations`; opens every message.
+        name: file and list, such as `val.json: annotations`; every message starts with it.
         numbers: position of each row in the list of the file, where rows were left out.
 
     Raises:
         DataError: `rows` is not a list of objects.
     """
 
-    def __init__(self, rows: Any, place: str, numbers: Array | None = None) -> None:
+    def __init__(self, rows: Any, name: str, numbers: Array | None = None) -> None:
         if not isinstance(rows, Sequence) or isinstance(rows, str):
-            raise DataError(f"{place} is {describe(rows)}; valid: a list of objects")
+            raise DataError(f"{name} is {describe(rows)}; valid: a list of objects")
         self.rows = rows
-        self.place = place
+        self.name = name
         self.numbers = np.arange(len(rows)) if numbers is None else numbers
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
-                raise DataError(f"{place}[{index}] is {describe(row)}; valid: an object")
+                raise DataError(f"{name}[{index}] is {describe(row)}; valid: an object")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,12 +52,12 @@ class Table:
     def select(self, keep: Array) -> Table:
         """Return the rows where `keep (N,)` is set; messages keep naming the original rows."""
         rows = [row for row, chosen in zip(self.rows, keep.tolist()) if chosen]
-        return Table(rows, self.place, self.numbers[keep])
+        return Table(rows, self.name, self.numbers[keep])
 
     def blame(self, index: int, field: str, valid: str) -> DataError:
         """Return the error for a bad value in row `index` of this table."""
         value = self.rows[index].get(field)
-        where = f"{self.place}[{self.numbers[index]}].{field}"
+        where = f"{self.name}[{self.numbers[index]}].{field}"
         return DataError(f"{where} is {describe(value)}; valid: {valid}")
 
     def integers(self, field: str, minimum: int, maximum: int = 2**63 - 1) -> NDArray[np.int64]:
@@ -158,7 +138,7 @@ class Table:
         except KeyError:
             index = next(i for i, row in enumerate(self.rows) if field not in row)
             raise DataError(
-                f"{self.place}[{self.numbers[index]}] has no field {field!r}; every row needs it"
+                f"{self.name}[{self.numbers[index]}] has no field {field!r}; every row needs it"
             ) from None
 
     def _check(
@@ -190,3 +170,31 @@ def describe(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"an object with the keys {', '.join(map(str, value))[:80]}"
     return repr(value)[:80]
+
+
+def load_mat(path: str | Path, *, squeeze: bool = False) -> dict[str, Any]:
+    """Return the variables of a MATLAB file; `squeeze` drops axes of length 1.
+
+    Raises:
+        DataError: scipy is not installed, or the file is missing or no MATLAB file.
+    """
+    try:
+        from scipy.io import loadmat
+    except ModuleNotFoundError as error:
+        raise DataError(f"reading {path} needs scipy; run: pip install 'posezoo[eval]'") from error
+    try:
+        return dict(loadmat(path, squeeze_me=squeeze))
+    except Exception as error:  # scipy raises many kinds on a damaged file
+        raise DataError(f"cannot read {path} as a MATLAB file: {error}") from error
+
+
+def real_numbers(values: Any, name: str) -> NDArray[np.float64]:
+    """Return an array of real numbers as float64.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name}: the type is {array.dtype}, expected real numbers")
+    return array.astype(np.float64)

@@ -6,28 +6,35 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..datasets.samples import ImageSample, MpiiSample
+from ..datasets.samples import Sample
 from ..errors import InputError
 from ..transforms import load_image
 
-__all__ = ["BadImage", "ReadAhead", "read_sample"]
+__all__ = ["BadImage", "ReadAhead", "Rows", "read_sample"]
+
+Rows = list[Any]
+"""What one sample gives, as JSON types."""
+
+S = TypeVar("S", bound=Sample)
+T = TypeVar("T")
 
 
 class BadImage(str):
     """The reason for which the image of a sample could not be used."""
 
 
-def read_sample(sample: ImageSample | MpiiSample) -> np.ndarray | BadImage:
-    """Return the image of a sample, or why it is not the annotated one."""
+def read_sample(sample: Sample) -> NDArray[np.uint8] | BadImage:
+    """Return the image of a sample, RGB (H, W, 3), or why it is not the annotated one."""
     try:
         image = load_image(sample.path)
     except InputError as error:
         return BadImage(error)
-    size = getattr(sample, "size", None)
+    size = sample.size
     if size is not None and image.shape[:2] != size:
         return BadImage(
             f"{sample.path} is {image.shape[0]}x{image.shape[1]} (HxW), "
@@ -36,21 +43,21 @@ def read_sample(sample: ImageSample | MpiiSample) -> np.ndarray | BadImage:
     return image
 
 
-class ReadAhead:
+class ReadAhead(Generic[S, T]):
     """Read samples in order, a few dozen ahead, by threads.
 
     Pillow releases the interpreter lock while it decodes. `seconds_waited` counts the time in
     which the next sample was not ready.
     """
 
-    def __init__(self, read: Callable[[Any], Any], workers: int) -> None:
+    def __init__(self, read: Callable[[S], T], workers: int) -> None:
         self.read = read
         self.workers = workers
         self.seconds_waited = 0.0
 
-    def __call__(self, samples: Sequence[Any]) -> Iterator[Any]:
+    def __call__(self, samples: Sequence[S]) -> Iterator[T]:
         """Yield `read(sample)` of each sample."""
-        ahead: deque[Future[Any]] = deque()
+        ahead: deque[Future[T]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 for sample in samples:
@@ -63,7 +70,7 @@ class ReadAhead:
                 for future in ahead:
                     future.cancel()
 
-    def _next(self, ahead: deque[Future[Any]]) -> Any:
+    def _next(self, ahead: deque[Future[T]]) -> T:
         start = time.perf_counter()
         result = ahead.popleft().result()
         self.seconds_waited += time.perf_counter() - start

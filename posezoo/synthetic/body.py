@@ -79,7 +79,7 @@ def sample_body(rng: np.random.Generator) -> Body:
     look = spine @ _rotation(np.clip(rng.normal(0, 30), -70, 70), "y")
     look = look @ _rotation(rng.normal(-2, 12), "x") @ _rotation(rng.normal(0, 7), "z")
     head = points["upper_neck"] + look @ np.array([0.0, -0.06, -0.012])
-    points |= _face(head, look)
+    points |= {name: head + look @ (at * HEAD_RADII) for name, at in _FACE.items()}
     sides = ("left", "right") if rng.random() < 0.5 else ("right", "left")
     for side, leg in zip(sides, legs):
         sign = 1.0 if side == "left" else -1.0
@@ -137,7 +137,7 @@ def _arm(
 
 
 def _fingers(wrist: Array, hand: Array, sign: float, spread: float) -> dict[str, Array]:
-    """Place 21 points; the thumb is on the side that faces forward when the arm hangs."""
+    """Return 21 points; the thumb is on the side that faces forward when the arm hangs."""
     names = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
     points = {"hand_root": wrist + 0.006 * (hand @ _DOWN)}
     for i, name in enumerate(names):
@@ -148,9 +148,6 @@ def _fingers(wrist: Array, hand: Array, sign: float, spread: float) -> dict[str,
         for joint in range(4):
             points[f"{name}{joint + 1}"] = wrist + (reach + joint * step) * direction
     return points
-
-
-# ------------------------------------------------------------------------------- head
 
 
 def _face_table() -> dict[str, Array]:
@@ -184,7 +181,3 @@ def _face_table() -> dict[str, Array]:
 
 
 _FACE = _face_table()
-
-
-def _face(head: Array, axes: Array) -> dict[str, Array]:
-    return {name: head + axes @ (at * HEAD_RADII) for name, at in _FACE.items()}

@@ -19,7 +19,7 @@ from timm.data import create_transform
 from timm.data.mixup import Mixup
 from torch import Tensor
 
-from ..datasets.samples import ClassSample
+from ..datasets.imagenet import ClassSample
 from ..errors import InputError
 from ..transforms import load_image
 from ..zoo.config import PretrainedCfg

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "evaluation"
+PART_FIELDS = {"foot_kpts": 6, "face_kpts": 68, "lefthand_kpts": 21, "righthand_kpts": 21}
 
 
 def load_case(name: str) -> Any:
@@ -22,21 +23,14 @@ def load_case(name: str) -> Any:
 def one_person(k: int = 17) -> dict[str, Any]:
     """Return COCO annotations of one image with one person, all keypoints labelled."""
     keypoints = [value for i in range(k) for value in (10.0 + i, 20.0 + 2 * i, 2)]
+    person = {
+        "id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0, "area": 1600.0,
+        "bbox": [5.0, 10.0, 40.0, 60.0], "num_keypoints": k, "keypoints": keypoints,
+    }  # fmt: skip
     return {
         "images": [{"id": 7, "file_name": "7.jpg", "width": 100, "height": 80}],
         "categories": [{"id": 1, "name": "person"}],
-        "annotations": [
-            {
-                "id": 1,
-                "image_id": 7,
-                "category_id": 1,
-                "iscrowd": 0,
-                "area": 1600.0,
-                "bbox": [5.0, 10.0, 40.0, 60.0],
-                "num_keypoints": k,
-                "keypoints": keypoints,
-            }
-        ],
+        "annotations": [person],
     }
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import posezoo
-from posezoo.datasets.samples import ClassSample
+from posezoo.datasets import ClassSample
 from posezoo.errors import DataError, InputError
 from posezoo.training import RECIPES, ClassAugmentation, get_recipe, loop
 from posezoo.training.class_data import ClassBatch, ClassDataset, seeded

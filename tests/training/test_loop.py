@@ -17,7 +17,7 @@ import posezoo
 from posezoo.cli import main
 from posezoo.datasets.people import training_people
 from posezoo.errors import DataError, InputError
-from posezoo.synthetic.render import write_coco
+from posezoo.synthetic import write_coco
 from posezoo.training import Augmentation, Recipe, get_recipe, loop
 from posezoo.training.data import EpochSampler
 from posezoo.training.start import fill
@@ -142,7 +142,7 @@ def test_recipe_without_its_start_asks_for_it():
 def test_labels_of_another_model_are_refused(data):
     cfg = posezoo.get_pretrained_cfg("uniformer_small")
     with pytest.raises(InputError, match="no crops of people"):
-        training_people(data, cfg, posezoo.get_skeleton("coco"))
+        training_people(data, cfg)
 
 
 def test_command_trains_and_says_where_it_wrote(data, tmp_path):

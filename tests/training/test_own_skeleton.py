@@ -15,8 +15,8 @@ import posezoo
 from posezoo import Skeleton
 from posezoo.cli import main
 from posezoo.errors import DataError, InputError
-from posezoo.evaluation.entry import evaluate_model
-from posezoo.synthetic.render import write_coco
+from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
+from posezoo.synthetic import write_coco
 from posezoo.training import get_recipe, loop
 
 STICK = {
@@ -89,7 +89,7 @@ def test_wrong_skeleton_is_named(tmp_path, changes, message):
 def test_missing_and_broken_skeleton_files_are_named(tmp_path):
     (tmp_path / "broken.json").write_text("{")
     for name in ("broken.json", "absent.json"):
-        with pytest.raises(InputError, match=f"cannot read the skeleton .*{name}"):
+        with pytest.raises(InputError, match=f"cannot read .*{name}"):
             Skeleton.from_json(tmp_path / name)
 
 
@@ -120,7 +120,9 @@ def test_command_fine_tunes_and_its_weights_give_named_keypoints(data, file, tmp
     found = predictor(Image.new("RGB", (60, 90)))
     assert found.keypoints.shape == (1, 5, 2)
     assert found.skeleton.keypoint_names == tuple(STICK["keypoint_names"])
-    record = evaluate_model(model, data, boxes="gt", device="cpu", workers=1)
+    record = evaluate_model(
+        model, data, EvaluationSettings(boxes="gt"), RunOptions(device="cpu", workers=1)
+    )
     last = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
     assert record is not None and record.dataset == "stick"
     assert record.statistics["AP"] == pytest.approx(last["AP"], abs=1e-6)
@@ -200,7 +202,7 @@ def test_data_that_does_not_fit_the_skeleton_is_refused(data, file, tmp_path, ch
 def test_missing_validation_file_is_told_before_the_training(data, file, tmp_path):
     folder = _changed_data(data, tmp_path, lambda content: None)
     (folder / "annotations" / "person_keypoints_val2017.json").unlink()
-    with pytest.raises(DataError, match="val2017.json does not exist"):
+    with pytest.raises(DataError, match="no person_keypoints_val2017.json below"):
         loop.train(RECIPE, folder, tmp_path / "run", skeleton=Skeleton.from_json(file))
 
 

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 import posezoo
-from posezoo.datasets.people import read_mpii_people, training_people
-from posezoo.datasets.samples import read_mpii
+from posezoo.datasets import read_mpii, read_mpii_people, training_people
 from posezoo.errors import DataError
 from posezoo.skeletons import COCO_WHOLEBODY_133
-from posezoo.synthetic.render import write_coco, write_mpii
+from posezoo.synthetic import write_coco, write_mpii
 from posezoo.training import Augmentation, get_recipe, loop
 from posezoo.training.objectives import objective_of
 
@@ -79,7 +78,7 @@ def test_joints_of_mpii_count_from_0_and_missing_ones_are_not_labelled(mpii):
     ("fields", "message"),
     [({"joints_vis": [0] * 16}, "nothing to learn from"),
      ({"joints_vis": [1] * 15}, "joints_vis"),
-     ({"image": "gone.jpg"}, "gone.jpg, which is missing"),
+     ({"image": "gone.jpg"}, "first .*gone.jpg"),
      ({"scale": 0.0}, "nothing to learn from")],
 )  # fmt: skip
 def test_mpii_file_that_teaches_nothing_is_refused(mpii, tmp_path, fields, message):
@@ -90,7 +89,7 @@ def test_mpii_file_that_teaches_nothing_is_refused(mpii, tmp_path, fields, messa
 def test_mpii_folder_without_its_file_says_where_it_looked(tmp_path):
     cfg = posezoo.get_pretrained_cfg("tokenpose_l_d6_256x256")
     with pytest.raises(DataError, match="train.json or mpii_train.json"):
-        training_people(tmp_path, cfg, posezoo.get_skeleton("mpii"))
+        training_people(tmp_path, cfg)
 
 
 @pytest.mark.parametrize(("kind", "metric"), [("mpii", "PCKh"), ("coco_wholebody", "AP")])

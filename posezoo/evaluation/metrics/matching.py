@@ -7,18 +7,23 @@ pycocotools' order, so that results agree to the last bit.
 
 Letters: `I` images, `D` detections and `G` people of each of them, `N` and `P` those of all
 images, `K` keypoints, `T` thresholds of OKS, `A` ranges of areas, `R` recall points.
+
+People are `Annotations`, those of an image in a row, images ascending; detections are `Results`,
+in the same order and best first within an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curves", "Found", "Matches", "OksBlock", "People", "curves", "match", "oks_blocks"]
+from ...datasets.coco import Annotations, Results
+
+__all__ = ["Matches", "curves", "match"]
 
 Array = NDArray[Any]
 
@@ -26,80 +31,63 @@ _PAIRS = 4096  # of detection and person per block: temporaries stay in the cach
 
 
 @dataclass(frozen=True, kw_only=True)
-class People:
-    """Annotated people, those of an image in a row, images ascending.
-
-    `image_ids (P,)`; `bboxes_xywh (P, 4)`; `areas (P,)` of the segments; `keypoints (P, K, 3)`
-    with v > 0 where labelled; `is_crowd (P,)`; `is_ignored (P,)`, neither right nor wrong.
-    """
-
-    image_ids: Array
-    bboxes_xywh: Array
-    areas: Array
-    keypoints: Array
-    is_crowd: Array
-    is_ignored: Array
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """Detections, those of an image in a row and best first, images ascending.
-
-    `image_ids`, `scores` and `areas` are `(N,)`, `keypoints (N, K, 3)`.
-    """
-
-    image_ids: Array
-    scores: Array
-    areas: Array
-    keypoints: Array
-
-
-@dataclass(frozen=True, kw_only=True)
-class OksBlock:
-    """OKS `(I, D, G)` of the `detections (I, D)` and `people (I, G)` of some images.
-
-    Both are rows of `Found` and `People`. Where an image has fewer than `D` detections the rows
-    are -1, and so is OKS.
-    """
-
-    detections: Array
-    people: Array
-    oks: Array
-
-
-@dataclass(frozen=True, kw_only=True)
 class Matches:
-    """Who belongs to whom, -1 for nobody.
-
-    `person_of (A, T, N)` are rows of `People`, `detection_of (A, T, P)` rows of `Found`;
-    `is_ignored (A, T, N)` and `people_ignored (A, P)` count neither as right nor as wrong.
+    """What became of the detections: `is_match` and `is_ignored` `(A, T, N)`; who is ignored
+    counts neither as right nor as wrong. `num_people (A,)` are to be found.
     """
 
-    person_of: Array
-    detection_of: Array
+    is_match: Array
     is_ignored: Array
-    people_ignored: Array
+    num_people: Array
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curves:
-    """Precision and scores `(T, R)` at the recall points, and the largest recall `(T,)`."""
+def match(
+    people: Annotations,
+    found: Results,
+    sigmas: Sequence[float],
+    thresholds: Array,
+    area_ranges: Sequence[tuple[float, float]],
+) -> Matches:
+    """Give each detection, best first, a partner at each threshold and for each area range.
 
-    precision: Array
-    scores: Array
-    recall: Array
-
-
-def oks_blocks(people: People, found: Found, sigmas: Array) -> Iterator[OksBlock]:
-    """Yield OKS of all detections with all people, for every image that has both.
-
-    OKS is the mean of exp(-d² / (2 area (2 sigma)²)) over the labelled keypoints. For people
-    without any, d is the distance to the box grown by its own size on every side, and the mean
-    runs over all keypoints.
+    A detection takes the free person of highest OKS, the later one among equals; people to
+    ignore (not counted, or outside the range) only if no other is left. Crowds stay free. Whoever
+    takes a person to ignore is ignored, and so is a detection without partner outside the range.
     """
+    ranges = np.asarray(area_ranges, dtype=np.float64)
+    people_ignored = ~people.is_counted | _outside(people.areas, ranges)  # (A, P)
+    person_of = np.full((len(ranges), len(thresholds), len(found.scores)), -1)  # row of the partner
     spread = (np.asarray(sigmas, dtype=np.float64) * 2) ** 2  # (K,)
-    with_people, first_person, num_people = _runs(people.image_ids)
-    with_found, first_found, num_found = _runs(found.image_ids)
+    for detections, persons in _blocks(people.image_ids, found.image_ids):
+        oks = _oks(people, found, spread, detections, persons)
+        _match_block(
+            oks, detections, persons, thresholds, people.is_crowd, people_ignored, person_of
+        )
+    nobody = np.zeros((len(ranges), 1), dtype=bool)  # what row -1 finds
+    rows = np.arange(len(ranges))[:, None, None]
+    is_ignored = np.concatenate([people_ignored, nobody], axis=1)[rows, person_of]
+    is_ignored |= (person_of < 0) & _outside(found.areas, ranges)[:, None]
+    return Matches(
+        is_match=person_of >= 0,
+        is_ignored=is_ignored,
+        num_people=np.count_nonzero(~people_ignored, axis=1),
+    )
+
+
+def _outside(areas: Array, ranges: Array) -> Array:
+    """Return `(A, ...)`: whether areas are outside each (smallest, largest)."""
+    smallest, largest = ranges.T[:, :, None]
+    outside: Array = (areas < smallest) | (areas > largest)
+    return outside
+
+
+def _blocks(people_ids: Array, found_ids: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield rows of detections `(I, D)` and people `(I, G)` of images that have both.
+
+    Where an image has fewer than `D` detections the rows are -1.
+    """
+    with_people, first_person, num_people = _runs(people_ids)
+    with_found, first_found, num_found = _runs(found_ids)
     _, a, b = np.intersect1d(with_people, with_found, assume_unique=True, return_indices=True)
     first_person, num_people = first_person[a], num_people[a]
     first_found, num_found = first_found[b], num_found[b]
@@ -113,9 +101,7 @@ def oks_blocks(people: People, found: Found, sigmas: Array) -> Iterator[OksBlock
             detections = np.where(
                 row < num_found[images, None], first_found[images, None] + row, -1
             )  # (I, D)
-            persons = first_person[images, None] + np.arange(g)  # (I, G)
-            oks = _oks(people, found, spread, detections, persons)
-            yield OksBlock(detections=detections, people=persons, oks=oks)
+            yield detections, first_person[images, None] + np.arange(g)  # (I, G)
 
 
 def _runs(image_ids: Array) -> tuple[Array, Array, Array]:
@@ -123,8 +109,15 @@ def _runs(image_ids: Array) -> tuple[Array, Array, Array]:
     return np.unique(image_ids, return_index=True, return_counts=True)
 
 
-def _oks(people: People, found: Found, spread: Array, detections: Array, persons: Array) -> Array:
-    """Return `(I, D, G)`. People with equally many labelled keypoints are computed together."""
+def _oks(
+    people: Annotations, found: Results, spread: Array, detections: Array, persons: Array
+) -> Array:
+    """Return OKS `(I, D, G)`, -1 where there is no detection.
+
+    OKS is the mean of exp(-d² / (2 area (2 sigma)²)) over the labelled keypoints. For people
+    without any, d is the distance to the box grown by its own size on every side, and the mean
+    runs over all keypoints. People with equally many labelled keypoints are computed together.
+    """
     (count, depth), width = detections.shape, persons.shape[1]
     rows = persons.ravel()  # (I * G,)
     theirs = np.repeat(detections, width, axis=0)  # (I * G, D)
@@ -150,11 +143,12 @@ def _oks(people: People, found: Found, spread: Array, detections: Array, persons
         exponent = (dx**2 + dy**2) / divisor / areas[those, None, None] / 2
         oks[those] = np.exp(-exponent).sum(axis=-1) / exponent.shape[-1]
     oks[theirs < 0] = -1
-    return oks.reshape(count, width, depth).transpose(0, 2, 1)
+    blocks: Array = oks.reshape(count, width, depth).transpose(0, 2, 1)
+    return blocks
 
 
 def _beyond_box(x: Array, y: Array, bboxes_xywh: Array) -> tuple[Array, Array]:
-    """Return how far points `(S, D, K)` lie outside boxes grown by their size on every side."""
+    """Return how far points `(S, D, K)` are outside boxes grown by their size on every side."""
     left, top, width, height = bboxes_xywh.T[:, :, None, None]
     beyond = [
         np.maximum(0, (low - size) - values) + np.maximum(0, values - (low + size * 2))
@@ -163,65 +157,27 @@ def _beyond_box(x: Array, y: Array, bboxes_xywh: Array) -> tuple[Array, Array]:
     return beyond[0], beyond[1]
 
 
-def match(
-    blocks: Iterable[OksBlock],
-    people: People,
-    found: Found,
-    thresholds: Array,
-    area_ranges: Sequence[Sequence[float]],
-) -> Matches:
-    """Give each detection, best first, a partner at each threshold and for each area range.
-
-    A detection takes the free person of highest OKS, the later one among equals; people to
-    ignore only if no other is left. Crowds stay free. Whoever takes a person to ignore is
-    ignored, and so is a detection without partner outside the range.
-    """
-    limits = np.minimum(thresholds, 1 - 1e-10)
-    ranges = np.asarray(area_ranges, dtype=np.float64)
-    people_ignored = people.is_ignored | _outside(people.areas, ranges)  # (A, P)
-    shape = len(ranges), len(limits)
-    person_of = np.full((*shape, len(found.scores)), -1)
-    detection_of = np.full((*shape, len(people.areas)), -1)
-    for block in blocks:
-        _match_block(block, limits, people.is_crowd, people_ignored, person_of, detection_of)
-    nobody = np.zeros((len(ranges), 1), dtype=bool)  # what row -1 finds
-    rows = np.arange(len(ranges))[:, None, None]
-    is_ignored = np.concatenate([people_ignored, nobody], axis=1)[rows, person_of]
-    is_ignored |= (person_of < 0) & _outside(found.areas, ranges)[:, None]
-    return Matches(
-        person_of=person_of,
-        detection_of=detection_of,
-        is_ignored=is_ignored,
-        people_ignored=people_ignored,
-    )
-
-
-def _outside(areas: Array, ranges: Array) -> Array:
-    """Return `(A, ...)`: whether areas lie outside each (smallest, largest)."""
-    smallest, largest = ranges.T[:, :, None]
-    return (areas < smallest) | (areas > largest)
-
-
 def _match_block(
-    block: OksBlock,
-    limits: Array,
+    oks: Array,
+    detections: Array,
+    persons: Array,
+    thresholds: Array,
     is_crowd: Array,
     people_ignored: Array,
     person_of: Array,
-    detection_of: Array,
 ) -> None:
-    """Write the partners of one block into `person_of (A, T, N)`, `detection_of (A, T, P)`."""
+    """Write the partners of the detections of one block into `person_of (A, T, N)`."""
     # the number of people leads, so that the loops over it run along whole arrays
-    oks = block.oks.transpose(2, 1, 0)  # (G, D, I)
+    oks = oks.transpose(2, 1, 0)  # (G, D, I)
     width, depth, _ = oks.shape
     order = np.argsort(oks, axis=0, kind="stable")
     rank = np.argsort(order, axis=0).astype(np.int32)  # the later of two equals ranks higher
-    bonus = np.where(people_ignored[:, block.people], 0, width).astype(np.int32)  # (A, I, G)
+    bonus = np.where(people_ignored[:, persons], 0, width).astype(np.int32)  # (A, I, G)
     bonus = bonus.transpose(2, 0, 1)  # (G, A, I)
-    crowd = is_crowd[block.people]  # (I, G)
-    is_free = np.ones((width, len(bonus[0]), len(limits), oks.shape[2]), dtype=bool)
+    crowd = is_crowd[persons]  # (I, G)
+    is_free = np.ones((width, len(bonus[0]), len(thresholds), oks.shape[2]), dtype=bool)
     for d in range(depth):
-        is_near = oks[:, d, None] >= limits[:, None]  # (G, T, I)
+        is_near = oks[:, d, None] >= thresholds[:, None]  # (G, T, I)
         if not is_near.any():
             continue
         wish = (rank[:, d, None] + bonus)[:, :, None]  # (G, A, 1, I)
@@ -229,33 +185,33 @@ def _match_block(
         a, t, i = np.nonzero(best >= 0)
         g = order[best[a, t, i] % width, d, i]
         is_free[g, a, t, i] = crowd[i, g]
-        person_of[a, t, block.detections[i, d]] = block.people[i, g]
-        detection_of[a, t, block.people[i, g]] = block.detections[i, d]
+        person_of[a, t, detections[i, d]] = persons[i, g]
 
 
-def curves(found: Found, matches: Matches, recall_points: Array) -> list[Curves | None]:
-    """Return the curves of each area range, None where there is nobody to find."""
-    order = np.argsort(-found.scores, kind="stable")
-    scores = found.scores[order]
-    result: list[Curves | None] = []
-    for a, ignored in enumerate(matches.people_ignored):
-        number = int(np.count_nonzero(~ignored))
-        if number == 0:
-            result.append(None)
-            continue
-        rows = [
-            _curve(person_of[order] >= 0, is_ignored[order], scores, number, recall_points)
-            for person_of, is_ignored in zip(matches.person_of[a], matches.is_ignored[a])
-        ]
-        precision, values, recall = map(np.stack, zip(*rows))
-        result.append(Curves(precision=precision, scores=values, recall=recall))
-    return result
+def curves(scores: Array, matches: Matches, recall_points: Array) -> tuple[Array, Array]:
+    """Return precision `(A, T, R)` at the recall points and the largest recall `(A, T)`.
+
+    Both are -1 for a range of areas in which there is nobody to find. `scores` are `(N,)`.
+    """
+    order = np.argsort(-scores, kind="stable")
+    areas, thresholds, _ = matches.is_match.shape
+    precision = np.full((areas, thresholds, len(recall_points)), -1.0)
+    recall = np.full((areas, thresholds), -1.0)
+    for a in np.flatnonzero(matches.num_people).tolist():
+        for t in range(thresholds):
+            precision[a, t], recall[a, t] = _curve(
+                matches.is_match[a, t, order],
+                matches.is_ignored[a, t, order],
+                int(matches.num_people[a]),
+                recall_points,
+            )
+    return precision, recall
 
 
 def _curve(
-    is_match: Array, is_ignored: Array, scores: Array, people: int, recall_points: Array
-) -> tuple[Array, Array, float]:
-    """Return precision and scores `(R,)` and the largest recall, for detections best first."""
+    is_match: Array, is_ignored: Array, people: int, recall_points: Array
+) -> tuple[Array, float]:
+    """Return precision `(R,)` and the largest recall, for detections best first."""
     counted = ~is_ignored
     right = is_match & counted
     # precision only rises, and recall only grows, where a detection is right
@@ -269,7 +225,6 @@ def _curve(
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     index = np.searchsorted(recall, recall_points, side="left")
     index = index[index < len(steps)]
-    values = np.zeros((2, len(recall_points)))
-    values[0, : len(index)] = precision[index]
-    values[1, : len(index)] = scores[steps[index]]
-    return values[0], values[1], float(recall[-1]) if len(recall) else 0.0
+    values = np.zeros(len(recall_points))
+    values[: len(index)] = precision[index]
+    return values, float(recall[-1]) if len(recall) else 0.0

@@ -7,7 +7,8 @@ from pathlib import Path
 from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor
 
-from ...datasets.samples import read_imagenet_folders
+from ...datasets.descriptors import IMAGENET
+from ...datasets.imagenet import read_imagenet_folders
 from ...errors import InputError
 from ...zoo.model import ZooModel
 from ...zoo.recipe import ClassAugmentation, Recipe
@@ -24,7 +25,7 @@ class ClassObjective(Objective):
         InputError: not a classifier, or a recipe with the augmentation of poses.
     """
 
-    metric = "top1"
+    metric = IMAGENET.metric
 
     def __init__(self, recipe: Recipe, model: ZooModel) -> None:
         super().__init__(recipe, model)
@@ -46,11 +47,11 @@ class ClassObjective(Objective):
 
     def dataset(self, data: Path) -> ClassDataset:
         classes: int = self.model.num_classes  # type: ignore[assignment]
-        samples = read_imagenet_folders(data / "train")
+        samples = read_imagenet_folders(data / IMAGENET.train.images)
         return ClassDataset(samples, self.cfg, classes, self.augmentation, self.recipe.seed)
 
     def evaluate(self, data: Path, out: Path, device: str) -> float | None:
-        from ...evaluation.entry import evaluate_model
+        from ...evaluation import RunOptions, evaluate_model
 
-        record = evaluate_model(self.model, data, device=device, out=out)
-        return None if record is None else float(record.statistics["top1"])
+        record = evaluate_model(self.model, data, run=RunOptions(device=device, out=out))
+        return None if record is None else float(record.statistics[IMAGENET.statistic])

@@ -13,16 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ... import create_model, get_skeleton
-from ...datasets.coco import read_annotations
+from ... import create_model
 from ...datasets.people import training_people
 from ...errors import InputError
-from ...geometry import boxes_to_center_size, crop_matrices, image_to_input, input_to_image
 from ...models.pct.network import PCTPose
-from ...models.pct.swin import INPUT_SIZE
 from ...models.pct.tokenizer import PCTTokenizer
-from ...skeletons import Skeleton
-from ...transforms import TopDownCrop, load_image
 from ...zoo.config import PretrainedCfg
 from ...zoo.model import ZooModel
 from ...zoo.recipe import Recipe
@@ -36,7 +31,6 @@ __all__ = [
     "TokenizerObjective",
     "commitment",
     "keypoint_smooth_l1",
-    "reconstruction_ap",
     "update_codebook",
 ]
 
@@ -122,7 +116,7 @@ class TokenizerObjective(PoseObjective):
     def dataset(self, data: Path) -> PersonDataset:
         cfg = _training_cfg(self.cfg)
         kind = PersonDataset if self.model.image_guided else PoseDataset
-        people = training_people(data, cfg, self.skeleton)
+        people = training_people(data, cfg)
         return kind(people, cfg, self.skeleton, self.augmentation, self.recipe.seed)
 
     def forward(self, batch: TrainingBatch) -> Tensor:  # type: ignore[override]
@@ -146,11 +140,6 @@ class TokenizerObjective(PoseObjective):
         if self.training:
             update_codebook(model, embeddings.detach(), ids)
         return loss
-
-    def evaluate(self, data: Path, out: Path, device: str) -> float | None:
-        if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
-            return None
-        return reconstruction_ap(self.model, data, device)
 
 
 class PoseDataset(PersonDataset):
@@ -209,7 +198,7 @@ class TokenClassifierObjective(PoseObjective):
 
     def dataset(self, data: Path) -> PersonDataset:
         cfg = _training_cfg(self.cfg)
-        people = training_people(data, cfg, self.skeleton)
+        people = training_people(data, cfg)
         return PersonDataset(people, cfg, self.skeleton, self.augmentation, self.recipe.seed)
 
     def forward(self, batch: TrainingBatch) -> Tensor:  # type: ignore[override]
@@ -242,79 +231,3 @@ def _load_tokenizer(recipe: Recipe) -> PCTTokenizer:
     if not isinstance(tokenizer, PCTTokenizer):
         raise InputError(f"{recipe.model} needs a tokenizer, not {name!r}")
     return tokenizer
-
-
-@torch.inference_mode()
-def reconstruction_ap(model: PCTTokenizer, data: Path, device: str = "cpu") -> float:
-    """Return the COCO AP of the annotated people of a validation set after encoding and decoding.
-
-    Each pose counts as a detection in its annotated box, as the mean of itself and of its mirror
-    image; the confidence of keypoints is whether they are labelled, and those that are not are
-    hidden.
-
-    Args:
-        model: on `device`.
-        data: a folder with `annotations/person_keypoints_val2017.json`, and `val2017/` for a
-            tokenizer that is guided by images.
-
-    Raises:
-        DataError: a file is missing or malformed.
-        InputError: a configuration without a crop.
-    """
-    from ...evaluation.metrics.coco import coco_results, evaluate_coco
-
-    cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
-    size, geometry, padding = cfg.input.size, cfg.input.geometry, cfg.input.bbox_padding
-    if geometry is None or padding is None:
-        raise InputError(f"{cfg.name} says nothing of crops of people")
-    skeleton = get_skeleton(cfg.dataset)
-    file = data / "annotations" / "person_keypoints_val2017.json"
-    people = read_annotations(file, skeleton)
-    names = dict(zip(people.all_image_ids.tolist(), people.images.texts("file_name")))
-    chosen = (people.keypoints[..., 2] > 0).any(axis=1) & ~people.is_crowd
-    chosen &= (people.bboxes_xywh[:, 2:] > 1).all(axis=1)
-    rows = []
-    for image_id in np.unique(people.image_ids[chosen]).tolist():
-        here = chosen & (people.image_ids == image_id)
-        corner, sides = people.bboxes_xywh[here, :2], people.bboxes_xywh[here, 2:]
-        boxes = np.concatenate([corner, corner + sides], axis=1)  # (N, 4) xyxy
-        centers, box_sizes = boxes_to_center_size(boxes, size, padding, geometry)
-        frame = (centers, box_sizes, size, geometry)
-        crops = None
-        if model.image_guided:
-            image = torch.from_numpy(load_image(data / "val2017" / names[image_id])).to(device)
-            crops = TopDownCrop(size, cfg.input.mean, cfg.input.std)(image, crop_matrices(*frame))
-        keypoints = torch.from_numpy(people.keypoints[here])
-        points = image_to_input(keypoints[..., :2], *frame).float().to(device)
-        labelled = keypoints[..., 2] > 0  # (N, K)
-        found = _reconstruct(model, points, labelled.to(device), crops, skeleton)
-        rows += coco_results(
-            image_id=image_id,
-            box_ids=people.ids[here],
-            keypoints=input_to_image(found.cpu(), *frame).double().numpy(),
-            keypoint_scores=labelled.double().numpy(),
-            bbox_scores=np.ones(len(boxes)),
-            areas=box_sizes.astype(np.float64).prod(axis=1),
-            skeleton=skeleton,
-        )
-    return evaluate_coco(file, rows, skeleton).ap
-
-
-def _reconstruct(
-    model: PCTTokenizer, points: Tensor, labelled: Tensor, crops: Tensor | None, skeleton: Skeleton
-) -> Tensor:
-    """Encode and decode (N, K, 2) in input pixels, as they are and mirrored, and take the mean."""
-    order = list(skeleton.flip_indices)
-    plain: Tensor | None = None
-    mirrored: Tensor | None = None
-    if crops is not None:
-        plain, mirrored = model.forward_features(crops), model.forward_features(crops.flip(-1))
-    straight = model(points, labelled, plain).keypoints
-    flipped = model(_mirror(points, order), labelled[:, order], mirrored).keypoints
-    return (straight + _mirror(flipped, order)) / 2
-
-
-def _mirror(points: Tensor, order: list[int]) -> Tensor:
-    """Mirror keypoints (N, K, 2) in the input and swap left and right."""
-    x, y = points[:, order].unbind(-1)
-    return torch.stack([INPUT_SIZE[1] - 1 - x, y], dim=-1)

@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ...codecs import HeatmapCodec, build_codec
-from ...datasets.people import check_own_files, training_people
+from ...datasets.descriptors import pose_set_of
+from ...datasets.people import training_people
 from ...errors import InputError
 from ...zoo.model import ZooModel
 from ...zoo.recipe import Augmentation, Recipe
@@ -28,21 +29,20 @@ class PoseObjective(Objective):
             raise InputError(f"{self.cfg.name} is trained on poses; its recipe needs Augmentation")
         self.augmentation = recipe.augmentation
         self.skeleton = self.cfg.skeleton
-        names = {"mpii": ("PCKh", "mean"), "coco_wholebody": ("AP", "Whole AP")}
-        self.metric, self._statistic = names.get(self.cfg.dataset, ("AP", "AP"))
+        data_set = pose_set_of(self.cfg)
+        self.metric, self._statistic = data_set.metric, data_set.statistic
 
     def dataset(self, data: Path) -> PersonDataset:
-        if self.cfg.own_skeleton is not None:
-            check_own_files(data, self.skeleton)
         return PersonDataset(
-            training_people(data, self.cfg, self.skeleton), self.cfg, self.skeleton,
-            self.augmentation, self.recipe.seed,
+            training_people(data, self.cfg), self.cfg, self.skeleton, self.augmentation,
+            self.recipe.seed,
         )  # fmt: skip
 
     def evaluate(self, data: Path, out: Path, device: str) -> float | None:
-        from ...evaluation.entry import evaluate_model
+        from ...evaluation import EvaluationSettings, RunOptions, evaluate_model
 
-        record = evaluate_model(self.model, data, boxes="gt", device=device, out=out, workers=1)
+        run = RunOptions(device=device, out=out, workers=1)
+        record = evaluate_model(self.model, data, EvaluationSettings(boxes="gt"), run)
         return None if record is None else float(record.statistics[self._statistic])
 
 

@@ -1,8 +1,4 @@
-"""Paint posed bodies with Pillow: clothes, skin, shading, faces, and who covers whom.
-
-Besides the picture a second one of the same size says which part of which person, or which
-thing, is in front at each pixel; visibility, boxes and areas are read from it.
-"""
+"""Paint a posed body part by part: clothes, skin, face."""
 
 from __future__ import annotations
 
@@ -12,21 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
 
 from .body import HEAD_RADII, Body
+from .stage import Color, Stage, random_color, shade
 
-__all__ = ["PARTS", "Outfit", "Stage", "paint_background", "paint_body", "paint_thing"]
+__all__ = ["PARTS", "Outfit", "paint_body"]
 
 Array = NDArray[np.float64]
-Color = tuple[int, int, int]
 
 # Every part that is painted on its own; a keypoint is in sight where its own part is in front
 PARTS = ("torso", "head", *(
     f"{side}_{part}" for side in ("left", "right")
     for part in ("thigh", "shin", "foot", "upper_arm", "forearm", "hand")
 ))  # fmt: skip
-_ZOOM = 2  # painted larger and shrunk, for smooth edges
 _SKINS: tuple[Color, ...] = (
     (255, 219, 190), (241, 194, 155), (224, 172, 128), (198, 134, 92), (141, 85, 54), (92, 58, 40),
 )  # fmt: skip
@@ -34,73 +28,6 @@ _HAIRS: tuple[Color, ...] = (
     (30, 24, 22), (60, 42, 30), (105, 70, 40), (170, 120, 60), (220, 190, 120), (150, 150, 155),
     (150, 60, 35),
 )  # fmt: skip
-
-
-class Stage:
-    """A canvas of size (H, W), painted from back to front, and what is in front where.
-
-    `labels` counts 1 + PARTS of the first body painted, then those of the next; things that are
-    no body are 0.
-    """
-
-    def __init__(self, background: Image.Image, light: tuple[float, float]) -> None:
-        self.size = (background.height, background.width)
-        larger = (background.width * _ZOOM, background.height * _ZOOM)
-        self.image = background.resize(larger, Image.Resampling.NEAREST)
-        self.labels = Image.new("I", background.size)
-        self.pen = ImageDraw.Draw(self.image)
-        self.label_pen = ImageDraw.Draw(self.labels)
-        self.light = light
-        self.label = 0
-
-    def limb(self, a: Array, b: Array, radii: tuple[float, float], color: Color) -> None:
-        """Paint a tapered limb between two points, shaded across, in pixels."""
-        self._capsule(self.label_pen, a, b, radii, self.label, 1.0)
-        if max(radii) < 1.5:
-            self._capsule(self.pen, a, b, radii, color, _ZOOM)
-            return
-        for shrink, shift, factor in ((1.0, 0.0, 0.72), (0.8, 0.16, 0.9), (0.5, 0.3, 1.08)):
-            move = np.array(self.light) * min(radii) * shift
-            thinner = (radii[0] * shrink, radii[1] * shrink)
-            self._capsule(self.pen, a + move, b + move, thinner, shade(color, factor), _ZOOM)
-
-    def polygon(self, points: Array, color: Color) -> None:
-        """Fill a polygon (N, 2) in pixels."""
-        self.pen.polygon([tuple(p) for p in (points * _ZOOM).tolist()], fill=color)
-        self.label_pen.polygon([tuple(p) for p in points.tolist()], fill=self.label)
-
-    def stroke(self, points: Array, width: float, color: Color) -> None:
-        """Paint a line on top of what is there; it belongs to the part below it."""
-        flat = [tuple(p) for p in (points * _ZOOM).tolist()]
-        self.pen.line(flat, fill=color, width=max(1, round(width * _ZOOM)))
-
-    def finish(self) -> tuple[Image.Image, NDArray[np.int32]]:
-        """Return the picture at its own size and the labels (H, W)."""
-        return self.image.reduce(_ZOOM), np.asarray(self.labels)
-
-    @staticmethod
-    def _capsule(
-        pen: ImageDraw.ImageDraw, a: Array, b: Array, radii: tuple[float, float],
-        fill: Color | int, zoom: float,
-    ) -> None:  # fmt: skip
-        (ax, ay), (bx, by) = (a * zoom).tolist(), (b * zoom).tolist()
-        ra, rb = radii[0] * zoom, radii[1] * zoom
-        pen.ellipse((ax - ra, ay - ra, ax + ra, ay + ra), fill=fill)
-        pen.ellipse((bx - rb, by - rb, bx + rb, by + rb), fill=fill)
-        length = math.hypot(bx - ax, by - ay)
-        if length > 0.1:
-            nx, ny = (ay - by) / length, (bx - ax) / length
-            pen.polygon(
-                [(ax + nx * ra, ay + ny * ra), (bx + nx * rb, by + ny * rb),
-                 (bx - nx * rb, by - ny * rb), (ax - nx * ra, ay - ny * ra)],
-                fill=fill,
-            )  # fmt: skip
-
-
-def shade(color: Color, factor: float) -> Color:
-    """Make a colour lighter or darker."""
-    r, g, b = (min(255, round(c * factor)) for c in color)
-    return r, g, b
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,26 +65,21 @@ class Outfit:
         )
 
 
-def random_color(rng: np.random.Generator) -> Color:
-    """Draw a colour: mostly muted, some bright, some nearly black or white."""
-    base = rng.uniform(20, 235)
-    r, g, b = np.clip(base + rng.normal(0, rng.choice([8, 30, 70]), 3), 5, 250).astype(int)
-    return int(r), int(g), int(b)
-
-
-# ------------------------------------------------------------------------------- bodies
-
-
 def paint_body(
-    stage: Stage, body: Body, outfit: Outfit, place: Array, height: float, index: int
+    stage: Stage, body: Body, outfit: Outfit, pelvis: Array, height: float, index: int
 ) -> None:
-    """Paint a body whose pelvis is at `place` (x, y), part by part from back to front.
+    """Paint a body from back to front. Its parts are labelled 1 + PARTS, those of the next body
+    further on.
 
     Args:
+        stage: where to.
+        body: what.
+        outfit: its looks.
+        pelvis: (x, y) of its pelvis in pixels.
         height: pixels per body height.
         index: which body it is, counted from 0, for the labels.
     """
-    xy = {name: place + point[:2] * height for name, point in body.points.items()}
+    xy = {name: pelvis + point[:2] * height for name, point in body.points.items()}
     depth = {name: point[2] for name, point in body.points.items()}
     order = [("torso", (depth["pelvis"] + depth["thorax"]) / 2), ("head", float(body.head[2]))]
     for side in ("left", "right"):
@@ -169,7 +91,7 @@ def paint_body(
         if part == "torso":
             _paint_torso(stage, xy, outfit, height)
         elif part == "head":
-            _paint_head(stage, body, outfit, place, height)
+            _paint_head(stage, body, outfit, pelvis, height)
         else:
             _paint_limb(stage, xy, outfit, height, *part.split("_", 1))
     stage.label = 0
@@ -246,11 +168,12 @@ def _paint_torso(stage: Stage, xy: dict[str, Array], outfit: Outfit, height: flo
         stage.polygon(np.array([waist[0], waist[1], hem[1] - out, hem[0] + out]), outfit.pants)
 
 
-def _paint_head(stage: Stage, body: Body, outfit: Outfit, place: Array, height: float) -> None:
+def _paint_head(stage: Stage, body: Body, outfit: Outfit, pelvis: Array, height: float) -> None:
     axes = body.head_axes
 
     def at(x: float, y: float, z: float) -> Array:  # in radii of the head
-        return place + (body.head + axes @ (np.array([x, y, z]) * HEAD_RADII))[:2] * height
+        point: Array = body.head + axes @ (np.array([x, y, z]) * HEAD_RADII)
+        return pelvis + point[:2] * height
 
     def ball(center: Array, scale: float, color: Color) -> None:
         stage.polygon(center + _outline(axes, height * scale), color)
@@ -280,7 +203,8 @@ def _outline(axes: Array, scale: float) -> Array:
     spread = (axes * HEAD_RADII)[:2]
     angle = np.linspace(0, 2 * math.pi, 24, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)])
-    return (np.linalg.cholesky(spread @ spread.T) @ circle).T * scale
+    outline: Array = (np.linalg.cholesky(spread @ spread.T) @ circle).T * scale
+    return outline
 
 
 def _paint_face(
@@ -302,45 +226,3 @@ def _paint_face(
     stage.stroke(np.array([at(0, -0.05, -1.0), at(0, 0.2, -1.18)]), width * 0.8, dark)
     mouth = [at(-0.3, 0.52, -0.8), at(0, 0.55, -0.84), at(0.3, 0.52, -0.8)]
     stage.stroke(np.array(mouth), width, (150, 60, 60))
-
-
-# ------------------------------------------------------------------------------- surroundings
-
-
-def paint_background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Paint a textured place with clutter, (H, W)."""
-    height, width = size
-    cells = int(rng.integers(2, 9))
-    coarse = rng.normal(0, rng.uniform(5, 28), (cells, cells, 3))
-    image = np.zeros((height, width, 3), np.float32)
-    top, bottom = np.array(random_color(rng)), np.array(random_color(rng))
-    horizon = int(height * rng.uniform(0.35, 0.85))
-    image[:horizon], image[horizon:] = top, bottom
-    for amount, grid in ((1.0, coarse), (0.5, rng.normal(0, rng.uniform(2, 24), (40, 40, 3)))):
-        bytes_ = np.clip(128 + grid, 0, 255).astype(np.uint8)
-        wave = Image.fromarray(bytes_).resize((width, height), Image.Resampling.BICUBIC)
-        image += amount * (np.asarray(wave, np.float32) - 128)
-    canvas = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
-    pen = ImageDraw.Draw(canvas)
-    for _ in range(rng.integers(2, 14)):
-        paint_thing(rng, pen, size)
-    return canvas.filter(ImageFilter.BoxBlur(float(rng.uniform(0, 1.5))))
-
-
-def paint_thing(rng: np.random.Generator, pen: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
-    """Paint a box, a disc, a bar that may look like a limb, or a fan of lines."""
-    height, width = size
-    x, y = rng.uniform(0, width), rng.uniform(0, height)
-    w, h = rng.uniform(0.03, 0.25, 2) * [width, height]
-    color, kind = random_color(rng), rng.integers(4)
-    if kind == 0:
-        pen.rectangle((x, y, x + w, y + h), fill=color)
-    elif kind == 1:
-        pen.ellipse((x, y, x + w, y + h), fill=color)
-    elif kind == 2:
-        end = (x + rng.normal(0, 0.2) * width, y + rng.normal(0, 0.2) * height)
-        pen.line([(x, y), end], fill=color, width=int(rng.integers(2, 3 + height // 20)))
-    else:
-        for i in range(int(rng.integers(3, 8))):
-            shift = i * max(3.0, 0.03 * width)
-            pen.line([(x + shift, y), (x + shift, y + h)], fill=color, width=2)

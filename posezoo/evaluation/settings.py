@@ -1,0 +1,104 @@
+"""What is measured and how a run is carried out: `EvaluationSettings` and `RunOptions`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+
+__all__ = ["EvaluationSettings", "RunOptions", "Share"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What decides the numbers. The defaults are the recipe of the weights.
+
+    Attributes:
+        boxes: "gt", "det" for the common detection file (person AP 56.4) in the folder, or a
+            detection file. COCO and COCO-WholeBody only.
+        annotations: the annotation file, where it is not the usual one of the data set.
+        dtype: float32 and float64 run as such, bfloat16 and float16 under autocast.
+        tf32: let CUDA round float32 products and convolutions to TF32.
+        compile: run the network through torch.compile.
+        flip_test: average with the mirrored image; None is the recipe's choice.
+        limit: only the first so many images; such numbers compare with nothing.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    boxes: str | Path = "det"
+    annotations: Path | None = None
+    dtype: torch.dtype = torch.float32
+    tf32: bool = False
+    compile: bool = False
+    flip_test: bool | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.dtype.is_floating_point:
+            raise InputError(f"dtype is {self.dtype}; valid: a floating-point type")
+        if self.limit is not None:
+            _require_positive({"limit": self.limit})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which part of a run this process does: number `index`, from 0, of `count`.
+
+    Raises:
+        InputError: no such part.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"share {self.index}/{self.count}: there must be at least one share")
+        if not 0 <= self.index < self.count:
+            raise InputError(
+                f"share {self.index}/{self.count}: the index runs from 0 to {self.count - 1}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is carried out, which decides how fast the numbers come.
+
+    Attributes:
+        device: default CUDA if there is one (under torchrun the one of the local rank).
+        batch_size: crops or images per forward.
+        workers: threads that read images.
+        out: folder for `results.json`, `record.json` and, while the run lasts, `blocks/`.
+        share: which part to do, for a job array; without it the part of this torchrun process,
+            or all.
+        resume: use the blocks that an earlier run left in `out`. Shares always do.
+        progress: show a bar.
+        command: for the record.
+
+    Raises:
+        InputError: a number below 1, or a share without a folder.
+    """
+
+    device: str | None = None
+    batch_size: int = 64
+    workers: int = 4
+    out: Path | None = None
+    share: Share | None = None
+    resume: bool = False
+    progress: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        _require_positive({"batch_size": self.batch_size, "workers": self.workers})
+
+
+def _require_positive(values: Mapping[str, int]) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}; valid: an integer from 1")
