@@ -1,6 +1,6 @@
 """Write the tables of README.md and MODEL_CARDS.md from the registry, published.json and results/.
 
-python benchmarks/report.py            # rewrite what stands between the markers
+python benchmarks/report.py            # rewrite what is between the markers
 python benchmarks/report.py --check    # exit code 1 if anything is out of date (CI)
 """
 
@@ -131,7 +131,7 @@ def model_cards() -> str:
 
 
 def replaced(text: str, name: str, content: str) -> str:
-    """`text` with what stands between the two markers called `name` replaced."""
+    """Return `text` with what is between the two markers called `name` replaced."""
     start, end = MARK.format(name), MARK.format(f"end of {name}")
     pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(text):

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from .results import PoseResult
     from .skeletons import Skeleton, get_skeleton
     from .transforms import build_transform
-    from .weights.files import LoadReport, load_checkpoint
-    from .weights.hub import push_to_hub, save_pretrained
+    from .weights.load import LoadReport, load_checkpoint
+    from .weights.publish import push_to_hub
+    from .weights.saved import save_pretrained
     from .zoo.catalog import get_pretrained_cfg, is_model, list_models
     from .zoo.config import PretrainedCfg
     from .zoo.factory import create_model
@@ -30,8 +31,9 @@ _HOMES = {
     "results": ("PoseResult",),
     "skeletons": ("Skeleton", "get_skeleton"),
     "transforms": ("build_transform",),
-    "weights.files": ("LoadReport", "load_checkpoint"),
-    "weights.hub": ("push_to_hub", "save_pretrained"),
+    "weights.load": ("LoadReport", "load_checkpoint"),
+    "weights.publish": ("push_to_hub",),
+    "weights.saved": ("save_pretrained",),
     "zoo.catalog": ("get_pretrained_cfg", "is_model", "list_models"),
     "zoo.config": ("PretrainedCfg",),
     "zoo.factory": ("create_model",),

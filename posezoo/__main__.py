@@ -1,5 +1,5 @@
 """`python -m posezoo` is the command line; torchrun needs a module."""
 
-from .cli.commands import main
+from .cli import main
 
 main()

@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "CheckpointError",
     "DataError",
+    "ExportError",
     "InputError",
     "IntegrityError",
     "PoseZooError",
@@ -35,6 +36,10 @@ class InputError(PoseZooError, ValueError):
 
 class DataError(PoseZooError, ValueError):
     """An annotation, detection or result file that cannot give a right number."""
+
+
+class ExportError(PoseZooError, RuntimeError):
+    """A written program that does not give the model's numbers."""
 
 
 class CheckpointError(PoseZooError, RuntimeError):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .errors import InputError
+from .errors import ExportError, InputError
 from .weights.files import replacing
 
 __all__ = ["export_model"]
@@ -39,8 +39,8 @@ def export_model(model: nn.Module, path: str | Path) -> float:
 
     Raises:
         InputError: another ending; a model that takes no images; `.onnx` without the extra
-            `export`, or with an operator that ONNX does not have; a program that does not give
-            the model's numbers.
+            `export`, or with an operator that ONNX does not have.
+        ExportError: the program does not give the model's numbers; no file is left.
     """
     path = Path(path)
     writers = {".pt2": _write_pt2, ".onnx": _write_onnx}
@@ -128,7 +128,7 @@ def _difference(model: nn.Module, run: Program, images: Tensor, path: Path) -> f
     pairs = list(zip(_tensors(model(images)), run(images), strict=True))
     worst = max(float((ours - theirs).abs().max() / ours.std()) for ours, theirs in pairs)
     if not worst < _TOLERANCE:
-        raise InputError(
+        raise ExportError(
             f"{path.name} was not written: its program differs from the model by {worst:.1e} of "
             f"the output's spread, more than {_TOLERANCE:.0e}"
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from .weights import hub as _hub
+from .weights.addresses import hub_id
 from .zoo.catalog import get_pretrained_cfg, list_models
 from .zoo.config import PretrainedCfg
 from .zoo.factory import create_model
@@ -46,7 +46,7 @@ def register_with_timm() -> list[str]:
 def _timm_cfg(cfg: PretrainedCfg) -> dict[str, Any]:
     """The part of our configuration that timm has fields for."""
     return {
-        "hf_hub_id": _hub.hub_id(cfg),
+        "hf_hub_id": hub_id(cfg),
         "input_size": (3, *cfg.input.size),
         "mean": cfg.input.mean,
         "std": cfg.input.std,
@@ -78,7 +78,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
             **model_args,
         )
         cfg = model.pretrained_cfg
-        ours = _timm_cfg(cfg) | {"num_classes": model.num_classes, "architecture": name}  # type: ignore[arg-type]
+        ours = _timm_cfg(cfg) | {"num_classes": model.num_classes, "architecture": name}
         model.pretrained_cfg = model.default_cfg = ours  # type: ignore[assignment]
         return model.train()  # timm hands models out in training mode
 

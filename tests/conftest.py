@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,10 @@ os.environ.update(
 for _name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "POSEZOO_HUB_NAMESPACE"):
     os.environ.pop(_name, None)
 
+from standins.files import LocalOnly  # noqa: E402
 from standins.hub import StandInHub  # noqa: E402
 
+urllib.request.install_opener(urllib.request.build_opener(LocalOnly))
 _HUB = StandInHub()
 _HUB.__enter__()
 os.environ["HF_ENDPOINT"] = _HUB.url
@@ -65,22 +68,6 @@ def _fresh_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test has its own posezoo cache, and finds the Hub client's empty."""
     shutil.rmtree(Path(_HOME) / "hub", ignore_errors=True)
     monkeypatch.setenv("POSEZOO_CACHE", str(tmp_path / "posezoo-cache"))
-
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but this machine is ever asked."""
-    from posezoo.errors import WeightsUnavailableError
-    from posezoo.weights import download as _origins
-
-    real = _origins._open
-
-    def guarded(url: str) -> object:
-        if not url.startswith("http://127.0.0.1"):
-            raise WeightsUnavailableError(f"{url} is not asked in tests")
-        return real(url)
-
-    monkeypatch.setattr(_origins, "_open", guarded)
 
 
 @pytest.fixture(scope="session")

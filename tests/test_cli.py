@@ -9,50 +9,59 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from goldens.fill import make_state, manifests
 from PIL import Image
 
 import posezoo
-from posezoo.cli.commands import main
+from posezoo import cli
+from posezoo.synthetic import write_coco
+from posezoo.weights.files import sha256_of
+from posezoo.weights.tensors import read_metadata
+
+SMALL = "hrnet_xs_128x96"  # its weights are in the package
 
 
 def run(*args: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in args], catch_exceptions=False)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    """Stand-in weights of the authors' form, as a pickle."""
-    from goldens.fill import make_state, manifests
-
-    path = tmp_path_factory.mktemp("weights") / "uniformer.pth"
-    torch.save({"state_dict": make_state(manifests("uniformer")["uniformer_s_256x192"])}, path)
-    return path
+    return CliRunner().invoke(cli.main, [str(a) for a in args], catch_exceptions=False)
 
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """Two pictures with COCO annotations and detections."""
-    noise = np.random.default_rng(0)
-    keypoints = [[float(20 + 5 * k), float(30 + 4 * k), 2] for k in range(17)]
-    images, annotations, detections = [], [], []
-    for i in (7, 12):
-        Image.fromarray(noise.integers(0, 255, (150, 140, 3), np.uint8)).save(
-            tmp_path / f"{i:012d}.jpg"
-        )
-        images.append({"id": i, "file_name": f"{i:012d}.jpg", "width": 140, "height": 150})
-        annotations.append(
-            {"id": i + 1, "image_id": i, "category_id": 1, "iscrowd": 0, "area": 9000.0,
-             "bbox": [10, 20, 100, 110], "keypoints": sum(keypoints, []), "num_keypoints": 17}
-        )  # fmt: skip
-        detections += [
-            {"image_id": i, "category_id": 1, "bbox": [8, 18, 105, 112], "score": 0.9},
-            {"image_id": i, "category_id": 1, "bbox": [40, 40, 50, 60], "score": 0.3},
-        ]
-    categories = [{"id": 1, "name": "person"}]
-    truth = {"images": images, "annotations": annotations, "categories": categories}
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    """Two rendered pictures, annotated and laid out as COCO is; each person is detected twice."""
+    file = write_coco(tmp_path, 2, seed=6)
+    detections = [
+        {"image_id": person["image_id"], "category_id": 1, "bbox": person["bbox"], "score": score}
+        for person in json.loads(file.read_text())["annotations"]
+        for score in (0.9, 0.3)
+    ]
     (tmp_path / "det_AP_H_56.json").write_text(json.dumps(detections))
+    file.rename(tmp_path / "truth.json")
     return tmp_path
+
+
+@pytest.fixture
+def photos(data) -> list[Path]:
+    return sorted(data.rglob("*.jpg"))
+
+
+@pytest.fixture
+def counts(data) -> list[int]:
+    """How many people each photo shows."""
+    people = json.loads((data / "truth.json").read_text())["annotations"]
+    return [sum(person["image_id"] == i for person in people) for i in (1, 2)]
+
+
+def test_help_of_every_command_is_there_and_the_overview_is_complete():
+    assert list(cli.main.commands) == [
+        "list", "info", "predict", "export", "demo", "eval", "train",
+        "convert", "verify", "push", "publish",
+    ]  # fmt: skip
+    for name, command in cli.main.commands.items():
+        assert name in cli.__doc__ and command.help
+        assert "Usage" in run(name, "--help").output
+        assert all(p.help for p in command.params if p.param_type_name == "option"), name
+    assert "evaluate and train" in run("-h").output
+    assert posezoo.__version__ in run("--version").output
 
 
 def test_list_filters_and_speaks_json():
@@ -65,10 +74,13 @@ def test_list_filters_and_speaks_json():
 
 def test_info_shows_recipe_licence_and_reported_numbers():
     output = run("info", "uniformer_s_256x192").output
-    for word in ("reported", "AP 74.0", "bbox=det56.4", "apache-2.0", "25.23 M", "block_eps=1e-05"):
+    for word in ("reported", "AP 74.0", "bbox=det56.4", "apache-2.0", "25.23 M", "block_eps=1e-05",
+                 "hf-hub:posezoo/uniformer_s_256x192.coco"):  # fmt: skip
         assert word in output
     assert json.loads(run("info", "uniformer_s_256x192", "--json").output)["tag"] == "coco"
     assert "block_eps=1e-06" in run("info", "uniformer_s_256x192.coco_official").output
+    assert "in the package: hrnet_xs" in run("info", SMALL).output
+    assert "published no weights" in run("info", "tmpose_b_256x192").output
 
 
 def test_unknown_name_exits_2_with_one_line():
@@ -77,120 +89,142 @@ def test_unknown_name_exits_2_with_one_line():
     assert result.output.count("\n") == 1 and "did you mean" in result.output
 
 
-def test_convert_then_predict_and_eval(weights, data, tmp_path):
-    folder = tmp_path / "converted"
+def test_convert_writes_a_model_and_refuses_files_that_do_not_fit(tmp_path):
+    weights, folder = tmp_path / "uniformer.pth", tmp_path / "converted"
+    torch.save({"state_dict": make_state(manifests("uniformer")["uniformer_s_256x192"])}, weights)
     result = run("convert", weights, "--model", "uniformer_s_256x192", "--out", folder)
     assert result.exit_code == 0, result.output
     assert "352 read, 352 used, 0 ignored" in result.output
-    metadata = posezoo.weights.files.read_metadata(folder / "model.safetensors")
-    assert metadata["origin_sha256"] == posezoo.weights.files.sha256_of(weights)
+    written = folder / "model.safetensors"
+    assert read_metadata(written)["origin_sha256"] == sha256_of(weights)
+    assert f"output   sha256 {sha256_of(written)}" in result.output
+    assert posezoo.create_model(f"local-dir:{folder}").origin["origin_file"] == weights.name
 
-    photos = sorted(data.glob("*.jpg"))
+    small = tmp_path / "top_down-d4a7fdac_20230724.pth"
+    torch.save(posezoo.create_model(SMALL).state_dict(), small)
+    result = run("convert", small, "--model", SMALL, "--out", tmp_path / "x")
+    assert result.exit_code == 1 and "promises d4a7fdac" in result.output
+    small = small.rename(tmp_path / "small.pth")
+    result = run("convert", small, "--model", "tokenpose_xs_128x96", "--out", tmp_path / "x")
+    assert result.exit_code == 1 and f"looks like {SMALL}" in result.output
+    assert not (tmp_path / "x").exists()
+
+
+def test_predict_writes_json_and_pictures(data, photos, counts, tmp_path):
     out, drawn = tmp_path / "out.json", tmp_path / "drawn"
-    result = run("predict", *photos, "--model", f"local-dir:{folder}", "--boxes",
-                 data / "truth.json", "--out", out, "--draw", drawn)  # fmt: skip
+    result = run("predict", *photos, "--model", SMALL, "--boxes", data / "truth.json",
+                 "--out", out, "--draw", drawn)  # fmt: skip
     assert result.exit_code == 0, result.output
     people = json.loads(out.read_text())
-    assert [len(p["persons"]) for p in people] == [1, 1]
+    assert [len(p["persons"]) for p in people] == counts
     assert len(people[0]["persons"][0]["keypoints"]) == 17
     assert sorted(p.name for p in drawn.iterdir()) == [p.with_suffix(".png").name for p in photos]
-
-    for boxes, source, count in [("gt", "gt", 2), (data / "det_AP_H_56.json", "det56.4", 4)]:
-        result = run("eval", f"local-dir:{folder}", "--data", data, "--annotations",
-                     data / "truth.json", "--boxes", boxes, "--out", tmp_path / source)  # fmt: skip
-        assert result.exit_code == 0, result.output
-        assert f"bbox={source}" in result.output and f"{count} results" in result.output
-        record = json.loads(result.output.splitlines()[-1])
-        assert set(record["statistics"]) >= {"AP", "AR"}
-        assert record == json.loads((tmp_path / source / "record.json").read_text())
-        assert len(json.loads((tmp_path / source / "results.json").read_text())) <= count
+    for threshold, times in ((0, 2), (0.5, 1), (0.95, 0)):
+        result = run("predict", photos[0], "--model", SMALL, "--boxes", data / "det_AP_H_56.json",
+                     "--box-threshold", threshold, "--draw", tmp_path / "one.png")  # fmt: skip
+        assert len(json.loads(result.stdout)[0]["persons"]) == times * counts[0]
+        assert (tmp_path / "one.png").is_file() and result.exit_code == 0
 
 
-def test_draw_tokens_paints_a_row_for_each_person(data, tmp_path):
+def test_pictures_of_photos_with_one_name_do_not_overwrite_each_other(photos, tmp_path):
+    paths = [tmp_path / "a" / "1.jpg", tmp_path / "b" / "c" / "1.jpg"]
+    for photo, path in zip(photos, paths):
+        path.parent.mkdir(parents=True)
+        photo.rename(path)
+    common = ("--model", SMALL, "--whole-image", "--draw", tmp_path / "drawn")
+    assert run("predict", *paths, *common).exit_code == 0
+    drawn = {p.relative_to(tmp_path / "drawn") for p in (tmp_path / "drawn").rglob("*.png")}
+    assert drawn == {Path("a/1.png"), Path("b/c/1.png")}
+    twin = paths[0].with_suffix(".webp")
+    twin.write_bytes(paths[0].read_bytes())
+    result = run("predict", *paths, twin, *common)
+    assert result.exit_code == 2 and "would both be drawn as" in result.output
+    assert run("predict", twin, twin, *common).exit_code == 0  # one photo, one picture
+
+
+def test_draw_tokens_paints_a_row_for_each_person(data, photos, counts, tmp_path):
     name = "tcformer_mta_256x192"
     posezoo.save_pretrained(posezoo.create_model(name), tmp_path / "model")
-    photo = sorted(data.glob("*.jpg"))[1]  # two detections
     out, tokens = tmp_path / "out.json", tmp_path / "tokens.png"
-    result = run("predict", photo, "--model", f"local-dir:{tmp_path / 'model'}", "--boxes",
-                 data / "det_AP_H_56.json", "--out", out, "--no-flip-test",
+    result = run("predict", photos[1], "--model", f"local-dir:{tmp_path / 'model'}", "--boxes",
+                 data / "truth.json", "--out", out, "--no-flip-test",
                  "--draw-tokens", tokens)  # fmt: skip
     assert result.exit_code == 0, result.output
     (found,) = json.loads(out.read_text())
     assert set(found["parts"]) == {"body", "feet", "face", "left_hand", "right_hand"}
-    assert [len(person["keypoints"]) for person in found["persons"]] == [133, 133]
+    assert [len(person["keypoints"]) for person in found["persons"]] == [133] * counts[1]
     picture = np.asarray(Image.open(tokens))
-    assert picture.shape == (2 * 512, 4 * 384, 3)
+    assert picture.shape == (counts[1] * 512, 4 * 384, 3)
     columns = np.split(picture[:512], 4, axis=1)  # the crop, then ever fewer regions
     colours = [len(np.unique(c.reshape(-1, 3), axis=0)) for c in columns]
     assert colours == sorted(colours, reverse=True) and colours[-1] < 200 < colours[0]
+    result = run("predict", photos[0], "--model", SMALL, "--whole-image", "--draw-tokens", tokens)
+    assert result.exit_code == 2 and name in result.output
 
 
-def test_draw_tokens_is_refused_where_tokens_are_no_regions(weights, data):
-    result = run("predict", *data.glob("*.jpg"), "--model", "uniformer_s_256x192", "--checkpoint",
-                 weights, "--whole-image", "--draw-tokens", "tokens.png")  # fmt: skip
-    assert result.exit_code == 2 and "tcformer_mta_256x192" in result.output
-
-
-def test_limit_is_marked_as_not_comparable(weights, data):
-    result = run("eval", "uniformer_s_256x192", "--checkpoint", weights, "--data", data,
-                 "--annotations", data / "truth.json", "--boxes", "gt", "--limit", 1)  # fmt: skip
-    assert "partial, not comparable" in result.output and "1 images" in result.output
-
-
-def test_one_bad_photo_is_reported_and_the_others_done(weights, data, tmp_path):
+def test_one_bad_photo_is_reported_and_the_others_done(photos, tmp_path):
     bad = tmp_path / "broken.jpg"
     bad.write_bytes(b"not a picture")
     boxes = tmp_path / "boxes.json"
-    good = sorted(data.glob("*.jpg"))[0]
-    boxes.write_text(json.dumps({good.name: [[5, 5, 90, 100]], bad.name: [[1, 1, 9, 9]]}))
-    result = run("predict", bad, good, "--model", "uniformer_s_256x192", "--checkpoint", weights,
-                 "--boxes", boxes, "--out", tmp_path / "out.json")  # fmt: skip
+    boxes.write_text(json.dumps({photos[0].name: [[5, 5, 90, 100]], bad.name: [[1, 1, 9, 9]]}))
+    result = run("predict", bad, *photos, "--model", SMALL, "--boxes", boxes,
+                 "--out", tmp_path / "out.json")  # fmt: skip
     assert result.exit_code == 1 and "broken.jpg" in result.output
-    first, second = json.loads((tmp_path / "out.json").read_text())
-    assert "error" in first and len(second["persons"]) == 1
+    broken, good, without_boxes = json.loads((tmp_path / "out.json").read_text())
+    assert len(good["persons"]) == 1 and "error" in broken
+    assert "no entry for 000000000002.jpg" in without_boxes["error"]
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
-    [("{", "no boxes"), ("5", "no boxes"), ('[{"image_id": 1}]', "no boxes"),
-     ('{"a.jpg": [[1, 2]]}', "no boxes"), ('{"images": 1, "annotations": []}', "no boxes")],
-)  # fmt: skip
-def test_boxes_file_that_is_none(weights, data, tmp_path, text, words):
+    "text",
+    ["{", "5", '[{"image_id": 1}]', '{"a.jpg": [[1, 2]]}', '{"images": 1, "annotations": []}'],
+)
+def test_boxes_file_that_is_none(photos, tmp_path, text):
     boxes = tmp_path / "boxes.json"
     boxes.write_text(text)
-    photo = sorted(data.glob("*.jpg"))[0]
-    result = run("predict", photo, "--model", "uniformer_s_256x192", "--boxes", boxes)
-    assert result.exit_code == 1 and words in result.output
+    result = run("predict", photos[0], "--model", SMALL, "--boxes", boxes)
+    assert result.exit_code == 1 and "no boxes" in result.output
 
 
-def test_convert_refuses_a_file_that_does_not_fit(weights, tmp_path):
-    result = run("convert", weights, "--model", "uniformer_b_256x192", "--out", tmp_path / "x")
-    assert result.exit_code == 1 and "looks like uniformer_s_256x192" in result.output
-    assert not (tmp_path / "x").exists()
-    renamed = tmp_path / "top_down-d4a7fdac_20230724.pth"
-    renamed.write_bytes(weights.read_bytes())
-    result = run("convert", renamed, "--model", "uniformer_s_256x192", "--out", tmp_path / "x")
-    assert result.exit_code == 1 and "promises d4a7fdac" in result.output
+def _eval(data: Path, *options: object) -> Result:
+    return run("eval", SMALL, "--checkpoint", _packaged(), "--data", data, "--annotations",
+               data / "truth.json", "--device", "cpu", *options)  # fmt: skip
 
 
-def test_bad_images_are_named_and_decide_the_exit_status(data, tmp_path):
-    (data / "000000000012.jpg").write_bytes(b"broken")
-    arguments = ("eval", "hrnet_xs_128x96.rendered", "--data", data, "--annotations",
-                 data / "truth.json", "--boxes", "gt", "--device", "cpu")  # fmt: skip
+def _packaged() -> Path:
+    cfg = posezoo.get_pretrained_cfg(SMALL)
+    return Path(posezoo.__file__).parent / "assets" / cfg.source.packaged
+
+
+@pytest.mark.parametrize("boxes", ["gt", "det56.4"])
+def test_eval_prints_and_writes_a_record(data, counts, tmp_path, boxes):
+    file = boxes if boxes == "gt" else data / "det_AP_H_56.json"
+    result = _eval(data, "--boxes", file, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert f"bbox={boxes}" in result.output
+    assert f"2 images, {sum(counts)} results" in result.output
+    record = json.loads(result.output.splitlines()[-1])
+    assert set(record["statistics"]) >= {"AP", "AR"}
+    assert record == json.loads((tmp_path / "out" / "record.json").read_text())
+
+
+def test_limit_is_marked_as_not_comparable(data):
+    output = _eval(data, "--boxes", "gt", "--limit", 1).output
+    assert "partial, not comparable" in output and "1 images" in output
+
+
+def test_bad_images_are_named_and_decide_the_exit_status(data):
+    (data / "val2017" / "000000000002.jpg").write_bytes(b"broken")
     for option, status in (((), 1), (("--skip-bad",), 0)):
-        result = run(*arguments, *option)
+        result = _eval(data, "--boxes", "gt", *option)
         assert result.exit_code == status
         assert "could not be used and count as empty: 1\n" in result.output
         named = [x for x in result.output.splitlines() if x.startswith("posezoo: not used:")]
-        assert len(named) == 1 and "000000000012.jpg" in named[0]
+        assert len(named) == 1 and "000000000002.jpg" in named[0]
 
 
-def test_eval_says_which_file_it_misses(weights, tmp_path):
-    result = run("eval", "uniformer_s_256x192", "--checkpoint", weights, "--data", tmp_path)
+def test_wrong_use_of_eval_is_named(data, tmp_path):
+    result = run("eval", SMALL, "--data", tmp_path / "none")
     assert result.exit_code == 1 and "person_keypoints_val2017.json" in result.output
-
-
-def test_help_of_every_command_mentions_its_options():
-    for command in ("list", "info", "predict", "convert", "eval"):
-        result = run(command, "--help")
-        assert result.exit_code == 0 and "Usage" in result.output
+    result = _eval(data, "--shard", "half")
+    assert result.exit_code == 2 and "not I/N, such as 0/4" in result.output

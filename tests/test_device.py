@@ -7,7 +7,7 @@ import torch
 from click.testing import CliRunner
 
 import posezoo
-from posezoo.cli.commands import main
+from posezoo.cli import main
 from posezoo.device import choose_device
 from posezoo.errors import InputError
 from posezoo.evaluation import RunOptions, evaluate_model

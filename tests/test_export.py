@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 import posezoo
 from posezoo import export
-from posezoo.cli.commands import main
-from posezoo.errors import InputError
+from posezoo.cli import main
+from posezoo.errors import ExportError, InputError
 from posezoo.export import export_model
 
 SMALL = "hrnet_xs_128x96"
@@ -67,8 +67,10 @@ def test_operator_that_onnx_lacks_is_named(tmp_path):
 
 def test_program_with_other_numbers_is_not_written(small, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_TOLERANCE", 0.0)
-    with pytest.raises(InputError, match="was not written"):
+    with pytest.raises(ExportError, match="was not written"):
         export_model(small, tmp_path / "m.pt2")
+    arguments = ["export", f"{SMALL}.rendered", "--out", str(tmp_path / "m.pt2")]
+    assert CliRunner().invoke(main, arguments).exit_code == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -8,15 +8,19 @@ import sys
 
 import pytest
 import torch
+from standins.weights import SMALL
 
 import posezoo
-from posezoo.errors import CheckpointError, UnknownModelError
+from posezoo.errors import CheckpointError, InputError, UnknownModelError
+from posezoo.zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
+
+IMAGE = torch.randn(1, 3, 128, 96)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     torch.manual_seed(0)
-    model = posezoo.create_model("uniformer_small")
+    model = posezoo.create_model(SMALL)
     return model, posezoo.save_pretrained(model, tmp_path_factory.mktemp("saved"))
 
 
@@ -26,8 +30,8 @@ def _equal(a, b) -> bool:
 
 
 def test_model_is_ready_to_use():
-    model = posezoo.create_model("uniformer_small")
-    assert not model.training and model.pretrained_cfg.name == "uniformer_small.in1k"
+    model = posezoo.create_model(SMALL)
+    assert not model.training and model.pretrained_cfg.name == f"{SMALL}.rendered"
     assert {p.device.type for p in model.parameters()} == {"cpu"}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
@@ -37,29 +41,46 @@ def test_saved_model_comes_back_equal_to_the_last_bit(saved):
     again = posezoo.create_model(f"local-dir:{folder}")
     assert _equal(model, again) and not again.training
     assert not any(t.is_meta for t in [*again.parameters(), *again.buffers()])
-    image = torch.randn(1, 3, 64, 64)
-    assert torch.equal(model(image), again(image))
+    assert torch.equal(model(IMAGE), again(IMAGE))
     assert again.pretrained_cfg == model.pretrained_cfg
 
 
 def test_checkpoint_argument_loads_and_conflicts_are_refused(saved):
     model, folder = saved
     weights = folder / "model.safetensors"
-    assert _equal(model, posezoo.create_model("uniformer_small", checkpoint=weights))
+    assert _equal(model, posezoo.create_model(SMALL, checkpoint=weights))
     with pytest.raises(ValueError, match="either"):
-        posezoo.create_model("uniformer_small", pretrained=True, checkpoint=weights)
+        posezoo.create_model(SMALL, pretrained=True, checkpoint=weights)
     with pytest.raises(ValueError, match="names weights already"):
         posezoo.create_model(f"local-dir:{folder}", checkpoint=weights)
 
 
-def test_another_number_of_classes_keeps_the_body_and_says_so_in_config(saved, tmp_path):
+def test_another_head_keeps_the_body_and_says_so_in_config(saved, tmp_path):
     model, folder = saved
-    small = posezoo.create_model(f"local-dir:{folder}", num_classes=7)
-    assert small(torch.randn(2, 3, 64, 64)).shape == (2, 7)
-    assert torch.equal(small.backbone.stages[3].blocks[0].attn.qkv.weight,
-                       model.backbone.stages[3].blocks[0].attn.qkv.weight)  # fmt: skip
+    name = f"local-dir:{folder}"
+    small = posezoo.create_model(name, num_keypoints=7)
+    assert small(IMAGE).shape == (1, 7, 32, 24)
+    body, ours = small.trunk.state_dict(), model.trunk.state_dict()
+    assert all(torch.equal(body[k], ours[k]) for k in ours)
     again = posezoo.create_model(f"local-dir:{posezoo.save_pretrained(small, tmp_path)}")
-    assert _equal(small, again) and again.num_classes == 7
+    assert _equal(small, again) and again.num_keypoints == 7
+    assert json.loads((tmp_path / "config.json").read_text())["model_args"] == {"num_keypoints": 7}
+    assert json.loads((folder / "config.json").read_text())["model_args"] == {}
+    with pytest.raises(InputError, match="num_keypoints is '7'"):
+        posezoo.create_model(name, num_keypoints="7")
+
+
+def test_classifiers_are_saved_with_what_timm_reads(tmp_path):
+    model = posezoo.create_model("uniformer_small", num_classes=3)
+    config = json.loads((posezoo.save_pretrained(model, tmp_path) / "config.json").read_text())
+    assert config["num_classes"] == 3 and config["num_features"] == 512
+    assert config["pretrained_cfg"]["input_size"] == [3, 224, 224]
+    assert config["pretrained_cfg"]["crop_pct"] == 0.875
+
+
+def test_only_models_of_the_zoo_are_saved(tmp_path):
+    with pytest.raises(TypeError, match="Linear has no pretrained_cfg"):
+        posezoo.save_pretrained(torch.nn.Linear(2, 2), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -92,31 +113,58 @@ def test_misspelt_argument_lists_valid_ones():
         ({"architecture": "uniformer_base"}, "disagree"),
         ({"model_args": []}, "'model_args' is"),
         ({"posezoo": {}}, "is missing"),
+        ({"posezoo": {"task": "pose", "dataset": "coco", "input": {"size": [0, 8]}}}, "input size"),
     ],
 )
 def test_damaged_config_is_refused(saved, tmp_path, change, words):
-    _, folder = saved
-    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((saved[1] / "config.json").read_text())
     text = json.dumps({**config, **change} if isinstance(change, dict) else change)
     (tmp_path / "config.json").write_text("not json" if change == "not json" else text)
     with pytest.raises(CheckpointError, match=words):
         posezoo.create_model(f"local-dir:{tmp_path}")
 
 
+DARK = DecodeCfg(codec="heatmap", heatmap_size=(8, 8), refine="dark", blur_kernel=7)
+CROP = InputCfg(size=(8, 8), geometry="mmpose0")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: InputCfg(size=(8, 8), std=(1, 1, 0)), "std is"),
+        (lambda: InputCfg(size=(8, 8), bbox_padding=0), "bbox_padding is 0"),
+        (lambda: InputCfg(size=(8, 8), crop_pct=1.2), "crop_pct is 1.2"),
+        (lambda: DecodeCfg(codec="heatmap", heatmap_size=(8, -8)), "heatmap_size is"),
+        (lambda: DecodeCfg(codec="heatmap", refine="dark", blur_kernel=4), "blur_kernel is 4"),
+        (lambda: MetricsCfg(values={"AP": 74.0}, protocol="", url=""), "AP is 74.0"),
+        (lambda: SourceCfg(sha256="abc"), "sha256 is 'abc'"),
+        (lambda: SourceCfg(original_sha256="xyz"), "original_sha256 is 'xyz'"),
+        (lambda: SourceCfg(original_urls=("ftp://x/y",)), "original_urls is 'ftp"),
+        (lambda: SourceCfg(packaged="../x"), "packaged is"),
+        (lambda: SourceCfg(packaged="x", unavailable="lost"), "unavailable"),
+        (lambda: PretrainedCfg(task="pose", dataset="coco", input=CROP, macs=0), "macs is 0"),
+        (lambda: PretrainedCfg(task="pose", dataset="coco", input=InputCfg(size=(8, 8)),
+                               decode=DARK), "needs heatmap_size and geometry"),
+        (lambda: PretrainedCfg(task="tokenizer", dataset="coco", input=CROP, decode=DARK),
+         "only pose models"),
+    ],
+)  # fmt: skip
+def test_impossible_configuration_is_refused(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
 def test_official_tag_brings_its_epsilon():
-    model = posezoo.create_model("uniformer_s_256x192.coco_official")
-    assert model.backbone.stages[2].blocks[0].norm1.eps == 1e-6
-    assert (
-        posezoo.create_model("uniformer_s_256x192").backbone.stages[2].blocks[0].norm1.eps == 1e-5
-    )
+    for tag, eps in (("coco_official", 1e-6), ("coco", 1e-5)):
+        model = posezoo.create_model(f"uniformer_s_256x192.{tag}")
+        assert model.backbone.stages[2].blocks[0].norm1.eps == eps
 
 
 def test_loading_peaks_at_little_more_than_the_size_of_the_file(tmp_path):
     """Nothing is initialised only to be overwritten, and no second copy is held."""
-    folder = posezoo.save_pretrained(posezoo.create_model("uniformer_base"), tmp_path)
+    folder = posezoo.save_pretrained(posezoo.create_model("uniformer_small"), tmp_path)
     code = (
-        "import posezoo, torch, huggingface_hub, safetensors.torch\n"
+        "import posezoo, torch, posezoo.zoo.factory\n"
         "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
         "base = peak()\n"
         f"model = posezoo.create_model('local-dir:{folder}')\n"

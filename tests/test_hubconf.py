@@ -20,7 +20,7 @@ def _upload(hub, family, name, folder):
     """Put a model with stand-in weights on the stand-in Hub; return its authors' state."""
     state = make_state(manifests(family)[name.split(".")[0]])
     torch.save(state, folder / "w.pth")
-    convert_file(folder / "w.pth", name, folder / "out")
+    convert_file(folder / "w.pth", posezoo.get_pretrained_cfg(name), folder / "out")
     files = {p.name: p.read_bytes() for p in (folder / "out").iterdir()}
     hub.add(f"posezoo/{name}", files)
     return state

@@ -16,7 +16,7 @@ from goldens.fill import make_input, make_tensor, manifests
 from torch import Tensor, nn
 
 import posezoo
-from posezoo.cli.commands import main
+from posezoo.cli import main
 from posezoo.codecs import build_codec
 from posezoo.errors import CheckpointError, InputError
 from posezoo.geometry import crop_matrices, image_to_input, input_to_image
@@ -826,7 +826,8 @@ def peak():  # KiB of this process image
     return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 before = peak()
-convert_file(pathlib.Path(sys.argv[1]), "pct_swin_base", pathlib.Path(sys.argv[2]))
+cfg = posezoo.get_pretrained_cfg("pct_swin_base")
+convert_file(pathlib.Path(sys.argv[1]), cfg, pathlib.Path(sys.argv[2]))
 print((peak() - before) * 1024)
 """
 

@@ -16,8 +16,9 @@ from posezoo.errors import CheckpointError
 from posezoo.evaluation import RunOptions, evaluate_model
 from posezoo.models.pct.tokenizer import PCTTokenizer
 from posezoo.synthetic import render_scene, write_coco
-from posezoo.weights import files as _checkpoints
-from posezoo.zoo import factory as _factory
+from posezoo.weights.files import sha256_of
+from posezoo.weights.locate import find_weights
+from posezoo.weights.tensors import read_checkpoint
 
 NAME = "pct_tokenizer_swin_base_woimgguide.rendered"
 
@@ -46,10 +47,10 @@ def distances(model, rendered) -> dict[str, dict[str, float]]:
 
 def test_shipped_tokenizer_is_small_and_the_pinned_one(model):
     cfg = posezoo.get_pretrained_cfg(NAME)
-    path = _factory.find_weights(cfg, None)
+    path = find_weights(cfg)
     assert path.stat().st_size < 10e6
-    assert _checkpoints.sha256_of(path) == cfg.source.sha256
-    stored = _checkpoints.read_checkpoint(path)
+    assert sha256_of(path) == cfg.source.sha256
+    stored = read_checkpoint(path)
     assert {value.dtype for value in stored.values()} == {torch.float16}
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     assert torch.equal(model.decoder.codebook, stored["decoder.codebook"].float())

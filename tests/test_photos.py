@@ -17,7 +17,7 @@ from goldens.fill import make_state, manifests
 from PIL import Image
 
 import posezoo
-from posezoo.cli.commands import main
+from posezoo.cli import main
 
 # model -> (family, manifest)
 POSE_MODELS = {"uniformer_s_256x192": ("uniformer", "uniformer_s_256x192")}

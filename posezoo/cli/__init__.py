@@ -1,5 +1,62 @@
-"""The command line."""
+"""The command line: `posezoo COMMAND`.
 
-from .commands import main
+    list, info                        what there is
+    predict, export, demo             use a model
+    eval, train                       with a data set
+    convert, verify, push, publish    weights
+
+Each command parses its options, calls the library, and prints. Exit status: 0 fine, 1 a file
+failed or a result is outside its tolerance, 2 wrong usage. Whatever takes long to import (torch
+above all) is imported when a command runs, so that `--help`, `list` and `info` answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from ..errors import InputError, PoseZooError, UnknownModelError
+from ..version import __version__
+from .demo import demo
+from .evaluate import eval_command
+from .export import export
+from .models import info, list_command
+from .predict import predict
+from .train import train
+from .weights import convert, publish, push, verify
 
 __all__ = ["main"]
+
+
+class _Group(click.Group):
+    """Lists commands in the order below; turns errors of the library and of the file system into
+    one line and an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PoseZooError as error:
+            click.echo(f"posezoo: error: {error}", err=True)
+            sys.exit(2 if isinstance(error, (InputError, UnknownModelError)) else 1)
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            click.echo(f"posezoo: error: {error.strerror}: {error.filename}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="posezoo")
+def main() -> None:
+    """Accurate human-pose models: list them, use them, evaluate and train them."""
+
+
+for command in (
+    list_command, info, predict, export, demo, eval_command, train, convert, verify, push, publish,
+):  # fmt: skip
+    main.add_command(command)

@@ -1,78 +1,44 @@
-"""What `posezoo demo` does: render people, find their poses, draw them, score a small data set.
-
-Everything comes with the package; nothing is downloaded.
-"""
+"""`posezoo demo`: poses without a network, with what comes in the package."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+import click
 
-from ..draw import draw_poses
-from ..predictor import PosePredictor
-from ..weights.files import replacing
-from ..zoo.factory import create_model
-
-__all__ = ["MODEL", "DemoReport", "run_demo"]
-
-MODEL = "hrnet_xs_192x144.rendered"
-_SEED = 20_260_101  # not one of the training's
-_SCENE = (360, 480)
+__all__ = ["demo"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoReport:
-    """What was found: `statistics` are COCO's, as fractions; times in seconds."""
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("posezoo_demo.png"),
+    show_default=True,
+    help="Picture to write.",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=150,
+    show_default=True,
+    help="Rendered images to score.",
+)
+def demo(out: Path, images: int) -> None:
+    """Find poses in rendered people with the weights in the package; offline."""
+    from .rendered import MODEL, run_demo
 
-    picture: Path
-    found: int
-    images: int
-    people: int
-    statistics: dict[str, float]
-    pose_seconds: float
-    seconds: float
-
-
-def run_demo(picture: Path, images: int = 150) -> DemoReport:
-    """Draw one rendered scene with the poses found in it, and score `images` others.
-
-    Args:
-        picture: PNG to write, the scene on the left and with its poses on the right.
-
-    Raises:
-        InputError: no images.
-    """
-    from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
-    from ..synthetic import render_scene, write_coco
-
-    start = time.monotonic()
-    model = create_model(MODEL, pretrained=True)
-    scene = render_scene((_SEED, 1009), _SCENE, people=3)
-    predictor = PosePredictor(model, device="cpu")
-    before = time.monotonic()
-    result = predictor(scene.image, scene.bboxes)
-    pose_seconds = time.monotonic() - before
-    drawn = np.asarray(draw_poses(scene.image, result))
-    with replacing(picture) as temporary:
-        Image.fromarray(np.hstack([scene.image, drawn])).save(temporary, "PNG")
-    with tempfile.TemporaryDirectory(prefix="posezoo-demo-") as folder:
-        write_coco(Path(folder), images, _SEED)
-        record = evaluate_model(
-            model, Path(folder), EvaluationSettings(boxes="gt"), RunOptions(device="cpu")
-        )
-    if record is None:
-        raise RuntimeError("a demo runs in one process; start it without torchrun")
-    return DemoReport(
-        picture=picture,
-        found=len(result),
-        images=record.images,
-        people=record.results,
-        statistics=dict(record.statistics),
-        pose_seconds=pose_seconds,
-        seconds=time.monotonic() - start,
+    report = run_demo(out, images)
+    values = "  ".join(f"{k} {100 * report.statistics[k]:.1f}" for k in ("AP", "AP50", "AP75"))
+    click.echo(
+        f"model    {MODEL}: {report.params / 1e6:.1f} M parameters, in the package\n"
+        f"picture  {out}: {report.found} people, "
+        f"poses found in {1000 * report.pose_seconds:.0f} ms on the CPU\n"
+        f"scored   {values}\n"
+        f"         {report.people} rendered people in {report.images} images the model has never "
+        "seen; boxes given, flip test\n"
+        f"time     {report.seconds:.0f} s, no network\n\n"
+        "These weights know rendered people only. For photos:\n"
+        "  posezoo list --pretrained\n"
+        "  posezoo predict photo.jpg --model uniformer_s_256x192 --draw poses.png"
     )

@@ -1,56 +1,50 @@
-"""What `posezoo predict` does: files of photos and boxes in, results and overlays out."""
+"""Poses of many photos, a few of them in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..datasets.boxes import PhotoBoxes, read_boxes
-from ..draw import draw_poses, draw_tokens
+from ..datasets.boxes import PhotoBoxes
 from ..errors import InputError
 from ..geometry import check_bboxes
 from ..predictor import PosePredictor
 from ..results import PoseResult
 from ..transforms import load_image
-from ..weights.files import replacing
-from ..zoo.catalog import list_models
 
-__all__ = [
-    "check_regions",
-    "draw_files",
-    "draw_token_files",
-    "predict_files",
-    "read_boxes",
-    "write_text",
-]
+__all__ = ["Outcome", "predict_files"]
 
-_CHUNK = 16  # images in memory at a time
+_CHUNK = 16  # photos in memory at a time
+
+Outcome = tuple[Path, PoseResult | InputError]
+"""A photo, and what was found in it or why it cannot be used."""
 
 
 def predict_files(
     predictor: PosePredictor,
-    images: Sequence[Path],
+    photos: Sequence[Path],
     boxes: PhotoBoxes | None = None,
     *,
     progress: bool = False,
-) -> Iterator[tuple[Path, PoseResult | InputError]]:
+) -> Iterator[Outcome]:
     """Yield the result of each photo in order, or the error of a photo that cannot be used.
 
     Args:
-        boxes: see `read_boxes`; None asks the predictor's detector.
+        predictor: finds the poses.
+        photos: files.
+        boxes: from `read_boxes`; None asks the predictor's detector.
+        progress: show a bar.
 
     Raises:
-        InputError, WeightsUnavailableError: the detector cannot be had.
+        InputError, WeightsUnavailableError: the detector cannot be loaded.
     """
-    with tqdm(total=len(images), unit="image", disable=not progress) as bar:
-        for first in range(0, len(images), _CHUNK):
-            paths = images[first : first + _CHUNK]
+    with tqdm(total=len(photos), unit="image", disable=not progress) as bar:
+        for first in range(0, len(photos), _CHUNK):
+            paths = photos[first : first + _CHUNK]
             yield from zip(paths, _predict_chunk(predictor, paths, boxes))
             bar.update(len(paths))
 
@@ -59,96 +53,38 @@ def _predict_chunk(
     predictor: PosePredictor, paths: Sequence[Path], known: PhotoBoxes | None
 ) -> list[PoseResult | InputError]:
     outcome: dict[int, PoseResult | InputError] = {}
-    good: list[tuple[int, np.ndarray, Any, Any]] = []
+    images: list[NDArray[np.uint8]] = []
+    boxes: list[NDArray[np.float64] | None] = []
+    scores: list[NDArray[np.float64] | None] = []
     for i, path in enumerate(paths):
         try:
             image = load_image(path)
-            bboxes, scores = (None, None) if known is None else _boxes_of(path, known)
-            if bboxes is not None:
-                check_bboxes(bboxes, image.shape[:2])
-            good.append((i, image, bboxes, scores))
+            found = (None, None) if known is None else _boxes_of(path, known)
+            if found[0] is not None:
+                check_bboxes(found[0], image.shape[:2])
         except InputError as error:
             outcome[i] = error
-    results = predictor.predict_batch(*map(list, zip(*(g[1:] for g in good)))) if good else []
-    outcome |= {g[0]: result for g, result in zip(good, results)}
+            continue
+        images.append(image)
+        boxes.append(found[0])
+        scores.append(found[1])
+    good = [i for i in range(len(paths)) if i not in outcome]
+    outcome |= zip(good, predictor.predict_batch(images, boxes, scores) if good else [])
     return [outcome[i] for i in range(len(paths))]
 
 
-def _boxes_of(path: Path, known: PhotoBoxes) -> tuple[np.ndarray, np.ndarray]:
-    digits = path.stem.rpartition("_")[2]
-    keys = [path.name, str(int(digits))] if digits.isdigit() else [path.name]
+def _boxes_of(photo: Path, known: PhotoBoxes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the boxes and scores of a photo, by its name or the digits at the end of it.
+
+    Raises:
+        InputError: there is no entry for it.
+    """
+    digits = photo.stem.rpartition("_")[2]
+    keys = [photo.name, str(int(digits))] if digits.isdigit() else [photo.name]
     for key in keys:
         if key in known:
             return known[key]
     raise InputError(
-        f"the boxes file has no entry for {path.name} (looked for {' and '.join(keys)}); "
+        f"the boxes file has no entry for {photo.name} (looked for {' and '.join(keys)}); "
         "add one, or leave --boxes out to use a detector"
     )
-
-
-# ------------------------------------------------------------------------------- output
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and move it into place."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def draw_files(
-    results: Sequence[tuple[Path, PoseResult]], target: Path, *, threshold: float
-) -> Iterator[Path]:
-    """Write one overlay per photo, see `_write_pictures`."""
-    pictures = ((p, draw_poses(load_image(p), r, threshold=threshold)) for p, r in results)
-    return _write_pictures(pictures, target, len(results))
-
-
-def check_regions(predictor: PosePredictor) -> None:
-    """Refuse a model whose tokens are no regions of the image.
-
-    Raises:
-        InputError: it is one; those that are not are named.
-    """
-    if not hasattr(predictor.model, "forward_tokens"):
-        raise InputError(
-            f"{predictor.cfg.name} has no tokens that are regions of the image; models that have: "
-            + ", ".join(list_models("tcformer*", task="pose"))
-        )
-
-
-def draw_token_files(
-    predictor: PosePredictor, results: Sequence[tuple[Path, PoseResult]], target: Path
-) -> Iterator[Path]:
-    """Write for each photo a row per person: the crop, and its tokens in stages 2, 3 and 4.
-
-    Raises:
-        InputError: see `check_regions`.
-    """
-    check_regions(predictor)
-    model: Any = predictor.model
-
-    def paint(path: Path, result: PoseResult) -> Image.Image:
-        crops = predictor.crops(load_image(path), result.bboxes)  # (N, 3, H, W)
-        with torch.inference_mode():
-            stages = model.forward_intermediates(predictor.crop.normalise(crops), tokens=True)
-        cells = [s.cell_token.cpu().numpy() for s in stages[1:]]  # (N, H0, W0) each
-        rows = []
-        for i, crop in enumerate(crops.permute(0, 2, 3, 1).cpu().numpy()):  # (H, W, 3)
-            large = crop.repeat(2, 0).repeat(2, 1)
-            rows.append(np.hstack([large, *(np.asarray(draw_tokens(large, c[i])) for c in cells)]))
-        return Image.fromarray(np.vstack(rows))
-
-    people = [(path, result) for path, result in results if len(result)]
-    return _write_pictures(((p, paint(p, r)) for p, r in people), target, len(people))
-
-
-def _write_pictures(
-    pictures: Iterable[tuple[Path, Image.Image]], target: Path, count: int
-) -> Iterator[Path]:
-    """Write PNGs, to `target` itself if it is a PNG and `count` is 1, else into that folder."""
-    single = count == 1 and target.suffix.lower() == ".png"
-    for path, picture in pictures:
-        place = target if single else target / f"{path.stem}.png"
-        with replacing(place) as temporary:
-            picture.save(temporary, "PNG")
-        yield place

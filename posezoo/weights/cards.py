@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..skeletons import get_skeleton
 from ..zoo.config import PretrainedCfg
 
 __all__ = ["family_section", "variant_card"]
@@ -34,7 +33,7 @@ def variant_card(
     Args:
         cfg: the variant.
         origin: provenance as stored in the weights file.
-        measured: evaluation records of this variant, if there are any.
+        measured: evaluation records of this variant, as `record.json` holds them.
     """
     parts = [
         _front_matter(cfg),
@@ -55,7 +54,13 @@ def variant_card(
 
 
 def family_section(cfgs: Sequence[PretrainedCfg], title: str, about: str) -> str:
-    """Return one section of MODEL_CARDS.md for the variants of a family."""
+    """Return one section of MODEL_CARDS.md.
+
+    Args:
+        cfgs: the variants of a family.
+        title: of the section.
+        about: a paragraph about the family.
+    """
     rows = [
         "| variant | data | input | params | GMACs | reported | weights |",
         "|---|---|---|---|---|---|---|",
@@ -112,7 +117,7 @@ def _recipe(cfg: PretrainedCfg) -> str:
         shift = ", mirrored heatmap shifted by one cell" if d.shift_heatmap else ""
         flip = f"with flip test{shift}" if d.flip_test else "without flip test"
         lines.append(f"* decoding: {d.codec}, refinement {d.refine}, {flip}")
-        names = get_skeleton(cfg.dataset).keypoint_names
+        names = cfg.skeleton.keypoint_names
         shown = ", ".join(f"{k} {name}" for k, name in enumerate(names[:17]))
         rest = " and so on, in the order of COCO-WholeBody" if len(names) > 17 else ""
         lines.append(f"* {len(names)} keypoints: {shown}{rest}")
@@ -158,7 +163,9 @@ def _where(cfg: PretrainedCfg) -> str:
 
 
 def _trained_on(cfg: PretrainedCfg) -> str:
-    return "rendered people, no photos" if cfg.source.packaged else _DATASETS[cfg.dataset]
+    if cfg.source.packaged:
+        return "rendered people, no photos"
+    return _DATASETS.get(cfg.dataset, cfg.dataset)
 
 
 def _terms(cfg: PretrainedCfg) -> str:

@@ -13,88 +13,118 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from ..errors import IntegrityError, WeightsUnavailableError
-from . import files as _checkpoints
-from . import hub as _hub
+from . import hub
+from .cache import CacheDir
+from .files import replacing
+from .verify import check_hash
 
-__all__ = ["fetch_original"]
+__all__ = ["Web", "fetch"]
 
-DRIVE_URL = "https://drive.google.com/uc"
-_TIMEOUT = 30.0  # seconds without a byte
-_WAITS = (1.0, 3.0)  # seconds before each retry
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
+_LASTING_ERRORS = (28, 30)  # no space, read-only
 _BLOCK = 1 << 20
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
-def fetch_original(
-    url: str, target: Path, *, sha256: str | None, cache_dir: str | Path | None = None
+
+@dataclass(frozen=True, kw_only=True)
+class Web:
+    """How web servers are asked.
+
+    Attributes:
+        waits: seconds before each retry.
+        timeout: seconds without a byte after which a connection counts as broken.
+        drive: where Google Drive answers.
+    """
+
+    waits: tuple[float, ...] = (1.0, 3.0)
+    timeout: float = 30.0
+    drive: str = "https://drive.google.com/uc"
+
+
+def fetch(
+    address: str,
+    target: Path,
+    *,
+    sha256: str | None,
+    cache_dir: CacheDir = None,
+    web: Web | None = None,
 ) -> Path:
-    """Fetch `https://…`, `gdrive:<id>` or `hf:<owner>/<repo>/<file>` and check its hash.
+    """Fetch `https://…`, `gdrive:<id>` or `hf:<owner>/<repository>/<file>` and check its hash.
 
     Args:
-        url: where the file is.
-        target: where to put it (Hub files stay in the Hub client's cache).
-        sha256: what it must have, or the first 8 digits; None where none was published.
+        address: where the file is.
+        target: what to call it (Hub files stay in the Hub client's cache).
+        sha256: its hash, or the first 8 digits; None where none was published.
         cache_dir: as in `create_model`.
+        web: how to ask web servers; None is the usual way.
 
     Returns:
         The path of the file.
 
     Raises:
-        WeightsUnavailableError: it cannot be had now.
+        WeightsUnavailableError: it cannot be fetched now.
         IntegrityError: other bytes came.
     """
-    _log.info("fetching %s", url)
-    if url.startswith("hf:"):
-        owner, repo, filename = url.removeprefix("hf:").split("/", 2)
-        path = _hub.fetch_from_hub(f"{owner}/{repo}", filename, cache_dir=cache_dir)
-    else:
-        path = target
-        source = _drive_source(url) if url.startswith("gdrive:") else url
-        _retrying(lambda: _download(source, path), url)
-    if sha256 is not None and not (actual := _checkpoints.sha256_of(path)).startswith(sha256):
-        if path is target:
-            path.unlink()
-        raise IntegrityError(
-            f"{url} has sha256 {actual[:16]}…, but {sha256[:16]} was published: not used"
-        )
-    return path
+    _log.info("fetching %s", address)
+    if address.startswith("hf:"):
+        owner, repo, filename = address.removeprefix("hf:").split("/", 2)
+        path = hub.fetch(hub.HubFile(f"{owner}/{repo}", filename), cache_dir=cache_dir)
+        if sha256 is not None:
+            check_hash(path, sha256, name=address)
+        return path
+    web = web or Web()
+    is_drive = address.startswith("gdrive:")
+    url = _drive_url(address, web) if is_drive else address
+    _retrying(lambda: _download(url, target, web), address, web)
+    try:
+        if sha256 is not None:
+            check_hash(target, sha256, name=address)
+    except IntegrityError:
+        target.unlink()
+        raise
+    return target
 
 
-def _retrying(step: Callable[[], Any], url: str) -> Any:
+def _retrying(step: Callable[[], T], address: str, web: Web) -> T:
     """Run a network step; transient failures are tried again, then become one error."""
-    for wait in (*_WAITS, None):
+    waits = list(web.waits)
+    while True:
         try:
             return step()
         except (OSError, HTTPException) as error:
             lasting = isinstance(error, urllib.error.HTTPError) and error.code not in _TRANSIENT
-            if wait is None or lasting or getattr(error, "errno", None) in (28, 30):
-                raise WeightsUnavailableError(f"{url} cannot be fetched: {error}") from error
-            _log.info("%s: %s; trying again in %.0f s", url, error, wait)
+            lasting |= isinstance(error, OSError) and error.errno in _LASTING_ERRORS
+            if lasting or not waits:
+                raise WeightsUnavailableError(f"{address} cannot be fetched: {error}") from error
+            wait = waits.pop(0)
+            _log.info("%s: %s; trying again in %.0f s", address, error, wait)
             time.sleep(wait)
 
 
-def _open(url: str) -> Any:
+def _open(url: str, web: Web) -> Any:
     request = urllib.request.Request(url, headers={"User-Agent": "posezoo"})
-    return urllib.request.urlopen(request, timeout=_TIMEOUT)
+    return urllib.request.urlopen(request, timeout=web.timeout)
 
 
-def _download(url: str, target: Path) -> None:
-    with _open(url) as response:
+def _download(url: str, target: Path, web: Web) -> None:
+    with _open(url, web) as response:
         if "text/html" in response.headers.get("Content-Type", ""):
             raise WeightsUnavailableError(f"{url} answers with a web page instead of the file")
         announced = response.headers.get("Content-Length")
         total = int(announced) if announced else None
         with (
-            _checkpoints.replacing(target) as temporary,
+            replacing(target) as temporary,
             open(temporary, "wb") as file,
             tqdm(
                 total=total, unit="B", unit_scale=True, desc=target.name,
@@ -109,7 +139,7 @@ def _download(url: str, target: Path) -> None:
 
 
 class _Form(HTMLParser):
-    """The first form of a page: its action and hidden fields."""
+    """The form of the page on which Google Drive asks to confirm a large download."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,26 +154,26 @@ class _Form(HTMLParser):
             self.fields[values["name"]] = values.get("value", "")
 
 
-def _drive_source(url: str) -> str:
-    """Return the address of a Drive file, past the page that asks to confirm large files."""
+def _drive_url(address: str, web: Web) -> str:
+    """Return the URL of a Drive file, past the page that asks to confirm large files."""
     query = urllib.parse.urlencode(
-        {"export": "download", "id": url.removeprefix("gdrive:"), "confirm": "t"}
+        {"export": "download", "id": address.removeprefix("gdrive:"), "confirm": "t"}
     )
-    first = f"{DRIVE_URL}?{query}"
+    first = f"{web.drive}?{query}"
 
     def page() -> str | None:
-        with _open(first) as response:
+        with _open(first, web) as response:
             is_page = "text/html" in response.headers.get("Content-Type", "")
             return response.read(_BLOCK).decode("utf-8", "replace") if is_page else None
 
-    text = _retrying(page, url)
+    text = _retrying(page, address, web)
     if text is None:
         return first
     form = _Form()
     form.feed(text)
     if not form.action or "id" not in form.fields:
         raise WeightsUnavailableError(
-            f"{url}: Google Drive refuses the file (deleted, private, or downloaded too often "
+            f"{address}: Google Drive refuses the file (deleted, private, or downloaded too often "
             "today); fetch it with a browser and run `posezoo convert`"
         )
     action = urllib.parse.urljoin(first, form.action)

@@ -1,25 +1,24 @@
-"""What a family says about a foreign checkpoint: `Conversion`, and the renaming it needs.
-
-Each model class carries `convert_state_dict(state) -> Conversion` as a static method. It must
-leave our own keys as they are, so that it can be applied to every file without asking first.
-"""
+"""A checkpoint under foreign keys becomes one under ours: `Conversion`, and renaming by rules."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-__all__ = ["Conversion", "rename_keys"]
+__all__ = ["Conversion", "Convertible", "rename_keys"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
     """A checkpoint under our keys.
 
-    `sources` maps each of our keys to the key it came from, `ignored` each unused key of the
-    file to the reason.
+    Attributes:
+        state: the tensors.
+        sources: for each of our keys the key of the file that it came from.
+        ignored: for each unused key of the file the reason.
     """
 
     state: Mapping[str, Tensor]
@@ -32,6 +31,18 @@ class Conversion:
         return bool(self.ignored) or any(ours != theirs for ours, theirs in self.sources.items())
 
 
+@runtime_checkable
+class Convertible(Protocol):
+    """A module that knows the keys under which others publish its weights.
+
+    Every model is one, and so is a backbone that has files of its own.
+    """
+
+    def convert_state_dict(self, state: Mapping[str, Tensor]) -> Conversion:
+        """Bring a checkpoint under our keys; ours stay as they are, so any file may be given."""
+        ...
+
+
 def rename_keys(
     state: Mapping[str, Tensor],
     rules: Sequence[tuple[str, str]],
@@ -39,10 +50,11 @@ def rename_keys(
 ) -> Conversion:
     """Rename dotted keys by whole segments.
 
-    A rule `("a.b", "c")` replaces the segments `a.b` wherever they stand between dots; rules
-    apply one after the other, each at most once per key. A rule whose left side starts with
-    `^` applies at the beginning only. `ignore` maps segments of *source* keys to the reason for
-    which such keys are left out.
+    Args:
+        state: the checkpoint.
+        rules: `("a.b", "c")` replaces the first `a.b` between dots by `c`; with `^a.b` only at
+            the beginning of the key. They apply one after the other, each once per key.
+        ignore: for segments of the file's keys the reason why such keys are left out.
 
     Raises:
         ValueError: two source keys get the same name.

@@ -1,57 +1,88 @@
-"""What `posezoo verify` does: hash every cached weights file again, without the network."""
+"""Is a file what it should be? Every comparison of hashes is here.
+
+A checked file is remembered by size and modification time and not hashed again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+import json
+import logging
+import re
 from pathlib import Path
 
-from ..zoo import catalog as _registry
-from . import convert as _convert
-from . import files as _checkpoints
-from . import hub as _hub
+from ..errors import IntegrityError
+from .cache import CacheDir, cache_root
+from .files import sha256_of, write_text
 
-__all__ = ["VerifyReport", "verify_cached"]
+__all__ = ["check_hash", "check_named_hash", "verify_file"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyReport:
-    """`state` is "fine", "damaged" or "absent"; `detail` the file, or what is wrong with it."""
-
-    name: str
-    state: str
-    detail: str
+_NAMED_HASH = re.compile(r"-([0-9a-f]{8})(?:_\d{8})?\.pth$")
+_SHA1, _SHA256, _SHA256_START = 40, 64, 8  # hex digits
+_log = logging.getLogger(__name__)
 
 
-def verify_cached(
-    patterns: list[str], cache_dir: str | Path | None = None
-) -> Iterator[VerifyReport]:
-    """Check what is cached of every matching `architecture.tag`; nothing is fetched.
+def check_hash(path: Path, expected: str, *, name: str = "") -> None:
+    """Compare a file with a sha256 (all 64 hex digits or the first 8) or git's sha1 of it (40).
 
-    Absent weights are reported only where the pattern names a single variant.
+    Args:
+        path: the file.
+        expected: the hash.
+        name: what to call the file in the message, if not by its path.
+
+    Raises:
+        IntegrityError: the content is another one.
     """
-    names = _registry.list_models(patterns, tags=True)
-    for name in names:
-        found = False
-        for path, expected in _cached(name, cache_dir):
-            found = True
-            actual = _checkpoints.sha256_of(path)
-            fine = actual == expected
-            detail = (
-                str(path) if fine else f"{path} has sha256 {actual[:16]}…, not {expected[:16]}…"
-            )
-            yield VerifyReport(name=name, state="fine" if fine else "damaged", detail=detail)
-        if not found and len(names) == 1:
-            yield VerifyReport(name=name, state="absent", detail="nothing in the cache")
+    actual = _git_sha1(path) if len(expected) == _SHA1 else sha256_of(path)
+    is_hash = len(expected) in (_SHA1, _SHA256, _SHA256_START)
+    if not is_hash or not actual.startswith(expected):
+        raise IntegrityError(
+            f"{name or path} has hash {actual[:16]}… but {expected[:16] or 'none'}… is expected; "
+            "the file is damaged or was replaced"
+        )
 
 
-def _cached(name: str, cache_dir: str | Path | None) -> Iterator[tuple[Path, str]]:
-    """Yield cached weights files of a variant with the sha256 that they should have."""
-    cfg = _registry.get_pretrained_cfg(name)
-    folder = _hub.converted_dir(cfg, cache_dir)
-    stated = folder / _convert.HASH_FILE
-    if stated.is_file() and (folder / _hub.WEIGHTS_FILE).is_file():
-        yield folder / _hub.WEIGHTS_FILE, stated.read_text().strip()
-    blob = _hub.cached_blob(cfg, cache_dir)
-    if blob is not None:
-        yield blob, cfg.source.sha256 or blob.name
+def verify_file(path: Path, expected: str, *, cache_dir: CacheDir = None) -> None:
+    """Do what `check_hash` does, unless the same file was checked before.
+
+    Raises:
+        IntegrityError: the content is another one.
+    """
+    stat = path.stat()
+    record = {
+        "path": str(path),
+        "size": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "hash": expected,
+    }
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:32] + ".json"
+    remembered = cache_root(cache_dir) / "verified" / name
+    try:
+        if json.loads(remembered.read_text()) == record:
+            return
+    except (OSError, ValueError):
+        pass
+    check_hash(path, expected)
+    try:
+        write_text(remembered, json.dumps(record))
+    except OSError:
+        _log.debug("cannot remember the check of %s (read-only cache)", path)
+
+
+def check_named_hash(path: Path, sha256: str) -> None:
+    """Compare with the hash in an OpenMMLab file name (`name-<8 hex>[_date].pth`).
+
+    Raises:
+        IntegrityError: the name promises another hash.
+    """
+    promised = _NAMED_HASH.search(path.name)
+    if promised and not sha256.startswith(promised.group(1)):
+        raise IntegrityError(
+            f"{path} has sha256 {sha256[:8]}…, but its name promises {promised.group(1)}; "
+            "the download is damaged or the file was renamed: fetch it again"
+        )
+
+
+def _git_sha1(path: Path) -> str:
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

@@ -1,19 +1,25 @@
 """What belongs to one set of weights besides the numbers: `PretrainedCfg` and its parts.
 
 The field names are the JSON keys of `config.json` (below the key `posezoo`), one to one.
-Sizes are (H, W), colours RGB, metrics fractions in [0, 1].
+Sizes are (H, W), colours RGB, metrics fractions in [0, 1]. A configuration that cannot be right
+is refused when it is made.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ..errors import InputError
 from ..skeletons import Skeleton, get_skeleton
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = [
     "DecodeCfg",
@@ -30,17 +36,36 @@ Geometry = Literal["mmpose0", "mmpose1", "tokenpose", "udp"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_ADDRESS = re.compile(r"https?://.+|gdrive:.+|hf:[^/]+/[^/]+/.+")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_HASH_OR_START = re.compile(r"[0-9a-f]{8}([0-9a-f]{56})?")
+
+
+def _check(fits: bool, name: str, value: Any, valid: str) -> None:
+    if not fits:
+        raise InputError(f"{name} is {value!r}, expected {valid}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCfg:
     """Where the weights come from and what may be done with them.
 
-    `sha256` is the hash of our `model.safetensors` on the Hub; `original_sha256` that of the
-    authors' file, whole or its first 8 hex digits. `original_urls` are tried in order and may
-    be `https://…`, `gdrive:<id>` or `hf:<repo>/<file>`; `original_page` is a page that needs a
-    browser. `packaged` is a file in `posezoo/weights`, which is installed with the package and
-    needs no other place. `unavailable` says why there are no weights at all.
+    Attributes:
+        hf_hub_id: our repository on the Hub, `owner/name`; None is
+            `<namespace>/<architecture>.<tag>`.
+        hf_revision: commit, tag or branch of that repository; None is its main branch.
+        sha256: hash of our `model.safetensors`, 64 hex digits.
+        original_urls: addresses of the authors' file, tried in order: `https://…`,
+            `gdrive:<id>` or `hf:<owner>/<repository>/<file>`.
+        original_page: a page where the authors' file can be fetched with a browser.
+        original_filename: what the file is called there.
+        original_sha256: hash of the authors' file, all 64 hex digits or the first 8.
+        packaged: a file of ours in `posezoo/assets`, installed with the package; no other
+            address is asked.
+        license: licence of the weights as the Hub abbreviates it, such as `apache-2.0`.
+        dataset_license: terms of the data they were trained on, in words.
+        paper: title, authors or venue, and `arXiv:` or `doi:` number.
+        unavailable: why there are no weights at all; None where there are.
     """
 
     hf_hub_id: str | None = None
@@ -58,15 +83,38 @@ class SourceCfg:
 
     def __post_init__(self) -> None:
         if self.unavailable and (self.original_urls or self.original_page or self.packaged):
-            raise ValueError("a source cannot be unavailable and name a place")
+            raise InputError("a source cannot be unavailable and name an address")
+        for url in self.original_urls:
+            _check(
+                bool(_ADDRESS.fullmatch(url)), "original_urls", url,
+                "https://…, gdrive:<id> or hf:<owner>/<repository>/<file>",
+            )  # fmt: skip
+        for name, pattern, valid in (
+            ("sha256", _HASH, "64 hex digits"),
+            ("original_sha256", _HASH_OR_START, "64 hex digits or the first 8"),
+        ):
+            value = getattr(self, name)
+            _check(value is None or bool(pattern.fullmatch(value)), name, value, valid)
+        _check(
+            self.packaged is None or "/" not in self.packaged,
+            "packaged", self.packaged, "the name of a file in posezoo/assets",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputCfg:
     """What the network wants to see.
 
-    `geometry` names the crop convention (box to centre, crop matrix and back-projection) of
-    pose models, `crop_pct` the central part of the resized image for classifiers.
+    Attributes:
+        size: (H, W) of the input, pixels.
+        mean: of each channel, subtracted from pixels in [0, 1].
+        std: of each channel, by which the difference is divided.
+        interpolation: of the resized image (classifiers).
+        bbox_padding: factor on the side lengths of a person's box before it is cropped.
+        geometry: the crop convention (`posezoo.geometry`): box to centre and size, crop matrix,
+            way back to image pixels. Pose models and tokenizers.
+        crop_pct: side of the central crop as a fraction of the resized image's shorter side.
+            Classifiers.
     """
 
     size: tuple[int, int]
@@ -77,10 +125,34 @@ class InputCfg:
     geometry: Geometry | None = None
     crop_pct: float | None = None
 
+    def __post_init__(self) -> None:
+        _check_size("input size", self.size)
+        _check(len(self.mean) == 3, "mean", self.mean, "three numbers")
+        fits = len(self.std) == 3 and min(self.std) > 0
+        _check(fits, "std", self.std, "three numbers above 0")
+        fits = self.bbox_padding is None or self.bbox_padding > 0
+        _check(fits, "bbox_padding", self.bbox_padding, "a factor above 0")
+        fits = self.crop_pct is None or 0 < self.crop_pct <= 1
+        _check(fits, "crop_pct", self.crop_pct, "a fraction above 0, at most 1")
+
+
+def _check_size(name: str, size: tuple[int, int]) -> None:
+    _check(len(size) == 2 and min(size) > 0, name, size, "(H, W), both above 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeCfg:
-    """How a pose network's output becomes keypoints. `heatmap_size` and kernels in cells."""
+    """How a pose network's output becomes keypoints.
+
+    Attributes:
+        codec: what the network puts out: one map per keypoint, or coordinates.
+        heatmap_size: (h, w) of the maps, cells.
+        refine: how a maximum gets below one cell: a quarter cell towards the larger neighbour,
+            the step of DARK (arXiv:1910.06278) or of UDP (arXiv:1911.07524), or not at all.
+        blur_kernel: side of the Gaussian of both steps, cells, an odd number.
+        flip_test: whether the reported numbers average the image with its mirror image.
+        shift_heatmap: whether mirrored maps move one cell to the right before averaging.
+    """
 
     codec: Literal["heatmap", "regression"]
     heatmap_size: tuple[int, int] | None = None
@@ -89,23 +161,52 @@ class DecodeCfg:
     flip_test: bool = True
     shift_heatmap: bool = False
 
+    def __post_init__(self) -> None:
+        if self.heatmap_size is not None:
+            _check_size("heatmap_size", self.heatmap_size)
+        if self.refine.startswith("dark"):
+            fits = self.blur_kernel is not None and self.blur_kernel > 2 and self.blur_kernel % 2
+            _check(bool(fits), "blur_kernel", self.blur_kernel, "an odd number of cells from 3")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsCfg:
-    """Values reported by the authors (fractions), with the protocol and the place they stand."""
+    """Values reported by the authors.
+
+    Attributes:
+        values: by name, fractions in [0, 1]; a `loss` may be any number from 0.
+        protocol: data set, boxes, flip test and precision behind them, in words.
+        url: the page that states them.
+    """
 
     values: Mapping[str, float]
     protocol: str
     url: str
+
+    def __post_init__(self) -> None:
+        for name, value in self.values.items():
+            _check(0 <= value and (value <= 1 or name == "loss"), name, value, "a fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedCfg:
     """One set of weights for one architecture.
 
-    `model_args` are arguments of the builder that these weights need (values such as an epsilon
-    that no tensor shows); `macs` counts the multiply-adds of one image. `own_skeleton` are the
-    keypoints of a model that was trained on other ones than those of a known data set.
+    Attributes:
+        architecture: the registered name of the graph.
+        tag: the name of the weights among those of the architecture; empty for one's own.
+        task: what the model does.
+        dataset: what it was trained on; for poses also whose keypoints it finds.
+        description: one line, lower case.
+        model_args: arguments of the architecture that these weights need, such as an epsilon
+            that no tensor shows.
+        source: where they come from.
+        input: what the network wants to see.
+        decode: how its output becomes keypoints; pose models only.
+        metrics: what the authors reported; None if nothing.
+        params: number of parameters.
+        macs: multiply-adds of one image.
+        own_skeleton: the keypoints, where they are not those of a known data set.
     """
 
     architecture: str = ""
@@ -121,6 +222,20 @@ class PretrainedCfg:
     params: int | None = None
     macs: int | None = None
     own_skeleton: Skeleton | None = None
+
+    def __post_init__(self) -> None:
+        if self.task != "pose" and (self.decode or self.own_skeleton):
+            raise InputError(
+                f"{self.name!r} is a {self.task} model; only pose models have a decode and an "
+                "own_skeleton"
+            )
+        is_heatmap = self.decode is not None and self.decode.codec == "heatmap"
+        if is_heatmap and not (self.decode and self.decode.heatmap_size and self.input.geometry):
+            raise InputError(
+                f"{self.name!r} has a heatmap codec and needs heatmap_size and geometry"
+            )
+        for name, count in (("params", self.params), ("macs", self.macs)):
+            _check(count is None or count > 0, name, count, "a number above 0")
 
     @property
     def name(self) -> str:
@@ -138,19 +253,20 @@ class PretrainedCfg:
 
     @property
     def has_weights(self) -> bool:
-        """Whether weights can be had at all, be it by hand."""
+        """Whether there are weights at all, be it to fetch with a browser."""
         return self.source.unavailable is None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; `from_dict` is the inverse."""
-        return _plain(dataclasses.asdict(self))
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PretrainedCfg:
         """Build from `to_dict` output.
 
         Raises:
-            ValueError: a key is unknown or missing, or a value has the wrong type.
+            InputError: (a ValueError) a key is unknown or missing, or a value cannot be right.
         """
         return _build(cls, data, "")
 
@@ -163,18 +279,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def _build(cls: type[T], data: Any, where: str) -> T:
     """Build the dataclass `cls` from a mapping, checking names and types on the way."""
     if not isinstance(data, Mapping):
-        raise ValueError(f"config field {where or 'posezoo'!r} must be an object, got {data!r}")
+        raise InputError(f"config field {where or 'posezoo'!r} must be an object, got {data!r}")
     hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise ValueError(f"unknown config field {where + unknown[0]!r}; valid: {', '.join(fields)}")
+        raise InputError(f"unknown config field {where + unknown[0]!r}; valid: {', '.join(fields)}")
     missing = [
         name
         for name, f in fields.items()
@@ -183,12 +299,12 @@ def _build(cls: type[T], data: Any, where: str) -> T:
         and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise ValueError(f"config field {where + missing[0]!r} is missing")
+        raise InputError(f"config field {where + missing[0]!r} is missing")
     return cls(**{key: _coerce(hints[key], value, where + key) for key, value in data.items()})
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
-    """Turn a JSON value into the annotated type, or raise ValueError."""
+    """Turn a JSON value into the annotated type, or raise InputError."""
     if hint is Any:
         return value
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -211,4 +327,4 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     elif isinstance(hint, type) and type(value) is hint:
         return value
-    raise ValueError(f"config field {where!r} is {value!r}, expected {hint}")
+    raise InputError(f"config field {where!r} is {value!r}, expected {hint}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import BaseHandler, Request
 
-LARGE = 10_000  # Drive asks to confirm files from this size on
+from posezoo.errors import WeightsUnavailableError
+
+from .server import Handler, LocalServer
 
 _PAGE = """<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>
 <form id="download-form" action="{action}" method="get">
@@ -17,63 +18,58 @@ _PAGE = """<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</
 <input type="hidden" name="uuid" value="1234"></form></body></html>"""
 
 
-class FileServer:
+class LocalOnly(BaseHandler):
+    """A handler of urllib that refuses every host but this machine."""
+
+    def default_open(self, request: Request) -> None:
+        if not request.host.startswith("127.0.0.1:"):
+            raise WeightsUnavailableError(f"{request.full_url} is not asked in tests")
+
+
+class FileServer(LocalServer):
     """`/files/<name>` serves `files`, `/uc?id=` serves `drive` as Google Drive does."""
 
     def __init__(self) -> None:
+        super().__init__(type("FileHandler", (_Handler,), {"owner": self}))
         self.files: dict[str, bytes] = {}
         self.drive: dict[str, bytes] = {}
+        self.confirm_from = 10_000  # Drive asks to confirm files of this size
         self.log: list[str] = []
         self.fault: Callable[[Any, bytes], bool] | None = None
-        server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *args: Any) -> None:
-                pass
 
-            def do_GET(self) -> None:
-                server.log.append(self.path)
-                url = urlsplit(self.path)
-                query = {k: v[0] for k, v in parse_qs(url.query).items()}
-                if url.path == "/uc":
-                    return self.drive(query)
-                if url.path == "/download" and query.get("uuid") == "1234":
-                    return self.body(server.drive[query["id"]])
-                data = server.files.get(url.path.removeprefix("/files/"))
-                return self.body(data) if data is not None else self.send_error(404)
+class _Handler(Handler):
+    owner: FileServer
 
-            def drive(self, query: dict[str, str]) -> None:
-                data = server.drive.get(query["id"])
-                if data is None:
-                    return self.page(
-                        "<html><body>Sorry, too many users have viewed it</body></html>"
-                    )
-                if len(data) >= LARGE:
-                    return self.page(_PAGE.format(action=f"{server.url}/download", id=query["id"]))
-                self.body(data)
+    def do_GET(self) -> None:
+        server, url = self.owner, urlsplit(self.path)
+        server.log.append(self.path)
+        query = {k: v[0] for k, v in parse_qs(url.query).items()}
+        if url.path == "/uc":
+            return self.drive(query["id"])
+        if url.path == "/download" and query.get("uuid") == "1234":
+            return self.body(server.drive[query["id"]])
+        data = server.files.get(url.path.removeprefix("/files/"))
+        return self.body(data) if data is not None else self.send_error(404)
 
-            def page(self, text: str) -> None:
-                self.reply(text.encode(), "text/html; charset=utf-8")
+    def drive(self, file_id: str) -> None:
+        data = self.owner.drive.get(file_id)
+        if data is None:
+            return self.page("<html><body>Sorry, too many users have viewed it</body></html>")
+        if len(data) >= self.owner.confirm_from:
+            return self.page(_PAGE.format(action=f"{self.owner.url}/download", id=file_id))
+        self.body(data)
 
-            def body(self, data: bytes) -> None:
-                if server.fault is None or not server.fault(self, data):
-                    self.reply(data, "application/octet-stream")
+    def page(self, text: str) -> None:
+        self.reply(text.encode(), "text/html; charset=utf-8")
 
-            def reply(self, data: bytes, kind: str, length: int | None = None) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(data) if length is None else length))
-                self.end_headers()
-                self.wfile.write(data)
+    def body(self, data: bytes) -> None:
+        if self.owner.fault is None or not self.owner.fault(self, data):
+            self.reply(data, "application/octet-stream")
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    def __enter__(self) -> FileServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def reply(self, data: bytes, kind: str, length: int | None = None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data) if length is None else length))
+        self.end_headers()
+        self.wfile.write(data)

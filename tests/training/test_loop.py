@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 import posezoo
-from posezoo.cli.commands import main
+from posezoo.cli import main
 from posezoo.datasets.people import training_people
 from posezoo.errors import DataError, InputError
 from posezoo.synthetic import write_coco

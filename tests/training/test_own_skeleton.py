@@ -13,7 +13,7 @@ from PIL import Image
 
 import posezoo
 from posezoo import Skeleton
-from posezoo.cli.commands import main
+from posezoo.cli import main
 from posezoo.errors import DataError, InputError
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.synthetic import write_coco

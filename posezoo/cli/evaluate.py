@@ -1,0 +1,120 @@
+"""`posezoo eval`: a model and a data set in, a table row out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..evaluation import Share
+
+__all__ = ["eval_command"]
+
+
+@click.command("eval")
+@click.argument("name")
+@options.data
+@click.option(
+    "--boxes",
+    default="det",
+    show_default=True,
+    help="'gt', a detection file, or 'det': the common one (person AP 56.4) in the folder.",
+)
+@click.option(
+    "--annotations",
+    type=options.PATH,
+    help="Annotation file; default: the usual one of the model's data set.",
+)
+@options.checkpoint
+@click.option("--out", type=options.PATH, help="Folder for results and record.")
+@options.device
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="The 16-bit types run under autocast.",
+)
+@click.option("--tf32/--no-tf32", default=False, show_default=True, help="TF32 products on CUDA.")
+@click.option("--compile", is_flag=True, help="Run the network through torch.compile.")
+@options.batch_size("Crops or images")
+@options.workers("Threads", smallest=1, default=4)
+@options.flip_test
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="First so many images only; partial, not comparable.",
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Do part I of N only (from 0); needs --out. The last part to finish scores.",
+)
+@click.option("--resume", is_flag=True, help="Finish the run that --out holds.")
+@click.option("--skip-bad", is_flag=True, help="Exit 0 although images could not be used.")
+def eval_command(
+    name: str,
+    data: Path,
+    boxes: str,
+    annotations: Path | None,
+    checkpoint: Path | None,
+    dtype: str,
+    tf32: bool,
+    compile: bool,
+    flip_test: bool | None,
+    limit: int | None,
+    shard: str | None,
+    skip_bad: bool,
+    **run_options: Any,
+) -> None:
+    """Evaluate the model NAME on its data set and print the table row.
+
+    Several processes: torchrun --nproc-per-node N -m posezoo eval NAME … --out DIR
+    """
+    import torch
+
+    from .. import create_model
+    from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
+
+    settings = EvaluationSettings(
+        boxes=boxes, annotations=annotations, dtype=getattr(torch, dtype), tf32=tf32,
+        compile=compile, flip_test=flip_test, limit=limit,
+    )  # fmt: skip
+    run = RunOptions(
+        share=_share(shard), progress=sys.stderr.isatty(),
+        command="posezoo " + " ".join(sys.argv[1:]), **run_options,
+    )  # fmt: skip
+    model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
+    record = evaluate_model(model, data, settings, run)
+    if record is None:
+        click.echo(
+            "this share is done; whoever finishes last scores (if nobody did: the same command "
+            "with --resume and without --shard)",
+            err=True,
+        )
+        return
+    click.echo(record.table())
+    click.echo(json.dumps(record.to_dict()))
+    for reason in record.bad.values():  # each names its file
+        click.echo(f"posezoo: not used: {reason}", err=True)
+    sys.exit(1 if record.bad and not skip_bad else 0)
+
+
+def _share(text: str | None) -> Share | None:
+    from ..evaluation import Share
+
+    if text is None:
+        return None
+    try:
+        index, count = map(int, text.split("/"))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} is not I/N, such as 0/4", param_hint="--shard"
+        ) from error
+    return Share(index=index, count=count)

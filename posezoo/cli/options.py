@@ -1,0 +1,46 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ["PATH", "batch_size", "checkpoint", "data", "device", "flip_test", "workers"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+checkpoint = click.option("--checkpoint", type=PATH, help="Weights file to use instead.")
+data = click.option("--data", required=True, type=PATH, help="Folder of the data set.")
+device = click.option(
+    "--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda if there is one)"
+)
+flip_test = click.option(
+    "--flip-test/--no-flip-test", default=None, help="Default: the recipe's choice."
+)
+
+
+def batch_size(what: str) -> Callable[[F], F]:
+    """The option for how much goes through the network at once."""
+    return click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help=f"{what} per forward.",
+    )
+
+
+def workers(what: str, *, smallest: int, default: int) -> Callable[[F], F]:
+    """The option for how many threads or processes read images."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(min=smallest),
+        default=default,
+        show_default=True,
+        help=f"{what} that read images.",
+    )

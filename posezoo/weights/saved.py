@@ -1,0 +1,116 @@
+"""A model folder: `model.safetensors` and `config.json`, written and read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import CheckpointError
+from ..zoo.catalog import model_arguments
+from ..zoo.config import PretrainedCfg
+from ..zoo.model import Classifier, ZooModel
+from .cache import CONFIG_FILE, WEIGHTS_FILE
+from .files import write_text
+from .tensors import write_safetensors
+
+__all__ = ["SavedConfig", "read_config", "save_pretrained"]
+
+_KEYS = {"architecture", "model_args", "posezoo", "origin"}
+_TIMM_KEYS = {"num_classes", "num_features", "pretrained_cfg"}  # of classifiers
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedConfig:
+    """What `config.json` says: a configuration, and the arguments the model was built with."""
+
+    cfg: PretrainedCfg
+    model_args: Mapping[str, Any]
+
+
+def save_pretrained(model: nn.Module, directory: str | Path) -> Path:
+    """Write `model.safetensors` and `config.json`; `create_model("local-dir:…")` reads them.
+
+    Files are written under temporary names and moved, so nothing half done is left behind.
+
+    Raises:
+        TypeError: not a model made by `create_model`.
+    """
+    cfg = vars(model).get("pretrained_cfg")
+    if not isinstance(model, ZooModel) or not isinstance(cfg, PretrainedCfg):
+        raise TypeError(f"{type(model).__name__} has no pretrained_cfg; make it with create_model")
+    directory = Path(directory)
+    metadata = {"format": "pt", "posezoo": cfg.name, **model.origin}
+    write_safetensors(model.state_dict(), directory / WEIGHTS_FILE, metadata)
+    config: dict[str, Any] = {
+        "architecture": cfg.architecture,
+        "model_args": _saved_args(model),
+        "posezoo": cfg.to_dict(),
+    }
+    if model.origin:
+        config["origin"] = dict(sorted(model.origin.items()))
+    if isinstance(model, Classifier):
+        config |= _timm_fields(model)
+    write_text(directory / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    return directory
+
+
+def _saved_args(model: ZooModel) -> dict[str, Any]:
+    """Return the arguments of the model as it is; a head of the usual size goes without saying."""
+    args, head = model.current_args(), model.head_argument
+    if head is not None and head not in model.model_args:
+        if args[head] == model_arguments(model.pretrained_cfg.architecture)[head]:
+            del args[head]
+    return args
+
+
+def _timm_fields(model: Classifier) -> dict[str, Any]:
+    """What timm's own loader wants to find in config.json of a classifier."""
+    cfg = model.pretrained_cfg.input
+    return {
+        "num_classes": model.num_classes,
+        "num_features": model.num_features,
+        "pretrained_cfg": {
+            "input_size": [3, *cfg.size],
+            "interpolation": cfg.interpolation,
+            "crop_pct": cfg.crop_pct,
+            "mean": list(cfg.mean),
+            "std": list(cfg.std),
+            "num_classes": model.num_classes,
+        },
+    }
+
+
+def read_config(path: Path) -> SavedConfig:
+    """Read config.json of a saved model.
+
+    Raises:
+        CheckpointError: not JSON, or not a posezoo configuration.
+    """
+    try:
+        return _parse(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a posezoo configuration: {error}") from error
+
+
+def _parse(config: Any) -> SavedConfig:
+    if not isinstance(config, dict) or not {"architecture", "posezoo"} <= set(config):
+        raise ValueError("the keys 'architecture' and 'posezoo' are needed")
+    known = _KEYS | _TIMM_KEYS
+    if unknown := sorted(set(config) - known):
+        raise ValueError(f"unknown key {unknown[0]!r}; valid: {', '.join(sorted(known))}")
+    architecture, model_args = config["architecture"], config.get("model_args", {})
+    if not isinstance(architecture, str):
+        raise ValueError(f"'architecture' is {architecture!r}, expected a name")
+    if not isinstance(model_args, dict):
+        raise ValueError(f"'model_args' is {model_args!r}, expected an object")
+    cfg = PretrainedCfg.from_dict(config["posezoo"])
+    if cfg.architecture != architecture:
+        raise ValueError("'architecture' and 'posezoo.architecture' disagree")
+    return SavedConfig(cfg=cfg, model_args=model_args)
