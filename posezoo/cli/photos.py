@@ -170,7 +170,7 @@ def check_regions(predictor: PosePredictor) -> None:
     Raises:
         InputError: it is one; those that are not are named.
     """
-    if not hasattr(predictor.model, "forward_tokens"):
+    if not predictor.model.has_token_regions:
         raise InputError(
             f"{predictor.cfg.name} has no tokens that are regions of the image; models that have: "
             + ", ".join(list_models("tcformer*", task="pose"))
@@ -191,8 +191,8 @@ def draw_token_files(
     def paint(path: Path, result: PoseResult) -> Image.Image:
         crops = predictor.crops(load_image(path), result.bboxes)  # (N, 3, H, W)
         with torch.inference_mode():
-            stages = model.forward_intermediates(predictor.crop.normalise(crops), tokens=True)
-        cells = [s.cell_token.cpu().numpy() for s in stages[1:]]  # (N, H0, W0) each
+            stages = model.token_regions(predictor.crop.normalise(crops))
+        cells = [cells.cpu().numpy() for cells in stages[1:]]  # (N, H0, W0) each
         rows = []
         for i, crop in enumerate(crops.permute(0, 2, 3, 1).cpu().numpy()):  # (H, W, 3)
             large = crop.repeat(2, 0).repeat(2, 1)

@@ -109,7 +109,7 @@ def evaluate_model(
             "recipe_flip_test": cfg.decode is not None and cfg.decode.flip_test,
             "geometry": cfg.input.geometry,
             "bbox_padding": cfg.input.bbox_padding,
-            **getattr(model, "mask_args", {}),
+            **model.settings(),  # type: ignore[operator]
         }
         labels = annotations or _find(data, _ANNOTATIONS.get(cfg.dataset, _ANNOTATIONS["coco"]))
         reading["limit"] = limit

@@ -349,7 +349,7 @@ def _initial_model(recipe: Recipe, init: str | None) -> nn.Module:
     if start == "scratch":
         return model
     if start == "imagenet":
-        model.init_trunk_from_imagenet()  # type: ignore[operator]
+        model.init_from_imagenet()  # type: ignore[operator]
         return model
     if Path(start).is_file():
         loaded = load_checkpoint(model, start, strict=False).loaded

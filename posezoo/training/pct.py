@@ -259,7 +259,7 @@ def reconstruction_ap(model: PCTTokenizer, data: Path, device: str = "cpu") -> f
     """
     from ..evaluation.metrics.coco import coco_results, evaluate_coco
 
-    cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
+    cfg: PretrainedCfg = model.pretrained_cfg
     size, geometry, padding = cfg.input.size, cfg.input.geometry, cfg.input.bbox_padding
     if geometry is None or padding is None:
         raise InputError(f"{cfg.name} says nothing of crops of people")

@@ -317,7 +317,7 @@ def save_pretrained(model: nn.Module, directory: str | Path) -> Path:
 
 def _saved_args(model: nn.Module) -> dict[str, Any]:
     """Return the model arguments, with the head size and the token mask as they are now."""
-    args: dict[str, Any] = {**model.model_args, **getattr(model, "mask_args", {})}  # type: ignore[dict-item]
+    args: dict[str, Any] = {**model.model_args, **model.settings()}  # type: ignore[dict-item, operator]
     valid = _registry.model_arguments(model.pretrained_cfg.architecture)  # type: ignore[union-attr, arg-type]
     for name in ("num_keypoints", "num_classes"):
         if name in valid and getattr(model, name) != args.get(name, valid[name]):
