@@ -161,7 +161,7 @@ def test_command_line_prints_the_groups_and_both_tight_means(people, tmp_path):
     })  # fmt: skip
     data = _write(tmp_path / "data", list(points), truth)
     weights = tmp_path / "model_best.pth"
-    torch.save(make_state(manifests("tmpose")["tmpose_l_d6_mpii_256x256"]), weights)
+    torch.save(make_state(manifests("tokenpose")["tmpose_l_d6_mpii_256x256"]), weights)
     result = CliRunner().invoke(
         main,
         ["eval", NAME, "--checkpoint", str(weights), "--data", str(data), "--device", "cpu"],

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from goldens.fill import GOLDENS, make_input, make_tensor, manifests
+from goldens.fill import golden_path, make_input, make_tensor, manifests
 from safetensors.torch import load_file
 from torch import nn
 
@@ -192,7 +192,7 @@ def _golden_batch() -> TrainingBatch:
 
 
 def _golden(variant: str) -> dict[str, torch.Tensor]:
-    state = load_file(GOLDENS / "pct" / "training.safetensors")
+    state = load_file(golden_path("pct", "training.safetensors"))
     mine = {k.split(".train_")[1]: v for k, v in state.items() if k.startswith(f"{variant}.")}
     return {k: v.double() for k, v in mine.items()}
 

@@ -53,7 +53,7 @@ def check_poses(
         raise InputError(
             f"visible must have shape {tuple(keypoints.shape[:2])}, got {tuple(visible.shape)}"
         )
-    check_features(features, len(keypoints), features_shape)
+    check_features(features, keypoints.shape[0], features_shape)
 
 
 def check_features(features: Tensor | None, count: int, shape: tuple[int, int, int] | None) -> None:

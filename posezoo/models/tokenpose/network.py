@@ -155,7 +155,7 @@ class TokenPose(PoseModel):
         self.register_buffer("kept", torch.tensor(kept, device=device), persistent=False)
         self.mask = mask
 
-    def _keep(self, batch: int, keep_idx: Tensor | None) -> Tensor | None:
+    def tokens_to_keep(self, batch: int, keep_idx: Tensor | None) -> Tensor | None:
         """Return the tokens to keep, (n,) or (B, n), or None for all."""
         count = len(self.kept)
         if keep_idx is not None:
@@ -170,7 +170,7 @@ class TokenPose(PoseModel):
             return self.kept
         return keep if self.mask.pos == "slot" else keep.sort(dim=-1).values
 
-    def _visual_tokens(self, maps: Tensor, keep: Tensor | None) -> Tensor:
+    def visual_tokens(self, maps: Tensor, keep: Tensor | None) -> Tensor:
         """Cut the map (B, C, h, w) into patches and embed those to keep: (B, n, D).
 
         A patch is flattened by row, column, channel, the channel fastest.
@@ -200,8 +200,8 @@ class TokenPose(PoseModel):
             InputError: wrong shape or type of either; indices out of range or repeated.
         """
         check_images(x, self.in_chans, self.input_size, 1, like=self.keypoint_tokens)
-        keep = self._keep(x.shape[0], keep_idx)
-        visual = self._visual_tokens(x if self.trunk is None else self.trunk(x), keep)
+        keep = self.tokens_to_keep(x.shape[0], keep_idx)
+        visual = self.visual_tokens(x if self.trunk is None else self.trunk(x), keep)
         if keep is None or self.mask.pos == "slot":
             positions = self.positions[: visual.shape[1]]  # (n, D)
         else:

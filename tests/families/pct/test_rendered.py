@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import re
 from pathlib import Path
@@ -10,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 from goldens.fill import make_tensor, manifests
+from safetensors.torch import load_file
 
 import posezoo
 from posezoo.errors import CheckpointError
 from posezoo.models.pct.tokenizer import PCTTokenizer
 from posezoo.synthetic.render import render_scene, write_coco
 from posezoo.training.pct import reconstruction_ap
-from posezoo.weights import files as _checkpoints
-from posezoo.zoo import factory as _factory
 
+ROOT = Path(__file__).parents[3]
 NAME = "pct_tokenizer_swin_base_woimgguide.rendered"
 
 
@@ -40,16 +41,16 @@ def model() -> PCTTokenizer:
 def distances(model, rendered) -> dict[str, dict[str, float]]:
     """The table of `benchmarks/completion.py`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+        patch.syspath_prepend(ROOT / "benchmarks")
         return importlib.import_module("completion").measure(model, rendered)
 
 
 def test_shipped_tokenizer_is_small_and_the_pinned_one(model):
     cfg = posezoo.get_pretrained_cfg(NAME)
-    path = _factory.find_weights(cfg, None)
+    path = Path(posezoo.__file__).parent / "assets" / cfg.source.packaged
     assert path.stat().st_size < 10e6
-    assert _checkpoints.sha256_of(path) == cfg.source.sha256
-    stored = _checkpoints.read_checkpoint(path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == cfg.source.sha256
+    stored = load_file(path)
     assert {value.dtype for value in stored.values()} == {torch.float16}
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     assert torch.equal(model.decoder.codebook, stored["decoder.codebook"].float())
@@ -97,7 +98,7 @@ def test_examples_of_the_readme_run(monkeypatch, tmp_path):
     }
     torch.save({"state_dict": state}, tmp_path / "swin_base.pth")
     monkeypatch.chdir(tmp_path)
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     part = readme.split("\n## Poses as tokens\n")[1].split("\n## ")[0]
     names = {"posezoo": posezoo, "result": result, "crops": torch.randn(1, 3, 256, 256)}
     with torch.inference_mode():
