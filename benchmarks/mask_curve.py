@@ -3,7 +3,7 @@
     python benchmarks/mask_curve.py "tmpose*" --mask-ratio 1 .8 .6 .4 --plot curve.png
     python benchmarks/mask_curve.py tokenpose_b_256x192 --checkpoint best.pth --mask-type zone
 
-Times, units and multiply-adds are those of speed.py; a unit is the time of a 1024^3 matrix
+Times, units and multiply-adds are those of timing.py; a unit is the time of a 1024^3 matrix
 product. Agreement is with the same weights unmasked, on the same seeded noise: the correlation of
 the heatmaps and the mean distance of the decoded keypoints in input pixels. Without --checkpoint
 the weights are random, and then agreement says nothing about accuracy.
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from load import fresh
-from speed import make_case, measure, memory_of, multiply_adds, summarise
+from timing import make_case, measure, memory_of, multiply_adds, summarise
 
 import posezoo
 
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, help="write the figure here (PNG)")
     parser.add_argument("--out", type=Path, help="write the JSON here as well")
     args = parser.parse_args()
-    args.dtype = ["float32"]
+
     return args
 
 
@@ -94,7 +94,7 @@ def costs(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
             case = make_case(name, batch, "float32", False, device, **mask)
             cases.append(case | {"mask": mask, "macs": macs})
     with torch.inference_mode():
-        measure(cases, args, device)
+        measure(cases, device, rounds=args.rounds, warmup=args.warmup)
     rows = []
     for case in cases:
         if device.type == "cpu":

@@ -20,9 +20,11 @@ from .zoo.config import PretrainedCfg
 
 __all__ = ["Codec", "HeatmapCodec", "RegressionCodec", "RegressionOutput", "build_codec"]
 
-Refine = Literal["quarter", "dark", "none"]
+Refine = Literal["quarter", "dark", "dark_udp", "none"]
 
 _LOG_FLOOR = 1e-10  # smallest heatmap value before the logarithm of DARK
+_UDP_RANGE = (0.001, 50.0)  # of heatmap values before the logarithm in UDP
+_UDP_RIDGE = float(torch.finfo(torch.float32).eps)
 
 
 class Codec(Protocol):
@@ -41,9 +43,10 @@ class HeatmapCodec:
 
     `refine` says how to get below one cell: "quarter" moves the peak a quarter cell towards the
     larger neighbour, "dark" is the Taylor step of DARK (arXiv:1910.06278) on the heatmap
-    blurred with a Gaussian of `blur_kernel` cells. `geometry` is the crop
-    convention or its name; it decides about borders, empty maps and the step from cells to
-    pixels. With `shift_heatmap` the mirrored heatmap moves one cell to the right before averaging.
+    blurred with a Gaussian of `blur_kernel` cells, "dark_udp" its form in UDP (arXiv:1911.07524).
+    `geometry` is the crop convention or its name; it decides about borders, empty maps and the
+    step from cells to pixels. With `shift_heatmap` the mirrored heatmap moves one cell to the
+    right before averaging.
 
     Raises:
         InputError: sizes, kernel or flip indices that cannot be right.
@@ -66,13 +69,8 @@ class HeatmapCodec:
             raise InputError(
                 f"refine is {self.refine!r}, expected one of {', '.join(get_args(Refine))}"
             )
-        if self.refine == "dark" and (
-            self.blur_kernel is None or self.blur_kernel < 3 or self.blur_kernel % 2 == 0
-        ):
-            raise InputError(
-                f"blur_kernel is {self.blur_kernel!r}; refine='dark' needs an odd number of "
-                "cells, 3 or more (11 for sigma 2, 17 for sigma 3)"
-            )
+        if self.refine in ("dark", "dark_udp"):
+            _check_kernel(self.blur_kernel, self.heatmap_size)
 
     def decode(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return keypoints `(B, K, 2)` in input pixels and scores `(B, K)` of `(B, K, h, w)`.
@@ -96,6 +94,8 @@ class HeatmapCodec:
             offsets = _quarter_offsets(heatmaps, cells, alone=self.convention.quarter_step_per_axis)
         elif self.refine == "dark" and self.blur_kernel:
             offsets = _dark_offsets(_log_blurred(heatmaps, self.blur_kernel), cells)
+        elif self.refine == "dark_udp" and self.blur_kernel:
+            offsets = _dark_udp_offsets(heatmaps, self.blur_kernel, cells)
         else:
             offsets = torch.zeros_like(scores)[..., None]
         positive = ~(scores <= 0)[..., None]  # NaN counts as found, so that it stays visible
@@ -227,6 +227,14 @@ def _check_size(name: str, size: tuple[int, int]) -> None:
         raise InputError(f"{name} is {size!r}, expected (H, W) of at least 2")
 
 
+def _check_kernel(size: int | None, heatmap_size: tuple[int, int]) -> None:
+    if size is None or size < 3 or size % 2 == 0 or size // 2 >= min(heatmap_size):
+        raise InputError(
+            f"blur_kernel is {size!r}; refine='dark' and 'dark_udp' need an odd number of cells "
+            f"from 3 on that fits into a heatmap of {heatmap_size} (11 for sigma 2, 17 for 3)"
+        )
+
+
 def _check_flip_indices(indices: tuple[int, ...]) -> None:
     count = len(indices)
     if sorted(indices) != list(range(count)) or any(indices[j] != i for i, j in enumerate(indices)):
@@ -292,21 +300,27 @@ def _gaussian(size: int) -> list[float]:
 
 
 def _log_blurred(heatmaps: Tensor, kernel_size: int) -> Tensor:
-    """Blur `(B, K, h, w)` with zeros around it, restore each maximum, take the logarithm.
+    """Blur `(B, K, h, w)` with zeros around it, restore each maximum, take the logarithm."""
+    reach = kernel_size // 2
+    blurred = _blurred(F.pad(heatmaps, (reach,) * 4), kernel_size)
+    restored = blurred * (heatmaps.amax((-2, -1)) / blurred.amax((-2, -1)))[..., None, None]
+    return restored.clamp(min=_LOG_FLOOR).log()
+
+
+def _blurred(padded: Tensor, kernel_size: int) -> Tensor:
+    """Blur maps `(B, K, h + k - 1, w + k - 1)` to `(B, K, h, w)`.
 
     The blur is a sum of shifted copies: a convolution would run in TF32 or under autocast in
     half precision, too coarse for the logarithm's derivatives.
     """
-    kernel, reach = _gaussian(kernel_size), kernel_size // 2
-    blurred = heatmaps
-    for dim, pad in ((-1, (reach, reach)), (-2, (0, 0, reach, reach))):
-        size = heatmaps.shape[dim]
-        padded = F.pad(blurred, pad)
-        blurred = torch.zeros_like(heatmaps)
-        for start, weight in enumerate(kernel):
-            blurred.add_(padded.narrow(dim, start, size), alpha=weight)
-    restored = blurred * (heatmaps.amax((-2, -1)) / blurred.amax((-2, -1)))[..., None, None]
-    return restored.clamp(min=_LOG_FLOOR).log()
+    kernel = _gaussian(kernel_size)
+    for dim in (-1, -2):
+        size = padded.shape[dim] - kernel_size + 1
+        parts = [padded.narrow(dim, start, size) for start in range(kernel_size)]
+        padded = torch.zeros_like(parts[0])
+        for part, weight in zip(parts, kernel):
+            padded.add_(part, alpha=weight)
+    return padded
 
 
 def _dark_offsets(logs: Tensor, cells: Tensor) -> Tensor:
@@ -329,3 +343,24 @@ def _dark_offsets(logs: Tensor, cells: Tensor) -> Tensor:
     divisor = torch.where(may, determinant, 1.0)
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=-1) / divisor[..., None]
     return torch.where(may[..., None], step, 0.0)
+
+
+def _dark_udp_offsets(heatmaps: Tensor, kernel_size: int, cells: Tensor) -> Tensor:
+    """Return the Newton steps `(B, K, 2)` as UDP takes them.
+
+    The blur mirrors the map at its edges, derivatives are those of neighbouring cells, maxima at
+    the border move too, and the Hessian is made regular by a tiny multiple of the identity.
+    """
+    reach = kernel_size // 2
+    blurred = _blurred(F.pad(heatmaps, (reach,) * 4, mode="reflect"), kernel_size)
+    logs = blurred.clamp(*_UDP_RANGE).log()
+    here, right, left, below, above = _neighbours(
+        logs, cells, (0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)
+    )
+    southeast, northwest = _neighbours(logs, cells, (1, 1), (-1, -1))
+    dx, dy = 0.5 * (right - left), 0.5 * (below - above)
+    dxx = right - 2 * here + left + _UDP_RIDGE
+    dyy = below - 2 * here + above + _UDP_RIDGE
+    dxy = 0.5 * (southeast - right - below + 2 * here - left - above + northwest)
+    determinant = dxx * dyy - dxy * dxy
+    return torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1) / determinant[..., None]

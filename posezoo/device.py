@@ -1,4 +1,4 @@
-"""The device to run on, and copies from and to it that never wait for what it is doing.
+"""The device to run on, and copies to and from it that do not wait for its work.
 
 Only copies from and to page-locked memory run beside the device's work. On other devices than
 CUDA both are plain copies.
@@ -19,23 +19,24 @@ from .errors import InputError
 __all__ = ["Download", "choose_device", "upload"]
 
 
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """Return a device that is there; None is CUDA if there is one, else the CPU.
+def choose_device(device: str | int | torch.device | None) -> torch.device:
+    """Return an available device; None is CUDA if there is one, else the CPU.
 
-    CUDA without a number is the one of the local rank of torchrun.
+    CUDA without a number is the one of the local rank of torchrun; a number alone is that of CUDA.
 
     Raises:
         InputError: no such kind of device, or a number that this machine lacks.
     """
     try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if place.type != "cuda":
-            return torch.empty(0, device=place).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        chosen = torch.device(default if device is None else device)
+        if chosen.type != "cuda":
+            return torch.empty(0, device=chosen).device
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise InputError(
             f"device is {device!r}, which this machine lacks; valid: cpu, cuda, cuda:0 and so on"
         ) from error
-    index = int(os.environ.get("LOCAL_RANK", "0")) if place.index is None else place.index
+    index = int(os.environ.get("LOCAL_RANK", "0")) if chosen.index is None else chosen.index
     count = torch.cuda.device_count()
     if index >= count:
         raise InputError(

@@ -45,6 +45,7 @@ _FACE_LINES = (  # first and last of the 68 face points, and whether the line cl
 _HEAD = ("nose", "eye", "ear")
 _FINEST = 0.6  # pixels
 _MAX_LAYER = 3000  # pixels along a side; larger drawings are smoothed less
+_MAX_LAYERS = 40  # per picture; more people share them, and the rims between them are less soft
 
 
 def draw_poses(
@@ -68,8 +69,14 @@ def draw_poses(
             f"one of {result.image_size[0]} x {result.image_size[1]}; give the same image"
         )
     widths, heights = (result.bboxes[:, 2:] - result.bboxes[:, :2]).T
-    for index in np.argsort(-widths * heights, kind="stable"):  # small persons stay on top
-        _draw_person(canvas, result[index], _PALETTE[index % len(_PALETTE)], threshold, boxes)
+    order = np.argsort(-widths * heights, kind="stable")  # small persons stay on top
+    people = [
+        _strokes(result[i], _PALETTE[i % len(_PALETTE)], canvas.size, threshold, boxes)
+        for i in order
+    ]
+    group = -(-len(people) // _MAX_LAYERS) or 1
+    for first in range(0, len(people), group):
+        _paint(canvas, people[first : first + group])
     return canvas
 
 
@@ -81,22 +88,27 @@ class _Strokes:
     discs: list[tuple[Point, float, Color]] = field(default_factory=list)
 
 
-def _draw_person(
-    canvas: Image.Image, person: PoseResult, colors: dict[str, Color], threshold: float, boxes: bool
-) -> None:
+def _strokes(
+    person: PoseResult,
+    colors: dict[str, Color],
+    size: tuple[int, int],
+    threshold: float,
+    boxes: bool,
+) -> _Strokes:
+    """Return what is drawn of one person on a canvas of `size` (W, H)."""
     points = person.keypoints[0].astype(np.float64)
-    far = 2 * max(canvas.size)  # a stray point must not blow up the drawing
+    far = 2 * max(size)  # a stray point must not blow up the drawing
     with np.errstate(invalid="ignore"):
         shown = (person.keypoint_scores[0] >= threshold) & (np.abs(points) < far).all(axis=1)
     x1, y1, x2, y2 = person.bboxes[0].tolist()
-    size = math.sqrt(max(x2 - x1, 1.0) * max(y2 - y1, 1.0))
-    width = max(size * 0.017, min(0.8 + max(canvas.size) * 0.0006, size * 0.05))
+    extent = math.sqrt(max(x2 - x1, 1.0) * max(y2 - y1, 1.0))
+    width = max(extent * 0.017, min(0.8 + max(size) * 0.0006, extent * 0.05))
     strokes = _Strokes()
     if boxes:
         corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
         strokes.lines.append((corners, max(1.0, width * 0.5), colors["middle"]))
     _add_limbs(strokes, person.skeleton, points, shown, width, colors)
-    _paint(canvas, strokes)
+    return strokes
 
 
 def _side(name: str) -> str:
@@ -150,10 +162,10 @@ def _widths(
     return widths
 
 
-def _paint(canvas: Image.Image, strokes: _Strokes) -> None:
-    """Paint on an enlarged transparent layer, shrink it, lay it over the canvas."""
-    reach = [(p, w) for line, w, _ in strokes.lines for p in line]
-    reach += [(p, r * 2) for p, r, _ in strokes.discs]
+def _paint(canvas: Image.Image, people: list[_Strokes]) -> None:
+    """Paint people on an enlarged transparent layer, shrink it, lay it over the canvas."""
+    reach = [(p, w) for strokes in people for line, w, _ in strokes.lines for p in line]
+    reach += [(p, r * 2) for strokes in people for p, r, _ in strokes.discs]
     if not reach:
         return
     margin = max(w for _, w in reach) * 2 + 2
@@ -182,13 +194,14 @@ def _paint(canvas: Image.Image, strokes: _Strokes) -> None:
     def rim(width: float) -> float:
         return min(1.2, 0.35 * width)
 
-    for ends, width, _ in strokes.lines:
-        line(ends, width + 2 * rim(width), (*_OUTLINE, 170))
-    for ends, width, color in strokes.lines:
-        line(ends, width, (*color, 255))
-    for point, radius, color in strokes.discs:
-        disc(point, radius + rim(radius), (*_OUTLINE, 255))
-        disc(point, radius, (*color, 255))
+    for strokes in people:
+        for ends, width, _ in strokes.lines:
+            line(ends, width + 2 * rim(width), (*_OUTLINE, 170))
+        for ends, width, color in strokes.lines:
+            line(ends, width, (*color, 255))
+        for point, radius, color in strokes.discs:
+            disc(point, radius + rim(radius), (*_OUTLINE, 255))
+            disc(point, radius, (*color, 255))
     layer = layer.reduce(zoom)
     canvas.paste(layer, (left, top), layer)
 

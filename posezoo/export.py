@@ -114,7 +114,7 @@ class _Plain(nn.Module):
 
 
 def _operator(error: BaseException) -> str:
-    """Return what stands between a model and ONNX: the operator, from the chain of errors."""
+    """Return the operator that ONNX lacks, from the chain of errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().splitlines()[0][:160]

@@ -26,6 +26,7 @@ __all__ = [
     "MMPOSE0_16",
     "MMPOSE1",
     "TOKENPOSE",
+    "UDP",
     "CropConvention",
     "boxes_to_center_size",
     "check_bboxes",
@@ -49,6 +50,8 @@ def check_bboxes(bboxes: ArrayLike, image_size: tuple[int, int]) -> NDArray[np.f
     Raises:
         InputError: wrong shape, NaN or infinity, no area, or no overlap with the image.
     """
+    if isinstance(bboxes, Tensor):
+        bboxes = bboxes.detach().cpu().numpy()
     try:
         boxes = np.asarray(bboxes, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -71,7 +74,7 @@ def check_bboxes(bboxes: ArrayLike, image_size: tuple[int, int]) -> NDArray[np.f
             ),
             (
                 (x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height),
-                f"lies outside the image of {width} x {height} pixels; drop it",
+                f"is outside the image of {width} x {height} pixels; drop it",
             ),
         )
     for bad, what in problems:
@@ -325,9 +328,64 @@ class _TokenPose(CropConvention):
         return torch.stack([x * factor, y], dim=-1)
 
 
-MMPOSE0, MMPOSE1, TOKENPOSE = CropConvention(), _Mmpose1(), _TokenPose()
+class _Udp(CropConvention):
+    """Unbiased data processing (arXiv 1911.07524): sizes count steps between pixel centres.
+
+    The first and last pixel centres of the input fall on the edges of the box, and each axis has
+    a factor of its own.
+    """
+
+    name = "udp"
+
+    def crop_matrices(
+        self, centers: Array, box_sizes: Array, input_size: Size
+    ) -> NDArray[np.float64]:
+        boxes = np.asarray(box_sizes, dtype=np.float64)
+        last = np.array(input_size[::-1]) - 1.0  # x, y
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factors = last / boxes  # (N, 2)
+            shifts = factors * (0.5 * boxes - np.asarray(centers, dtype=np.float64))
+        zero = np.zeros(len(boxes))
+        rows = [factors[:, 0], zero, shifts[:, 0], zero, factors[:, 1], shifts[:, 1]]
+        matrices = np.stack(rows, axis=1).reshape(-1, 2, 3)
+        return self._checked(matrices.astype(np.float32).astype(np.float64), boxes)
+
+    def input_to_image(
+        self,
+        points: Tensor,
+        centers: Array | Tensor,
+        box_sizes: Array | Tensor,
+        input_size: Size,
+    ) -> Tensor:
+        (center_x, center_y), (w, h) = _columns(points, centers, box_sizes)
+        x, y = points.unbind(-1)  # (N, K)
+        height, width = input_size
+        x = x * (w / (width - 1)) + center_x - w * 0.5
+        y = y * (h / (height - 1)) + center_y - h * 0.5
+        return torch.stack([x, y], dim=-1)
+
+    def image_to_input(
+        self,
+        points: Tensor,
+        centers: Array | Tensor,
+        box_sizes: Array | Tensor,
+        input_size: Size,
+    ) -> Tensor:
+        center = torch.as_tensor(centers, dtype=points.dtype, device=points.device)[:, None]
+        box = torch.as_tensor(box_sizes, dtype=points.dtype, device=points.device)[:, None]
+        last = points.new_tensor(input_size[::-1]) - 1
+        return (points - center + box * 0.5) * (last / box)
+
+    def rescale(self, points: Tensor, size: Size, new_size: Size) -> Tensor:
+        (height, width), (new_height, new_width) = size, new_size
+        x, y = points.unbind(-1)
+        x, y = x * ((new_width - 1) / (width - 1)), y * ((new_height - 1) / (height - 1))
+        return torch.stack([x, y], dim=-1)
+
+
+MMPOSE0, MMPOSE1, TOKENPOSE, UDP = CropConvention(), _Mmpose1(), _TokenPose(), _Udp()
 MMPOSE0_16 = _Mmpose0_16()  # for cleaning annotated boxes only; no weights name it
-CONVENTIONS = {c.name: c for c in (MMPOSE0, MMPOSE1, TOKENPOSE, MMPOSE0_16)}
+CONVENTIONS = {c.name: c for c in (MMPOSE0, MMPOSE1, TOKENPOSE, UDP, MMPOSE0_16)}
 
 
 def get_convention(geometry: str | CropConvention) -> CropConvention:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from .codecs import build_codec
 from .detectors import Detector, build_detector
 from .device import Download, choose_device, upload
 from .errors import InputError
-from .geometry import boxes_to_center_size, check_bboxes, crop_matrices, input_to_image
+from .geometry import check_bboxes, get_convention
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
-from .zoo.config import PretrainedCfg
 from .zoo.factory import create_model
+from .zoo.model import PoseNetwork, ZooModel
+from .zoo.wrapped import copy_sharing_weights, unwrap
 
 __all__ = ["CropRequest", "PosePredictor"]
 
@@ -49,7 +50,9 @@ class PosePredictor:
     """Find the keypoints of people in images.
 
     Args:
-        model: a pose model, or the name of one, which is then loaded with its weights.
+        model: a pose model, or the name of one, which is then loaded with its weights. A given
+            model keeps its device, type and mode: it runs in evaluation mode whatever it is in,
+            and where device or type differ, `predictor.model` is a copy.
         detector: used for images that come without boxes: "auto" or a short name of
             `posezoo.detectors.DETECTORS`, a callable, or None (the whole image is one box).
             It is loaded when the first such image arrives.
@@ -69,34 +72,43 @@ class PosePredictor:
         model: nn.Module | str,
         *,
         detector: str | Detector | None = "auto",
-        device: str | torch.device | None = None,
+        device: str | int | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         batch_size: int = 64,
         flip_test: bool | None = None,
     ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise InputError(f"dtype must be a floating-point type of torch, got {dtype!r}")
         if isinstance(model, str):
             device = choose_device(device)
             model = create_model(model, pretrained=True)
-        cfg = getattr(model, "pretrained_cfg", None)
-        if not isinstance(cfg, PretrainedCfg) or cfg.task != "pose" or cfg.decode is None:
-            what = cfg.name if isinstance(cfg, PretrainedCfg) else type(model).__name__
+        network = unwrap(model)
+        if not isinstance(network, PoseNetwork) or network.pretrained_cfg.task != "pose":
+            known = isinstance(network, ZooModel)
+            what = network.pretrained_cfg.name if known else type(network).__name__
             raise InputError(f"{what} is not a pose model; see posezoo.list_models(task='pose')")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        if not dtype.is_floating_point:
-            raise InputError(f"dtype must be a floating-point type, got {dtype}")
+        cfg = network.pretrained_cfg
+        if cfg.decode is None or cfg.input.geometry is None or cfg.input.bbox_padding is None:
+            raise InputError(f"{cfg.name} has a configuration without crop or decoding")
         self.cfg = cfg
+        self.convention = get_convention(cfg.input.geometry)
+        self.padding = cfg.input.bbox_padding
         self.skeleton = cfg.skeleton
-        if model.num_keypoints != self.skeleton.num_keypoints:
+        if network.num_keypoints != self.skeleton.num_keypoints:
             raise InputError(
-                f"the model has {model.num_keypoints} keypoints, the {cfg.dataset} skeleton "
+                f"the model has {network.num_keypoints} keypoints, the {cfg.dataset} skeleton "
                 f"{self.skeleton.num_keypoints}; give pretrained_cfg its own_skeleton, as "
                 "`posezoo train --skeleton` does"
             )
-        self.device = choose_device(device) if device else next(model.parameters()).device
+        self.device = next(network.parameters()).device if device is None else choose_device(device)
         self.dtype = dtype
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        self.model = model.to(self.device, wide).eval()
+        weights = next(network.parameters())
+        if (weights.device, weights.dtype) != (self.device, self.model_dtype):
+            model = copy_sharing_weights(network).to(self.device, self.model_dtype)
+        self.model = model
+        self._modules = list(model.modules())
         self.batch_size = min(batch_size, _CPU_BATCH) if self.device.type == "cpu" else batch_size
         self.flip_test = cfg.decode.flip_test if flip_test is None else flip_test
         self.codec = build_codec(cfg)
@@ -136,6 +148,11 @@ class PosePredictor:
         Arguments are as in `__call__`, one entry per image. Everything is checked before
         anything runs.
         """
+        if isinstance(images, (str, Path, Image.Image, np.ndarray)):
+            raise InputError(
+                f"images is one {type(images).__name__}; give a list of images, or call the "
+                "predictor itself with a single one"
+            )
         all_boxes = [None] * len(images) if bboxes is None else list(bboxes)
         all_scores = [None] * len(images) if bbox_scores is None else list(bbox_scores)
         if not len(images) == len(all_boxes) == len(all_scores):
@@ -163,13 +180,7 @@ class PosePredictor:
 
     def request(self, image: np.ndarray, bboxes: np.ndarray) -> CropRequest:
         """Turn boxes (N, 4) xyxy into the crop request that the recipe of the weights asks."""
-        cfg = self.cfg.input
-        centers, box_sizes = boxes_to_center_size(
-            bboxes,
-            cfg.size,
-            cfg.bbox_padding,  # type: ignore[arg-type]
-            cfg.geometry,  # type: ignore[arg-type]
-        )
+        centers, box_sizes = self.convention.center_size(bboxes, self.cfg.input.size, self.padding)
         return CropRequest(image=image, centers=centers, box_sizes=box_sizes)
 
     def crops(self, image: ImageLike, bboxes: np.ndarray) -> Tensor:
@@ -240,9 +251,9 @@ class PosePredictor:
         return image, boxes, scores.astype(np.float32)
 
     def _matrices(self, request: CropRequest, part: slice = slice(None)) -> np.ndarray:
-        cfg = self.cfg.input
-        centers, box_sizes = request.centers[part], request.box_sizes[part]
-        return crop_matrices(centers, box_sizes, cfg.size, cfg.geometry)  # type: ignore[arg-type]
+        return self.convention.crop_matrices(
+            request.centers[part], request.box_sizes[part], self.cfg.input.size
+        )
 
     def _fill(
         self, batch: _Batch, image: Tensor, request: CropRequest, rows: _Rows, part: slice
@@ -259,20 +270,18 @@ class PosePredictor:
         """Run one batch; nothing here waits for the device."""
         images = torch.cat(batch.crops) if len(batch.crops) > 1 else batch.crops[0]  # (B, 3, H, W)
         images = images.to(self.model_dtype)
-        with self._autocast():
+        with self._evaluating(), self._autocast():
             if self.flip_test:
                 both = self.model(torch.cat([images, images.flip(-1)]))  # (2 B, ...)
                 output = self.codec.merge_flip(*_halves(both, len(images)))
             else:
                 output = self.model(images)
         points, scores = self.codec.decode(output)  # (B, K, 2), (B, K)
-        cfg = self.cfg.input
-        points = input_to_image(
+        points = self.convention.input_to_image(
             points,
             upload(np.concatenate(batch.centers), self.device),
             upload(np.concatenate(batch.box_sizes), self.device),
-            cfg.size,
-            cfg.geometry,  # type: ignore[arg-type]
+            self.cfg.input.size,
         )
         packed = torch.cat([points, scores[..., None]], dim=-1)  # (B, K, 3)
         return _Running(Download(packed.float()), batch.targets)
@@ -281,6 +290,18 @@ class PosePredictor:
     def model_dtype(self) -> torch.dtype:
         """The type of the weights and of the images given to the model."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Put modules that are in training mode into evaluation mode for a moment."""
+        training = [module for module in self._modules if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype in (torch.bfloat16, torch.float16):

@@ -124,19 +124,19 @@ class Skeleton:
         return tuple(indices)
 
 
-def _texts(value: Any, place: str) -> tuple[str, ...]:
+def _texts(value: Any, field_name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-        raise InputError(f"{place} is {value!r}; valid: a list of names")
+        raise InputError(f"{field_name} is {value!r}; valid: a list of names")
     return tuple(value)
 
 
-def _named_pairs(value: Any, names: tuple[str, ...], place: str) -> Pairs:
+def _named_pairs(value: Any, names: tuple[str, ...], field_name: str) -> Pairs:
     """Turn pairs of names into pairs of indices."""
     if not isinstance(value, list):
-        raise InputError(f"{place} is {value!r}; valid: a list of pairs of names")
+        raise InputError(f"{field_name} is {value!r}; valid: a list of pairs of names")
     for pair in value:
-        if len(_texts(pair, place)) != 2 or not set(pair) <= set(names):
-            raise InputError(f"{place} has {pair!r}; valid: two of {', '.join(names)}")
+        if len(_texts(pair, field_name)) != 2 or not set(pair) <= set(names):
+            raise InputError(f"{field_name} has {pair!r}; valid: two of {', '.join(names)}")
     return _pairs(names, value)
 
 

@@ -1,4 +1,4 @@
-"""Image to network input: reading, the exact crop, normalisation.
+"""Image to network input: the exact crop, and normalisation.
 
 The crop reproduces OpenCV 4's fixed-point bilinear `warpAffine` to the bit (positions in 1/32
 pixel, zeros outside the image), on the CPU and on CUDA alike: that is what the published
@@ -8,121 +8,25 @@ numbers were computed with. It is cut from uint8 pixels and normalised afterward
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from .device import upload
-from .errors import InputError
 from .geometry import invert_matrices
+from .images import ImageSource, load_image
 from .zoo.config import PretrainedCfg
 
-__all__ = ["TopDownCrop", "build_transform", "load_image", "warp_crops"]
-
-ImageSource = np.ndarray | Image.Image | str | Path
+__all__ = ["ImageSource", "TopDownCrop", "build_transform", "load_image", "warp_crops"]
 
 _UNITS = 1024  # per pixel, of source positions
 _FAR = 2.0**40  # limit of source positions: beyond every image, far from overflow
 _LANE = 20  # bits per channel of a packed pixel
 _HALVES = 512 * (1 + (1 << _LANE) + (1 << 2 * _LANE))  # rounds all three lanes
 _CROPS_PER_LAUNCH = 32
-
-
-def load_image(source: ImageSource) -> NDArray[np.uint8]:
-    """Return an RGB image as uint8 `(H, W, 3)`.
-
-    A file or Pillow image is turned upright by its EXIF orientation; the first frame counts.
-    Palette, CMYK and grey become RGB, 16-bit grey is divided by 257, transparent pixels are
-    laid over black (the colour outside the image in crops). An array must be uint8 RGB
-    `(H, W, 3)` or grey `(H, W)` and is not copied if it can be used as it is.
-
-    Raises:
-        InputError: no such file, not an image, damaged or truncated, more pixels than
-            `PIL.Image.MAX_IMAGE_PIXELS`, or an array of another kind.
-    """
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    if not isinstance(source, (Image.Image, str, Path)):
-        raise InputError(
-            f"image is a {type(source).__name__}; give a path, a Pillow image or a uint8 RGB array "
-            "(H, W, 3)"
-        )
-    where = "the given Pillow image" if isinstance(source, Image.Image) else str(source)
-    try:
-        if isinstance(source, Image.Image):
-            return _from_pillow(source, where)
-        with Image.open(source) as image:
-            _check_pixels(image, where)
-            return _from_pillow(image, where)
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(f"no image file at {where}") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{where} is too large: {error}") from error
-    except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
-        raise InputError(
-            f"cannot read {where}: {error}; it is no image, or damaged or truncated"
-        ) from error
-
-
-def _check_pixels(image: Image.Image, where: str) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise InputError(
-            f"{where} has {image.width} x {image.height} pixels, more than {limit}; "
-            "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
-        )
-
-
-def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
-    expected = "uint8 RGB (H, W, 3) or grey (H, W)"
-    if array.dtype != np.uint8:
-        hint = "multiply by 255, round and " if np.issubdtype(array.dtype, np.floating) else ""
-        raise InputError(
-            f"image array has dtype {array.dtype}, expected {expected}: {hint}use .astype(np.uint8)"
-        )
-    if array.size == 0:
-        raise InputError(f"image array is empty: shape {array.shape}")
-    if array.ndim == 2:
-        return np.repeat(array[:, :, None], 3, axis=2)  # (H, W, 3)
-    if array.ndim == 3 and array.shape[2] == 3:
-        return np.require(array, requirements=["C", "W"])  # torch takes no others
-    hints = {
-        (3, 4): "drop the alpha channel with image[:, :, :3]",
-        (3, 1): "drop the last axis with image[:, :, 0]",
-    }
-    hint = hints.get((array.ndim, array.shape[-1]), "give one image at a time")
-    if array.ndim == 3 and array.shape[0] in (1, 3):
-        hint = "channels come last: use image.transpose(1, 2, 0)"
-    raise InputError(f"image array has shape {array.shape}, expected {expected}: {hint}")
-
-
-def _from_pillow(image: Image.Image, where: str) -> NDArray[np.uint8]:
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise InputError(f"{where} holds floating-point pixels; convert it to 8 bit first")
-    if image.mode.startswith("I"):
-        return _from_16_bit(image, where)
-    if "A" in image.getbands() or "transparency" in image.info:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
-
-
-def _from_16_bit(image: Image.Image, where: str) -> NDArray[np.uint8]:
-    pixels = np.asarray(image).astype(np.int64)
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise InputError(
-            f"{where} holds values {pixels.min()} to {pixels.max()}, expected 16-bit grey "
-            "(0 to 65535); convert it to 8 bit first"
-        )
-    return _from_array(((pixels + 128) // 257).astype(np.uint8))
 
 
 def warp_crops(

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+import posezoo
 from posezoo.codecs import HeatmapCodec, RegressionCodec, RegressionOutput, build_codec
 from posezoo.errors import InputError
 from posezoo.geometry import input_to_image
@@ -352,8 +354,9 @@ def test_mirrored_keypoints_merge_to_themselves() -> None:
         ({"refine": "dark"}, "blur_kernel is None.*odd"),
         ({"refine": "dark", "blur_kernel": 10}, "blur_kernel is 10"),
         ({"refine": "dark", "blur_kernel": 1}, "blur_kernel is 1"),
-        ({"refine": "megvii"}, "refine is 'megvii', expected one of quarter, dark, none"),
-        ({"geometry": "udp"}, "geometry is 'udp', expected one of mmpose0, mmpose1, tokenpose"),
+        ({"refine": "megvii"}, "refine is 'megvii', expected one of quarter, dark, dark_udp, none"),
+        ({"geometry": "ud"}, "geometry is 'ud', expected one of mmpose0, mmpose1, tokenpose, udp"),
+        ({"refine": "dark_udp", "blur_kernel": None}, "blur_kernel is None"),
         ({"heatmap_size": (1, 12)}, r"heatmap_size is \(1, 12\)"),
         ({"input_size": (64,)}, r"input_size is \(64,\)"),
         ({"flip_indices": (1, 2, 0)}, "do not swap"),
@@ -396,3 +399,42 @@ def test_configurations_without_codec_are_refused() -> None:
         build_codec(_cfg("in1k", None))
     with pytest.raises(InputError, match="needs heatmap_size and geometry"):
         build_codec(_cfg("coco", DecodeCfg(codec="heatmap", refine="none")))
+
+
+def _udp_by_hand(heatmap: np.ndarray, kernel: int) -> np.ndarray:
+    """The cell of one heatmap's maximum, moved as arXiv 1911.07524 and its code do."""
+    reach, sigma = kernel // 2, 0.3 * ((kernel - 1) / 2 - 1) + 0.8
+    wave = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+    wave /= wave.sum()
+    blurred = np.apply_along_axis(
+        lambda line: np.convolve(np.pad(line, reach, mode="reflect"), wave, "valid"), 0, heatmap
+    )
+    blurred = np.apply_along_axis(
+        lambda line: np.convolve(np.pad(line, reach, mode="reflect"), wave, "valid"), 1, blurred
+    )
+    logs = np.pad(np.log(np.clip(blurred, 0.001, 50)), 1, mode="edge")
+    y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    near = logs[y : y + 3, x : x + 3]
+    step = np.array([near[1, 2] - near[1, 0], near[2, 1] - near[0, 1]]) / 2
+    xx = near[1, 2] - 2 * near[1, 1] + near[1, 0]
+    yy = near[2, 1] - 2 * near[1, 1] + near[0, 1]
+    xy = (
+        near[2, 2] - near[1, 2] - near[2, 1] + 2 * near[1, 1] - near[1, 0] - near[0, 1] + near[0, 0]
+    )
+    hessian = np.array([[xx, xy / 2], [xy / 2, yy]]) + np.finfo(np.float32).eps * np.eye(2)
+    return np.array([x, y]) - np.linalg.solve(hessian, step)
+
+
+def test_udp_decoding_is_the_written_out_formula_at_the_border_too():
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:64, :48]
+    peaks = rng.uniform(-1, 1, (17, 2)) * [24.5, 32.5] + [24, 32]
+    heatmaps = np.exp(-((columns - peaks[:, :1, None]) ** 2 + (rows - peaks[:, 1:, None]) ** 2) / 8)
+    heatmaps += rng.normal(0, 0.003, heatmaps.shape)
+    codec = build_codec(posezoo.get_pretrained_cfg("vitpose_b_256x192"))
+    points, scores = codec.decode(torch.from_numpy(heatmaps)[None])
+    expected = np.array([_udp_by_hand(h, 11) for h in heatmaps]) * [191 / 47, 255 / 63]
+    np.testing.assert_allclose(points[0].numpy(), expected, atol=1e-9)
+    np.testing.assert_allclose(scores[0].numpy(), heatmaps.max((1, 2)))
+    empty, _ = codec.decode(torch.zeros(1, 17, 64, 48))
+    np.testing.assert_allclose(empty[0], [[-191 / 47, -255 / 63]] * 17, rtol=1e-6)

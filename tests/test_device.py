@@ -23,7 +23,7 @@ def test_cuda_without_a_number_is_the_one_of_the_local_rank(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert choose_device("cuda") == torch.device("cuda", 3)
-    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert choose_device("cuda:1") == choose_device(1) == torch.device("cuda", 1)
     with pytest.raises(InputError, match="device 4 of CUDA was asked for, and there are 4"):
         choose_device("cuda:4")
 

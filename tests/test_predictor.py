@@ -118,8 +118,10 @@ def test_double_precision_runs_the_network_in_double(picture):
 
     for dtype in (torch.float64, torch.float32):
         network = Typed()
-        PosePredictor(network, dtype=dtype)(picture, BOXES)
-        assert network.seen == dtype
+        predictor = PosePredictor(network, dtype=dtype)
+        predictor(picture, BOXES)
+        assert predictor.model.seen == dtype
+        assert network.unused.dtype == torch.float32  # the given network stays as it was
 
 
 def test_requests_are_read_as_batches_need_them(network, picture):
@@ -183,6 +185,36 @@ def test_what_is_no_pose_model_is_refused(network):
     network.num_keypoints = 21
     with pytest.raises(InputError, match="21 keypoints"):
         PosePredictor(network)
+
+
+def test_predictor_and_its_caller_leave_each_other_alone(picture):
+    """Training mode, statistics, type and a second predictor change nothing."""
+    torch.manual_seed(0)
+    model = posezoo.create_model("hrnet_xs_128x96")
+    predictor = PosePredictor(model)
+    expected = predictor(picture, BOXES).keypoints
+    model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert np.array_equal(predictor(picture, BOXES).keypoints, expected)
+    assert model.training and all(m.training for m in model.modules())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    double = PosePredictor(model, dtype=torch.float64)
+    np.testing.assert_allclose(double(picture, BOXES).keypoints, expected, atol=1e-2)
+    assert np.array_equal(predictor(picture, BOXES).keypoints, expected)
+    assert next(model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("one", ["photo.jpg", np.zeros((9, 9, 3), np.uint8)], ids=["name", "array"])
+def test_one_image_where_a_list_belongs_is_refused(network, one):
+    with pytest.raises(InputError, match="give a list of images"):
+        PosePredictor(network).predict_batch(one)
+
+
+def test_wrapped_models_and_boxes_with_gradients_are_taken(network, picture):
+    expected = PosePredictor(network)(picture, BOXES).keypoints
+    wrapped = nn.DataParallel(network)
+    boxes = torch.tensor(BOXES, requires_grad=True)
+    assert np.array_equal(PosePredictor(wrapped)(picture, boxes).keypoints, expected)
 
 
 def test_name_of_a_model_loads_its_weights(hub):

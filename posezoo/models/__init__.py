@@ -8,3 +8,4 @@ from .pct import variants as _pct  # noqa: F401
 from .tcformer import variants as _tcformer  # noqa: F401
 from .tokenpose import variants as _tokenpose  # noqa: F401
 from .uniformer import variants as _uniformer  # noqa: F401
+from .vitpose import variants as _vitpose  # noqa: F401

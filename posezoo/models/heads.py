@@ -8,10 +8,31 @@ from ..zoo.arguments import NUM_CLASSES, NUM_KEYPOINTS
 from ..zoo.model import Classifier, PoseModel
 from .layers import init_transformer_weights
 
-__all__ = ["HeatmapHead", "HeatmapPose", "LinearClassifier"]
+__all__ = ["HeatmapHead", "HeatmapPose", "KeypointHead", "LinearClassifier"]
 
 
-class HeatmapHead(nn.Module):
+class KeypointHead(nn.Module):
+    """A head whose last layer is a convolution with one output per keypoint.
+
+    Attributes:
+        width: channels that the last layer takes.
+        kernel_size: of the last layer.
+    """
+
+    width: int
+    kernel_size: int = 1
+
+    def reset(self, num_keypoints: int) -> None:
+        """Replace the last layer by a fresh one, N(0, 0.001) with zero bias."""
+        self.final_layer = nn.Conv2d(
+            self.width, num_keypoints, self.kernel_size, padding=self.kernel_size // 2
+        )
+        nn.init.normal_(self.final_layer.weight, std=0.001)
+        if self.final_layer.bias is not None:
+            nn.init.zeros_(self.final_layer.bias)
+
+
+class HeatmapHead(KeypointHead):
     """Transposed convolutions (each doubles the map), then one heatmap per keypoint.
 
     "Simple baselines" head, arXiv 1804.06208. (B, in_channels, h, w) ->
@@ -24,41 +45,34 @@ class HeatmapHead(nn.Module):
         num_keypoints: int,
         *,
         deconv_channels: tuple[int, ...] = (),
-        kernel_size: int = 4,
+        deconv_kernel: int = 4,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for channels in deconv_channels:
             layers += [
                 nn.ConvTranspose2d(
-                    in_channels, channels, kernel_size, 2, (kernel_size - 2) // 2, bias=False
+                    in_channels, channels, deconv_kernel, 2, (deconv_kernel - 2) // 2, bias=False
                 ),
                 nn.BatchNorm2d(channels),
                 nn.ReLU(inplace=True),
             ]
             in_channels = channels
         self.deconv_layers = nn.Sequential(*layers)
-        self.in_channels = in_channels
+        self.width = in_channels
         self.reset(num_keypoints)
         for module in self.deconv_layers:
             if isinstance(module, nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, std=0.001)
-
-    def reset(self, num_keypoints: int) -> None:
-        """Replace the last layer by a fresh one, N(0, 0.001) with zero bias."""
-        self.final_layer = nn.Conv2d(self.in_channels, num_keypoints, 1)
-        nn.init.normal_(self.final_layer.weight, std=0.001)
-        if self.final_layer.bias is not None:
-            nn.init.zeros_(self.final_layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.final_layer(self.deconv_layers(x))  # (B, K, h * 2^n, w * 2^n)
 
 
 class HeatmapPose(PoseModel):
-    """A pose model that ends in a `HeatmapHead`: (B, 3, H, W) -> heatmaps (B, K, H / 4, W / 4)."""
+    """A pose model that ends in a `KeypointHead`: (B, 3, H, W) -> heatmaps (B, K, H / 4, W / 4)."""
 
-    head: HeatmapHead
+    head: KeypointHead
 
     def reset_head(self, size: int) -> None:
         size = NUM_KEYPOINTS.check("num_keypoints", size)

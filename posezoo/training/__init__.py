@@ -1,6 +1,6 @@
 """Training: recipes, targets, losses, augmentation and a small loop (extra `train`)."""
 
-from .augment import Augmentation, ClassAugmentation
+from ..zoo.recipe import Augmentation, ClassAugmentation
 from .losses import heatmap_mse
 from .recipes import RECIPES, Recipe, get_recipe
 from .targets import gaussian_targets

@@ -1,5 +1,5 @@
-"""Training sets. Chance depends on (seed, epoch, index) and nothing else, so that neither the
-number of workers or processes nor a restart changes what is seen.
+"""Training sets. What is random depends on (seed, epoch, index) alone, so that neither the number
+of workers or processes nor a restart changes what is seen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from ..geometry import crop_matrices
 from ..skeletons import Skeleton
 from ..transforms import load_image, warp_crops
 from ..zoo.config import PretrainedCfg
-from .augment import Augmentation, mirror_keypoints, rotate_matrix
+from ..zoo.recipe import Augmentation
+from .augment import mirror_keypoints, rotate_matrix, sample_crop
 from .pixels import drop_grid, jitter_colors
 
 __all__ = ["Batch", "EpochSampler", "PersonDataset", "TrainingBatch", "TrainingSet"]
@@ -67,7 +68,7 @@ class TrainingSet(Dataset[Any]):
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def __getitem__(self, place: tuple[int, int]) -> Any:
+    def __getitem__(self, key: tuple[int, int]) -> Any:
         raise NotImplementedError
 
     def collate(self, samples: Sequence[Any]) -> Batch:
@@ -120,7 +121,7 @@ class PersonDataset(TrainingSet):
         never = [self.skeleton.keypoint_names[i] for i in np.flatnonzero(~labelled.any(axis=0))]
         return f"{text}; nobody has {', '.join(never)} labelled" if never else text
 
-    def place(
+    def sample(
         self, index: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.float64], Tensor, bool]:
         """Draw a crop: its matrix (2, 3), the keypoints (K, 3) in it, and whether it is mirrored.
@@ -129,10 +130,15 @@ class PersonDataset(TrainingSet):
         """
         size = self.cfg.input.size
         keypoints = self.people.keypoints[index]
-        center, box, angle, flipped = self.augmentation.sample(
-            rng, self.people.centers[index], self.people.box_sizes[index], keypoints,
-            self.skeleton, size[1] / size[0],
-        )  # fmt: skip
+        center, box, angle, flipped = sample_crop(
+            self.augmentation,
+            rng,
+            self.people.centers[index],
+            self.people.box_sizes[index],
+            keypoints,
+            self.skeleton,
+            size[1] / size[0],
+        )
         matrix = crop_matrices(center[None], box[None], size, self.geometry)[0]
         if angle:
             matrix = rotate_matrix(matrix, np.asarray(center, np.float64), angle)
@@ -142,10 +148,10 @@ class PersonDataset(TrainingSet):
             mapped = mirror_keypoints(mapped, size[1], self.skeleton)
         return matrix, torch.from_numpy(mapped).float(), flipped
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        epoch, index = place
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
-        matrix, keypoints, flipped = self.place(index, rng)
+        matrix, keypoints, flipped = self.sample(index, rng)
         picture = torch.from_numpy(load_image(self.people.paths[index]))
         crop = warp_crops(picture, matrix[None], self.cfg.input.size)[0]
         if rng.random() < self.augmentation.color:
@@ -172,7 +178,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         batch_size: of all processes together; each takes every `count`-th sample of a batch.
         repeats: above 1, each sample comes so many times in a row, and an epoch ends after
             `length` of them: repeated augmentation (arXiv 1902.05509) as in DeiT. The copies
-            have epoch numbers of their own, so that their chance differs.
+            have epoch numbers of their own, so that they are augmented differently.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +23,28 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .. import Skeleton, create_model, load_checkpoint, save_pretrained
+from .. import create_model, save_pretrained
 from ..device import choose_device
 from ..errors import DataError, InputError
+from ..skeletons import Skeleton
 from ..weights.files import replacing
-from ..zoo.config import PretrainedCfg, SourceCfg
+from ..zoo.recipe import Recipe
+from .curves import draw_curves
 from .data import Batch, EpochSampler
 from .objectives import Objective, objective_of
 from .optimizers import make_optimizer, make_schedule
-from .recipes import Recipe
+from .start import fill, give_skeleton
 
-__all__ = ["Progress", "give_skeleton", "train"]
+__all__ = ["CHECKPOINT", "Progress", "fit", "train"]
 
 _log = logging.getLogger(__name__)
-_SAVE_EVERY = 200  # steps between two writings of last.pt
+CHECKPOINT = "last.pt"
+_SAVE_EVERY = 200  # steps between two checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands: steps done of all, the running loss, the last and best value of the
+    """How far a run is: steps done of all, the running loss, the last and best value of the
     metric ("AP", "PCKh", …)."""
 
     step: int
@@ -50,6 +53,9 @@ class Progress:
     metric: str
     value: float | None
     best: float | None
+
+
+Report = Callable[[Progress], None]
 
 
 def train(
@@ -63,9 +69,9 @@ def train(
     workers: int = 0,
     stop_after: int | None = None,
     log_every: int = 20,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Report = lambda progress: None,
 ) -> Progress:
-    """Train a model and return where the run ended.
+    """Train a model and return how far the run is.
 
     Args:
         recipe: what to do.
@@ -75,25 +81,56 @@ def train(
             TokenPose), a name whose pretrained weights are taken as far as they fit, or a file.
         skeleton: keypoints of one's own. The model gets a fresh head for them, and the folder of
             the data is laid out as COCO is, with these keypoints.
-        device: default CUDA if there is one.
-        workers: processes that read images, per training process.
-        stop_after: end after so many steps of this call, to be resumed; for tests and queues.
-        log_every: steps between two lines of the log; a line holds means over these steps.
-        report: called with the progress at every line of the log, and after an evaluation.
+        device, workers, stop_after, log_every, report: see `fit`.
 
     Raises:
         DataError: files are missing or malformed, or nothing in them is labelled.
         InputError: a recipe or model that cannot be trained here.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    place = choose_device(device)
-    if world > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    chosen = choose_device(device)
     torch.manual_seed(recipe.seed)
-    model = _initial_model(recipe, init)
+    model = create_model(recipe.model, **recipe.model_args)
+    if not (out / CHECKPOINT).is_file():  # else the checkpoint fills it
+        fill(model, recipe, init)
     if skeleton is not None:
         give_skeleton(model, skeleton)
-    objective = objective_of(recipe, model).to(place).train()
+    return fit(
+        objective_of(recipe, model),
+        data,
+        out,
+        device=chosen,
+        workers=workers,
+        stop_after=stop_after,
+        log_every=log_every,
+        report=report,
+    )
+
+
+def fit(
+    objective: Objective,
+    data: Path,
+    out: Path,
+    *,
+    device: str | torch.device | None = None,
+    workers: int = 0,
+    stop_after: int | None = None,
+    log_every: int = 20,
+    report: Report = lambda progress: None,
+) -> Progress:
+    """Train an objective by its recipe, from where `out` says that it was.
+
+    Args:
+        objective: its model is trained in place.
+        data, out: as in `train`.
+        device: default CUDA if there is one.
+        workers: processes that read images, per training process.
+        stop_after: end after so many steps of this call, to be resumed.
+        log_every: steps between two lines of the log; a line holds means over these steps.
+        report: called with the progress at every line of the log, and after an evaluation.
+    """
+    rank, world, chosen = _join(device)
+    recipe = objective.recipe
+    objective.to(chosen).train()
     samples = objective.dataset(data)
     if rank == 0:
         _log.info("%s", samples.summary())
@@ -101,26 +138,25 @@ def train(
         len(samples), recipe.batch_size, recipe.seed,
         index=rank, count=world, repeats=recipe.repeats,
     )  # fmt: skip
-    steps = recipe.epochs * sampler.steps_per_epoch
-    run = _Run(recipe, objective, steps, sampler.steps_per_epoch, out, place, rank)
+    run = _Run(objective, sampler.steps_per_epoch, out, chosen, rank)
     run.resume()
     sampler.first_step = run.step
-    sampler.last_step = steps if stop_after is None else min(steps, run.step + stop_after)
+    sampler.last_step = run.steps if stop_after is None else min(run.steps, run.step + stop_after)
     loader = DataLoader(
         samples, batch_sampler=sampler, num_workers=workers, collate_fn=samples.collate,
-        pin_memory=place.type == "cuda",
+        pin_memory=chosen.type == "cuda",
     )  # fmt: skip
     network: nn.Module = objective
     if world > 1:
         network = nn.parallel.DistributedDataParallel(
-            objective, device_ids=[place.index] if place.type == "cuda" else None
+            objective, device_ids=[chosen.index] if chosen.type == "cuda" else None
         )
     for batch in loader:
-        run.update(network, batch.to(place))
-        if run.step % log_every == 0 or run.step == steps:
+        run.update(network, batch.to(chosen))
+        if run.step % log_every == 0 or run.step == run.steps:
             run.note_loss()
             report(run.progress())
-        if run.step % (recipe.eval_every * run.steps_per_epoch) == 0 or run.step == steps:
+        if run.step % (recipe.eval_every * run.steps_per_epoch) == 0 or run.step == run.steps:
             run.evaluate(data)
             report(run.progress())
         elif run.step % _SAVE_EVERY == 0:
@@ -129,35 +165,27 @@ def train(
     return run.progress()
 
 
-def give_skeleton(model: nn.Module, skeleton: Skeleton) -> None:
-    """Put a fresh head for keypoints of one's own onto a pose model, and the skeleton into its
-    configuration, from where `save_pretrained` writes it.
-
-    Raises:
-        InputError: the model finds no poses, or its keypoints are not those of a last layer.
-    """
-    cfg: PretrainedCfg = model.pretrained_cfg  # type: ignore[assignment]
-    if cfg.task != "pose" or not hasattr(model, "reset_head"):
-        raise InputError(f"{cfg.architecture} has no head to replace; choose a heatmap model")
-    model.reset_head(skeleton.num_keypoints)  # type: ignore[operator]
-    model.pretrained_cfg = replace(  # type: ignore[assignment]
-        cfg, tag="", dataset=skeleton.name, own_skeleton=skeleton, source=SourceCfg(),
-        metrics=None, params=None, macs=None,
-    )  # fmt: skip
+def _join(device: str | torch.device | None) -> tuple[int, int, torch.device]:
+    """Return this process's rank, how many there are, and its device; join the group if many."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    chosen = choose_device(device)
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return rank, world, chosen
 
 
 class _Run:
     """The state of a training: networks, optimizer, step, numbers."""
 
     def __init__(
-        self, recipe: Recipe, objective: Objective, steps: int, steps_per_epoch: int, out: Path,
-        device: torch.device, rank: int,
-    ) -> None:  # fmt: skip
-        self.recipe, self.objective, self.out = recipe, objective, out
+        self, objective: Objective, steps_per_epoch: int, out: Path, device: torch.device, rank: int
+    ) -> None:
+        self.recipe, self.objective, self.out = objective.recipe, objective, out
         self.device, self.rank = device, rank
-        self.steps, self.steps_per_epoch = steps, steps_per_epoch
-        self.optimizer = make_optimizer(recipe, objective.model)
-        self.schedule = make_schedule(recipe, self.optimizer, steps, steps_per_epoch)
+        self.steps_per_epoch = steps_per_epoch
+        self.steps = self.recipe.epochs * steps_per_epoch
+        self.optimizer = make_optimizer(self.recipe, objective.model)
+        self.schedule = make_schedule(self.recipe, self.optimizer, self.steps, steps_per_epoch)
         self.average = self._average()
         self.step, self.loss = 0, float("nan")
         self.value: float | None = None
@@ -168,9 +196,9 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
 
     def update(self, network: nn.Module, batch: Batch) -> None:
-        """Do one step. Its chance in the network is that of the step, whatever came before."""
-        place = np.random.SeedSequence((self.recipe.seed, self.step, self.rank))
-        torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
+        """Do one step. What is random in the network depends on seed, step and rank alone."""
+        seed = np.random.SeedSequence((self.recipe.seed, self.step, self.rank))
+        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
         self.schedule.step_update(self.step)
         size = -(-len(batch) // self.recipe.accumulate)
         for first in range(0, len(batch), size):
@@ -254,7 +282,7 @@ class _Run:
         draw_curves(self.out / "log.jsonl", metric, self.out / "curves.png")
 
     def progress(self) -> Progress:
-        """Return where the run stands."""
+        """Return how far the run is."""
         return Progress(
             step=self.step, steps=self.steps, loss=self.loss, metric=self.objective.metric,
             value=self.value, best=self.best,
@@ -274,7 +302,7 @@ class _Run:
             "running": self.running,
             "best": self.best,
         }
-        with replacing(self.out / "last.pt") as temporary:
+        with replacing(self.out / CHECKPOINT) as temporary:
             torch.save(state, temporary)
 
     def resume(self) -> None:
@@ -283,7 +311,7 @@ class _Run:
         Raises:
             InputError: it belongs to another recipe.
         """
-        file = self.out / "last.pt"
+        file = self.out / CHECKPOINT
         if not file.is_file():
             return
         state = torch.load(file, map_location=self.device, weights_only=True)
@@ -309,57 +337,3 @@ class _Run:
         if self.rank == 0:
             with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
-
-
-def draw_curves(log: Path, metric: str, target: Path) -> None:
-    """Draw loss and metric over the steps of a log as PNG; without matplotlib, do nothing."""
-    try:
-        import matplotlib
-    except ImportError:
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    figure, left = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    right = left.twinx()
-    for axis, key, color in ((left, "loss", "tab:blue"), (right, metric, "tab:orange")):
-        found = [(row["step"], row[key]) for row in rows if key in row]
-        axis.plot(*zip(*found), color=color, marker="." if key == metric else "") if found else None
-        axis.set_ylabel(key, color=color)
-    left.set_yscale("log")
-    left.set_xlabel("step")
-    figure.savefig(target, dpi=110)
-    pyplot.close(figure)
-
-
-def _initial_model(recipe: Recipe, init: str | None) -> nn.Module:
-    """Build the model and fill it as far as what it starts from reaches.
-
-    Raises:
-        InputError: nothing in it fits, or the recipe starts from a file that must be given.
-    """
-    model = create_model(recipe.model, **dict(recipe.model_args))
-    start = init or recipe.start
-    if start is None:
-        raise InputError(
-            f"the published training of {recipe.model} starts from a backbone that is in no "
-            "table here; give its file with --init, or --init scratch"
-        )
-    if start == "scratch":
-        return model
-    if start == "imagenet":
-        model.init_from_imagenet()  # type: ignore[operator]
-        return model
-    if Path(start).is_file():
-        loaded = load_checkpoint(model, start, strict=False).loaded
-    else:
-        donor = create_model(start, pretrained=True).state_dict()
-        target = model.state_dict()
-        fitting = {k: v for k, v in donor.items() if k in target and v.shape == target[k].shape}
-        loaded = load_checkpoint(model, fitting, strict=False).loaded
-    if not loaded:
-        raise InputError(f"nothing in {start} fits {recipe.model}")
-    _log.info("%s: %d of %d tensors from %s", recipe.model, len(loaded),
-              len(model.state_dict()), start)  # fmt: skip
-    return model

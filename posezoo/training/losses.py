@@ -1,4 +1,4 @@
-"""What the networks are trained to make small."""
+"""Losses."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .recipes import Recipe
+from ..zoo.recipe import Recipe
 
 __all__ = ["make_optimizer", "make_schedule", "swin_layer_groups"]
 

@@ -21,7 +21,7 @@ def gaussian_targets(
         rounded: the MSRA form: the centre is floor(position + 0.5), and the Gaussian is cut off
             beyond 3 sigma in x or y. Otherwise the centre is the position, and nothing is cut.
 
-    A keypoint whose square of 3 sigma lies wholly outside the map gets weight 0.
+    A keypoint whose square of 3 sigma is wholly outside the map gets weight 0.
     """
     centers = torch.floor(keypoints + 0.5)
     reach = torch.tensor(3 * sigma)

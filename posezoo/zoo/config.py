@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 Task = Literal["pose", "classification", "tokenizer"]
-Geometry = Literal["mmpose0", "mmpose1", "tokenpose"]
+Geometry = Literal["mmpose0", "mmpose1", "tokenpose", "udp"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -84,7 +84,7 @@ class DecodeCfg:
 
     codec: Literal["heatmap", "regression"]
     heatmap_size: tuple[int, int] | None = None
-    refine: Literal["quarter", "dark", "none"] = "none"
+    refine: Literal["quarter", "dark", "dark_udp", "none"] = "none"
     blur_kernel: int | None = None
     flip_test: bool = True
     shift_heatmap: bool = False

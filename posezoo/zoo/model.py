@@ -24,6 +24,7 @@ __all__ = [
     "Classifier",
     "DerivedBuffers",
     "PoseModel",
+    "PoseNetwork",
     "RecomputedBlocks",
     "Tokenizer",
     "ZooModel",
@@ -53,6 +54,20 @@ class RecomputedBlocks(Protocol):
     """
 
     grad_checkpointing: bool
+
+
+@runtime_checkable
+class PoseNetwork(Protocol):
+    """All that `PosePredictor` asks of a network besides being a module: a network of one's own
+    needs no base class.
+
+    Attributes:
+        pretrained_cfg: how to crop for it and to decode its output.
+        num_keypoints: K of the output.
+    """
+
+    pretrained_cfg: PretrainedCfg
+    num_keypoints: int
 
 
 class ZooModel(nn.Module):

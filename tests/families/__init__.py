@@ -7,7 +7,7 @@ Its `__init__.py` says what the tests of all families need:
     GOLDENS   stored outputs in the folder `goldens`; what is quick comes first
     SLOW      those of them that take long in any precision
     IGNORED   parts of the names of stored tensors that nothing is compared with
-    FLOAT32   largest difference in float32, in units of a tensor's spread
+    FLOAT64, FLOAT32  largest difference in either precision, in units of a tensor's spread
     name_of   a golden or a manifest -> `architecture[.tag]`
     run       model, golden -> the tensors to compare, by name
 
@@ -128,12 +128,13 @@ def with_stand_in_weights(family: str, variant: str) -> Any:
     """A model with stand-in weights, of which only those are made that the model uses."""
     model = posezoo.create_model(FAMILIES[family].name_of(variant))
     state = hollow(family, variant)
-    used = set(model.convert_state_dict(state).sources.values())
+    ignored = model.convert_state_dict(state).ignored
     weights = {
-        key: make_tensor(key, tuple(state[key].shape))
-        if state[key].is_floating_point()
-        else torch.zeros(state[key].shape, dtype=state[key].dtype)
-        for key in used
+        key: make_tensor(key, tuple(value.shape))
+        if value.is_floating_point()
+        else torch.zeros(value.shape, dtype=value.dtype)
+        for key, value in state.items()
+        if key not in ignored
     }
     posezoo.load_checkpoint(model, weights)
     return model

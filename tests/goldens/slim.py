@@ -4,8 +4,9 @@
 
 Tensors above 1024 values keep every n-th value of the flattened tensor (after the slicing that
 the reference file states), which detects any wrong channel, row or scale; those named on the
-command line stay whole. In the metadata `stride:<name>` is n and `shape:<name>` the shape before flattening. Results of training steps
-(`train_*`) are left out. Manifests go into one `manifests.json.gz`.
+command line stay whole. In the metadata `stride:<name>` is n and `shape:<name>` the shape before
+flattening. Results of training steps (`train_*`) are left out. Manifests go into one
+`manifests.json.gz`.
 """
 
 from __future__ import annotations

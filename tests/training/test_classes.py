@@ -1,4 +1,4 @@
-"""Classifiers: published augmentation with chance of its own, soft targets, exact resuming."""
+"""Classifiers: the published augmentation, seeded per image, soft targets, exact resuming."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from timm.data import ImageNetInfo
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import posezoo
 from posezoo.datasets.samples import ClassSample
 from posezoo.errors import DataError, InputError
-from posezoo.training import RECIPES, ClassAugmentation, classes, get_recipe, loop
-from posezoo.training.classes import ClassBatch, ClassDataset, ClassObjective, seeded
+from posezoo.training import RECIPES, ClassAugmentation, get_recipe, loop
+from posezoo.training.class_data import ClassBatch, ClassDataset, seeded
 from posezoo.training.data import EpochSampler
-from posezoo.training.objectives import objective_of
+from posezoo.training.objectives import ClassObjective, objective_of
+from posezoo.zoo.model import Classifier
 
 CFG = posezoo.get_pretrained_cfg("uniformer_small")
 SMALL = dataclasses.replace(CFG, input=dataclasses.replace(CFG.input, size=(32, 32)))
 
 
-evaluate_run = loop._Run.evaluate
-
-
-class Tiny(nn.Module):
-    """Takes any image, has a BatchNorm and chance of its own."""
+class Tiny(Classifier):
+    """Takes any image, has a BatchNorm and dropout."""
 
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
@@ -66,20 +66,27 @@ def imagenet(tmp_path_factory, pictures):
     return root
 
 
-@pytest.fixture
-def few(pictures, monkeypatch, tmp_path):
-    """A folder with 24 pictures for the tiny network, and no evaluation."""
-    monkeypatch.setattr(loop, "_initial_model", lambda recipe, init: Tiny())
-    monkeypatch.setattr(loop._Run, "evaluate", lambda self, data: None)
-    monkeypatch.setattr(classes, "read_imagenet_folders", lambda folder: pictures * 4)
-    return tmp_path / "data"
+class Few(ClassObjective):
+    """24 pictures for the tiny network; remembers the weights that it evaluates."""
+
+    def __init__(self, recipe, pictures):
+        super().__init__(recipe, Tiny())
+        self.pictures, self.seen = pictures * 4, []
+
+    def dataset(self, data):
+        return ClassDataset(self.pictures, SMALL, 1000, self.augmentation, self.recipe.seed)
+
+    def evaluate(self, data, out, device):
+        assert not self.model.training
+        self.seen.append({k: v.clone() for k, v in self.model.state_dict().items()})
+        return 0.25
 
 
 def _dataset(pictures, **changes):
     return ClassDataset(pictures, SMALL, 6, ClassAugmentation(**changes), seed=5)
 
 
-def test_chance_depends_on_epoch_and_image_only(pictures):
+def test_augmentation_depends_on_epoch_and_image_only(pictures):
     first, second = _dataset(pictures), _dataset(pictures)
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     image = first[3, 2][0]
@@ -171,7 +178,7 @@ def test_loss_and_its_gradient_are_the_formula(pictures):
     torch.testing.assert_close(model.net[-1].bias.grad, expected, rtol=1e-10, atol=1e-14)
 
 
-def test_repeated_augmentation_gives_each_image_thrice_with_other_chance():
+def test_repeated_augmentation_gives_each_image_three_times_differently():
     sampler = EpochSampler(12, 6, seed=1, repeats=3)
     sampler.last_step = 4
     batches = list(sampler)
@@ -191,56 +198,52 @@ def test_copies_of_an_image_go_to_different_processes():
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"repeats": 3, "clip_norm": 0.1}])
-def test_killed_and_resumed_run_ends_bit_equal(few, tmp_path, changes):
+def test_killed_and_resumed_run_ends_bit_equal(pictures, tmp_path, changes):
     recipe = dataclasses.replace(get_recipe("uniformer_small"), epochs=2, batch_size=12, **changes)
-    torch.manual_seed(7)
-    whole = loop.train(recipe, few, tmp_path / "whole", device="cpu")
-    torch.manual_seed(8)
+
+    def run(name, stop_after=None):
+        torch.manual_seed(recipe.seed)
+        objective = Few(recipe, pictures)
+        return loop.fit(objective, tmp_path, tmp_path / name, device="cpu", stop_after=stop_after)
+
+    whole = run("whole")
     for stop in (1, 1, 9):
-        parts = loop.train(recipe, few, tmp_path / "parts", device="cpu", stop_after=stop)
+        parts = run("parts", stop)
     assert parts.step == whole.step == 4 and parts.loss == whole.loss
     ends = [torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("whole", "parts")]
     for kind in ("objective", "average") if "ema" in changes else ("objective",):
         assert all(torch.equal(v, ends[1][kind][k]) for k, v in ends[0][kind].items())
 
 
-def test_moving_average_is_what_is_evaluated_and_kept(few, tmp_path, monkeypatch):
+def test_moving_average_is_what_is_evaluated_and_kept(pictures, tmp_path):
     recipe = dataclasses.replace(get_recipe("uniformer_small"), epochs=1, batch_size=12, ema=0.5)
-    monkeypatch.setattr(loop._Run, "evaluate", evaluate_run)
-    seen, kept = [], []
-
-    def evaluate(self, data, out, device):
-        seen.append({k: v.clone() for k, v in self.model.state_dict().items()})
-        assert not self.model.training
-        return 0.25
-
-    monkeypatch.setattr(ClassObjective, "evaluate", evaluate)
-    monkeypatch.setattr(loop, "save_pretrained", lambda model, folder: kept.append(model))
-    torch.manual_seed(0)
-    end = loop.train(recipe, few, tmp_path, device="cpu")
-    state = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert all(torch.equal(seen[0][k], v) for k, v in state["average"].items())
-    assert all(torch.equal(v, state["average"][k]) for k, v in kept[0].state_dict().items())
-    assert not torch.equal(seen[0]["net.0.weight"], state["objective"]["model.net.0.weight"])
+    objective = Few(recipe, pictures)
+    end = loop.fit(objective, tmp_path, tmp_path / "run", device="cpu")
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    kept = load_file(tmp_path / "run" / "best" / "model.safetensors")
+    assert all(torch.equal(objective.seen[0][k], v) for k, v in state["average"].items())
+    assert all(torch.equal(v, state["average"][k]) for k, v in kept.items())
+    assert not torch.equal(kept["net.0.weight"], state["objective"]["model.net.0.weight"])
     assert (end.metric, end.best) == ("top1", 0.25)
-    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["top1"] == 0.25
 
 
-def test_gradient_is_clipped_to_the_norm(few, tmp_path, monkeypatch):
-    norms = []
-    real = torch.optim.AdamW.step
-
-    def step(self, *args):
-        grads = [p.grad for g in self.param_groups for p in g["params"]]
-        norms.append(nn.utils.get_total_norm(grads).item())
-        return real(self, *args)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+def test_gradient_is_clipped_to_the_norm(pictures, tmp_path):
     recipe = dataclasses.replace(
         get_recipe("tcformer_large"), epochs=1, batch_size=12, clip_norm=1e-3
     )
-    loop.train(recipe, few, tmp_path, device="cpu")
+    objective, norms = Few(recipe, pictures), []
+
+    def note(optimizer, *_):
+        grads = [p.grad for g in optimizer.param_groups for p in g["params"]]
+        norms.append(nn.utils.get_total_norm(grads).item())
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        loop.fit(objective, tmp_path, tmp_path / "run", device="cpu")
+    finally:
+        handle.remove()
     assert norms and max(norms) <= 1e-3 * (1 + 1e-4)
 
 
@@ -263,7 +266,7 @@ def test_folder_without_the_classes_is_refused(tmp_path):
         objective.dataset(tmp_path)
 
 
-def test_validation_set_is_scored_by_the_harness(imagenet, tmp_path, monkeypatch):
+def test_validation_set_is_scored_by_the_harness(imagenet, tmp_path):
     """A classifier that knows the label of one picture in two has that accuracy."""
     recipe = get_recipe("uniformer_small")
     value = objective_of(recipe, Tiny().eval()).evaluate(imagenet, tmp_path / "eval", "cpu")

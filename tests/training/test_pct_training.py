@@ -12,24 +12,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from families.pct import TINY
 from goldens.fill import golden_path, make_input, make_tensor, manifests
 from safetensors.torch import load_file
 from torch import nn
 
 import posezoo
 from posezoo.errors import InputError
-from posezoo.models.pct import swin
 from posezoo.models.pct.network import PCTPose, TokenClassifier
 from posezoo.models.pct.swin import SwinBackbone
-from posezoo.models.pct.tokenizer import PCTTokenizer, TokenDecoder, TokenizerOutput
+from posezoo.models.pct.tokenizer import PCTTokenizer, TokenizerOutput
+from posezoo.models.pct.tokens import TokenDecoder
 from posezoo.synthetic.render import write_coco
-from posezoo.training import get_recipe, loop, pct
+from posezoo.training import get_recipe, loop
 from posezoo.training.data import PersonDataset, TrainingBatch
-from posezoo.training.objectives import objective_of
-from posezoo.zoo import catalog as _registry
+from posezoo.training.objectives import objective_of, pct
+from posezoo.zoo.registry import ARCHITECTURES, register
 
 NAME = "pct_tokenizer_swin_base_woimgguide"
-TINY = (32, (2, 2, 2, 2), (1, 2, 4, 8))
 RECIPE = dataclasses.replace(
     get_recipe(NAME), epochs=4, batch_size=4, lr=1e-3, warmup_steps=2, eval_every=100
 )
@@ -44,35 +44,34 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def no_evaluation(monkeypatch):
-    """Scoring has a test of its own; here it would take most of the time."""
-    monkeypatch.setattr(loop._Run, "evaluate", lambda self, data: None)
-
-
-@pytest.fixture
-def tiny(monkeypatch, tmp_path) -> str:
-    """Both stages around a tiny Swin, registered; the path of the tokenizer's weights."""
-    monkeypatch.setitem(swin._SIZES, "tiny", TINY)
-
-    def build_pose() -> PCTPose:
-        head = TokenClassifier(256)
-        head.to_tokens[0] = nn.Sequential(nn.Linear(16384, 16), nn.Linear(16, 2176))
-        return PCTPose(SwinBackbone("tiny"), head, TokenDecoder(), image_guided=True)
-
-    builders = {
-        "pct_tokenizer_swin_tiny": lambda: PCTTokenizer(SwinBackbone("tiny")),
-        "pct_swin_tiny": build_pose,
-    }
-    for name, build in builders.items():
-        cfg = posezoo.get_pretrained_cfg(name.replace("tiny", "base"))
-        cfg = dataclasses.replace(cfg, architecture=name, params=None)
-        monkeypatch.setitem(_registry._BUILDERS, name, build)
-        monkeypatch.setitem(_registry._OPTIONS, name, build)
-        monkeypatch.setitem(_registry._CFGS, name, {"coco": cfg})
+def tiny() -> PCTTokenizer:
+    """Both stages around a tiny Swin, registered; a tokenizer of the kind."""
+    for name, builder in (("pct_tokenizer_swin", "build_tokenizer"), ("pct_swin", "build_pose")):
+        cfg = dataclasses.replace(posezoo.get_pretrained_cfg(f"{name}_base"), params=None)
+        register(
+            f"{name}_tiny", summary="", build=f"{__name__}:{builder}", fixed={}, args={},
+            cfgs={"coco": cfg},
+        )  # fmt: skip
     torch.manual_seed(3)
-    tokenizer = posezoo.create_model("pct_tokenizer_swin_tiny")
-    tokenizer.model_args = {}
-    return str(posezoo.save_pretrained(tokenizer, tmp_path / "tokenizer") / "model.safetensors")
+    yield posezoo.create_model("pct_tokenizer_swin_tiny")
+    for name in ("pct_tokenizer_swin_tiny", "pct_swin_tiny"):
+        del ARCHITECTURES[name]
+
+
+def build_tokenizer() -> PCTTokenizer:
+    return PCTTokenizer(SwinBackbone(**TINY, drop_path_rate=0.0))
+
+
+def build_pose() -> PCTPose:
+    head = TokenClassifier(256)
+    head.to_tokens[0] = nn.Sequential(nn.Linear(16384, 16), nn.Linear(16, 2176))
+    backbone = SwinBackbone(**TINY, drop_path_rate=0.0)
+    return PCTPose(backbone, head, TokenDecoder(), image_guided=True)
+
+
+def _stage_two(tokenizer: PCTTokenizer, **changes) -> pct.TokenClassifierObjective:
+    recipe = dataclasses.replace(get_recipe("pct_swin_base"), model="pct_swin_tiny", **changes)
+    return pct.TokenClassifierObjective(recipe, posezoo.create_model(recipe.model), tokenizer)
 
 
 def _batch(count: int, *, images: bool) -> TrainingBatch:
@@ -84,9 +83,6 @@ def _batch(count: int, *, images: bool) -> TrainingBatch:
         keypoints=60 + 140 * torch.rand(count, 17, 2, generator=generator),
         labelled=labelled,
     )
-
-
-# ------------------------------------------------------------------------------- losses
 
 
 def test_keypoint_loss_and_its_gradient_are_the_formula():
@@ -168,9 +164,6 @@ def test_each_process_updates_by_the_samples_of_all(monkeypatch):
         torch.testing.assert_close(half.state_dict()[name], value, rtol=1e-5, atol=1e-6)
 
 
-# ------------------------------------------------------------------------------- against goldens
-
-
 def _filled(name: str, variant: str) -> torch.nn.Module:
     """A model with stand-in weights under the authors' keys."""
     model = posezoo.create_model(name)
@@ -197,12 +190,13 @@ def _golden(variant: str) -> dict[str, torch.Tensor]:
     return {k: v.double() for k, v in mine.items()}
 
 
-def test_step_of_stage_one_equals_the_published_one(monkeypatch):
+def test_step_of_stage_one_equals_the_published_one():
     """Losses, and the codebook with its sums after one update; nothing is dropped."""
-    monkeypatch.setattr(pct, "DROP", -1.0)
     model = _filled(NAME, NAME)
     model.ema_cluster_size.abs_().add_(1)
-    loss = objective_of(RECIPE, model).train()(_golden_batch())
+    objective = objective_of(RECIPE, model).train()
+    objective.drop = -1.0
+    loss = objective(_golden_batch())
     golden = _golden(NAME)
     expected = float(golden["joint_loss"] + golden["e_latent_loss"])
     assert loss.item() == pytest.approx(expected, rel=1e-6)
@@ -215,19 +209,16 @@ def test_step_of_stage_one_equals_the_published_one(monkeypatch):
 
 
 @pytest.mark.slow
-def test_losses_of_stage_two_equal_the_published_ones(monkeypatch):
+def test_losses_of_stage_two_equal_the_published_ones():
     """In evaluation mode, as the reference was computed."""
     model = _filled("pct_swin_base_woimgguide", "pct_swin_base_woimgguide")
     tokenizer = _filled(NAME, NAME)
-    monkeypatch.setattr(pct, "_load_tokenizer", lambda recipe, model: tokenizer)
-    objective = objective_of(get_recipe("pct_swin_base_woimgguide"), model).eval()
+    recipe = get_recipe("pct_swin_base_woimgguide")
+    objective = pct.TokenClassifierObjective(recipe, model, tokenizer).eval()
     with torch.no_grad():
         loss = objective(_golden_batch()).item()
     golden = _golden("pct_swin_base_woimgguide")
     assert loss == pytest.approx(float(golden["joint_loss"] + golden["token_loss"]), rel=1e-6)
-
-
-# ------------------------------------------------------------------------------- learning
 
 
 def _learn(objective, batch, *, lr: float, steps: int) -> list[float]:
@@ -243,10 +234,10 @@ def _learn(objective, batch, *, lr: float, steps: int) -> list[float]:
     return losses
 
 
-def test_tokenizer_learns_one_batch_by_heart(monkeypatch):
-    monkeypatch.setattr(pct, "DROP", -1.0)
+def test_tokenizer_learns_one_batch_by_heart():
     torch.manual_seed(0)
     objective = objective_of(RECIPE, posezoo.create_model(NAME)).train()
+    objective.drop = -1.0
     batch = _batch(2, images=False)
     before = objective.model.decoder.codebook.clone()
     losses = _learn(objective, batch, lr=2e-2, steps=60)
@@ -261,24 +252,24 @@ def test_tokenizer_learns_one_batch_by_heart(monkeypatch):
         assert objective(moved).item() == objective(batch).item()
 
 
-def test_dropped_keypoints_are_hidden_from_the_encoder_and_asked_of_the_decoder(monkeypatch):
-    monkeypatch.setattr(pct, "DROP", 2.0)
-    objective = objective_of(RECIPE, posezoo.create_model(NAME)).train()
-    monkeypatch.setattr(pct, "update_codebook", lambda *args: None)
+def test_dropped_keypoints_are_hidden_from_the_encoder_and_asked_of_the_decoder():
     batch = _batch(2, images=False)
     moved = dataclasses.replace(batch, keypoints=batch.keypoints + 10)
     labelled = float(batch.labelled.float().mean())
-    with torch.no_grad():
-        more = objective(moved) - objective(batch)
-    assert more.item() == pytest.approx(10 * labelled, rel=1e-4)  # all poses start near 0
+    losses = []
+    for given in (moved, batch):
+        torch.manual_seed(0)
+        objective = objective_of(RECIPE, posezoo.create_model(NAME)).train()
+        objective.drop = 2.0
+        with torch.no_grad():
+            losses.append(objective(given))
+    # all poses start near 0
+    assert (losses[0] - losses[1]).item() == pytest.approx(10 * labelled, rel=1e-4)
 
 
 def test_classifier_learns_one_batch_by_heart_and_nothing_else_moves(tiny):
-    recipe = dataclasses.replace(
-        get_recipe("pct_swin_base"), model="pct_swin_tiny", tokenizer=tiny, batch_size=2
-    )
     torch.manual_seed(0)
-    objective = objective_of(recipe, posezoo.create_model("pct_swin_tiny")).train()
+    objective = _stage_two(tiny, batch_size=2).train()
     fixed = {k: v.clone() for k, v in objective.state_dict().items() if "head." not in k}
     losses = _learn(objective, _batch(2, images=True), lr=3e-3, steps=25)
     assert losses[-1] < losses[0] - 5  # of log 2048 = 7.6 for the tokens; the decoder is random
@@ -287,19 +278,18 @@ def test_classifier_learns_one_batch_by_heart_and_nothing_else_moves(tiny):
     assert head and all(name.startswith("model.head.") for name in head)
 
 
-def test_share_of_right_tokens_is_logged(tiny, data, tmp_path, no_evaluation):
-    recipe = dataclasses.replace(
-        get_recipe("pct_swin_base"), model="pct_swin_tiny", tokenizer=tiny, batch_size=4, epochs=2,
-        accumulate=2, lr=1e-3, warmup_steps=0,
-    )  # fmt: skip
-    loop.train(recipe, data, tmp_path / "run", device="cpu")
-    row = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+def test_share_of_right_tokens_is_logged(tiny, data, tmp_path):
+    objective = _stage_two(
+        tiny, batch_size=4, epochs=2, accumulate=2, lr=1e-3, warmup_steps=0, eval_every=100
+    )
+    loop.fit(objective, data, tmp_path / "run", device="cpu")
+    rows = [json.loads(r) for r in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if "top1" in row)
     assert 0 <= row["top1"] <= row["top2"] <= row["top5"] <= 1
 
 
 def test_top_k_counts_labels_among_the_k_largest_logits(tiny, monkeypatch):
-    recipe = dataclasses.replace(get_recipe("pct_swin_base"), model="pct_swin_tiny", tokenizer=tiny)
-    objective = objective_of(recipe, posezoo.create_model("pct_swin_tiny"))
+    objective = _stage_two(tiny)
     batch = _batch(1, images=True)
     with torch.no_grad():
         features = objective.model.forward_features(batch.images)
@@ -319,9 +309,7 @@ def test_top_k_counts_labels_among_the_k_largest_logits(tiny, monkeypatch):
 
 
 def test_classifier_takes_over_backbone_codebook_and_decoder(tiny):
-    recipe = dataclasses.replace(get_recipe("pct_swin_base"), model="pct_swin_tiny", tokenizer=tiny)
-    objective = objective_of(recipe, posezoo.create_model("pct_swin_tiny"))
-    tokenizer = posezoo.create_model("pct_tokenizer_swin_tiny", checkpoint=tiny)
+    objective, tokenizer = _stage_two(tiny), tiny.eval()
     batch = _batch(2, images=True)
     with torch.inference_mode():
         features = tokenizer.forward_features(batch.images)
@@ -332,29 +320,27 @@ def test_classifier_takes_over_backbone_codebook_and_decoder(tiny):
         assert torch.equal(objective.model.decoder.nearest_ids(embeddings), ids)
 
 
-@pytest.mark.parametrize("stage", ["pct_tokenizer_swin_tiny", "pct_swin_tiny"])
-def test_fixed_parts_stay_in_evaluation_mode(tiny, stage):
-    recipe = dataclasses.replace(
-        get_recipe(stage.replace("tiny", "base")), model=stage, tokenizer=tiny
+def test_fixed_parts_stay_in_evaluation_mode(tiny):
+    stage_one = objective_of(
+        dataclasses.replace(get_recipe("pct_tokenizer_swin_base"), model="pct_tokenizer_swin_tiny"),
+        tiny,
     )
-    objective = objective_of(recipe, posezoo.create_model(stage)).eval().train()
-    assert objective.model.training and not objective.model.backbone.training
-    assert not any(p.requires_grad for p in objective.model.backbone.parameters())
+    for objective in (stage_one, _stage_two(tiny)):
+        objective.eval().train()
+        assert objective.model.training and not objective.model.backbone.training
+        assert not any(p.requires_grad for p in objective.model.backbone.parameters())
 
 
-@pytest.mark.parametrize(
-    ("tokenizer", "message"), [(None, "names no tokenizer"), (NAME, "guided by images")]
-)
-def test_unfit_tokenizer_is_refused(tiny, tokenizer, message, monkeypatch):
-    monkeypatch.setattr(pct, "create_model", lambda name, **_: posezoo.create_model(name))
+def test_unfit_tokenizer_is_refused(tiny, tmp_path):
+    with pytest.raises(InputError, match="names no tokenizer"):
+        _stage_two(None, tokenizer=None)
+    with pytest.raises(InputError, match="guided by images"):
+        _stage_two(posezoo.create_model(NAME))
+    folder = posezoo.save_pretrained(posezoo.create_model(NAME), tmp_path)
     recipe = dataclasses.replace(
-        get_recipe("pct_swin_base"), model="pct_swin_tiny", tokenizer=tokenizer
+        get_recipe("pct_swin_base_woimgguide"), tokenizer=str(folder / "model.safetensors")
     )
-    with pytest.raises(InputError, match=message):
-        objective_of(recipe, posezoo.create_model("pct_swin_tiny"))
-
-
-# ------------------------------------------------------------------------------- data and loop
+    assert not pct._load_tokenizer(recipe).image_guided
 
 
 def test_poses_without_pictures_are_those_of_the_crops(data):
@@ -362,13 +348,13 @@ def test_poses_without_pictures_are_those_of_the_crops(data):
     poses = objective.dataset(data)
     crops = PersonDataset(poses.people, poses.cfg, poses.skeleton, poses.augmentation, poses.seed)
     assert type(poses) is pct.PoseDataset and poses.cfg.input.bbox_padding == 1.25
-    for place in ((0, 0), (1, 0), (1, 2), (2, 3)):
-        assert torch.equal(poses[place][1], crops[place][1])
+    for key in ((0, 0), (1, 0), (1, 2), (2, 3)):
+        assert torch.equal(poses[key][1], crops[key][1])
     batch = poses.collate([poses[0, 0], poses[0, 1]])
     assert len(batch) == 2 and batch.keypoints.shape == (2, 17, 2)
 
 
-def test_killed_and_resumed_tokenizer_ends_bit_equal(data, tmp_path, no_evaluation):
+def test_killed_and_resumed_tokenizer_ends_bit_equal(data, tmp_path):
     whole = loop.train(RECIPE, data, tmp_path / "whole", device="cpu")
     parts = loop.train(RECIPE, data, tmp_path / "parts", device="cpu", stop_after=1)
     while parts.step < parts.steps:
@@ -387,11 +373,13 @@ def test_two_processes_train_the_codebook_that_one_does(data, tmp_path):
     """The same global batch, nothing dropped: the same losses, weights, codebook and sums."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from posezoo.training import loop, pct\n"
+        "from posezoo.training import loop\n"
+        "from posezoo.training.objectives import objective_of\n"
         "from training.test_pct_training import RECIPE\n"
-        "loop._Run.evaluate = lambda self, data: None\n"
-        "pct.DROP = -1.0\n"
-        "loop.train(RECIPE, Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', log_every=1)\n"
+        "import posezoo, torch; torch.manual_seed(0)\n"
+        "objective = objective_of(RECIPE, posezoo.create_model(RECIPE.model))\n"
+        "objective.drop = -1.0\n"
+        "loop.fit(objective, Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', log_every=1)\n"
     )
     (tmp_path / "run.py").write_text(script)
     root = Path(__file__).parents[2]
@@ -408,7 +396,7 @@ def test_two_processes_train_the_codebook_that_one_does(data, tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         rows = (tmp_path / str(count) / "log.jsonl").read_text().splitlines()
         state = torch.load(tmp_path / str(count) / "last.pt", weights_only=True)["objective"]
-        ends.append(([json.loads(row)["loss"] for row in rows], state))
+        ends.append(([r["loss"] for r in map(json.loads, rows) if "loss" in r], state))
     (losses, one), (others, two) = ends
     assert len(losses) > 3 and losses == pytest.approx(others, rel=1e-4)
     assert one["model.ema_cluster_size"].sum() > 40
@@ -416,9 +404,6 @@ def test_two_processes_train_the_codebook_that_one_does(data, tmp_path):
         first, second = one[f"model.{name}"], two[f"model.{name}"]
         used = one["model.ema_cluster_size"] > 1e-2 if first.ndim == 2 else slice(None)
         torch.testing.assert_close(first[used], second[used], rtol=1e-3, atol=1e-4, msg=name)
-
-
-# ------------------------------------------------------------------------------- evaluation
 
 
 class _Shifted(PCTTokenizer):
@@ -447,9 +432,6 @@ def test_flip_test_cancels_what_moves_to_one_side(data):
 def test_untrained_tokenizer_reconstructs_nothing(data):
     torch.manual_seed(0)
     assert pct.reconstruction_ap(posezoo.create_model(NAME), data) == 0
-
-
-# ------------------------------------------------------------------------------- recipes
 
 
 @pytest.mark.parametrize("size", ["base", "large", "huge", "base_woimgguide"])

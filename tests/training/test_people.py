@@ -94,14 +94,12 @@ def test_mpii_folder_without_its_file_says_where_it_looked(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "metric"), [("mpii", "PCKh"), ("coco_wholebody", "AP")])
-def test_run_on_another_data_set_is_scored_by_its_own_number(
-    kind, metric, mpii, whole, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(loop, "_initial_model", lambda recipe, init: _small(kind))
+def test_run_on_another_data_set_is_scored_by_its_own_number(kind, metric, mpii, whole, tmp_path):
     recipe = dataclasses.replace(
         get_recipe("hrnet_xs_128x96"), epochs=1, batch_size=3, dtype="float32"
     )
-    end = loop.train(recipe, mpii if kind == "mpii" else whole, tmp_path, device="cpu")
+    objective = objective_of(recipe, _small(kind))
+    end = loop.fit(objective, mpii if kind == "mpii" else whole, tmp_path, device="cpu")
     assert end.metric == metric and end.best == end.value and 0 <= end.value < 0.6
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert last[metric] == end.value

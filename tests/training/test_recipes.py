@@ -146,7 +146,7 @@ def test_settings_of_classes_are_their_own():
      ("layer_decay", "0", "layer_decay is 0.0"), ("final_lr", "2", "final_lr is 2.0"),
      ("milestones", "5,3", r"milestones is \(5, 3\); it must be epochs from 1 on, ascending"),
      ("warmup_steps", "-1", "warmup_steps is -1"), ("seed", "-1", "seed is -1"),
-     ("augmentation.flip", "2", "augmentation.flip is 2.0; it must lie in 0 to 1"),
+     ("augmentation.flip", "2", "augmentation.flip is 2.0; it must be from 0 to 1"),
      ("augmentation.rotation", "nan", "augmentation.rotation is nan")],
 )  # fmt: skip
 def test_wrong_setting_is_named(key, text, message):

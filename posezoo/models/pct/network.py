@@ -169,7 +169,7 @@ class SwinPose(SwinModel, HeatmapPose):
         super().__init__(backbone)
         width = backbone.num_features
         self.head = HeatmapHead(
-            width, num_keypoints, deconv_channels=(width // 32,) * 3, kernel_size=2
+            width, num_keypoints, deconv_channels=(width // 32,) * 3, deconv_kernel=2
         )
         self.num_keypoints = num_keypoints
 

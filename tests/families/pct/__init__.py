@@ -31,7 +31,7 @@ GOLDENS = [
 SLOW = {"pct_swin_base_woimgguide", "hmp_large"}
 # labels of the pose models' training, which the tokenizers cover; distances: see below
 IGNORED = ("joints_in", "label_indices", "distance_gap")
-FLOAT32 = 1e-4
+FLOAT64, FLOAT32 = 1e-6, 1e-4
 CENTER, BOX = np.array([[320.5, 240.25]]), np.array([[300.0, 300.0]])  # of the flip tests
 
 

@@ -17,7 +17,7 @@ FILL = False  # a bfloat16 more or less moves tokens to other clusters
 GOLDENS = ["tcformer_mta_256x192", "tcformer_mta_256x192.padded", "tcformer_light", "tcformer"]
 SLOW: set[str] = set()
 IGNORED: tuple[str, ...] = ()
-FLOAT32 = 1e-4
+FLOAT64, FLOAT32 = 1e-6, 1e-4
 
 
 def name_of(variant: str) -> str:

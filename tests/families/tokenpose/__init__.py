@@ -20,7 +20,7 @@ GOLDENS = [
 ]  # fmt: skip
 SLOW = {"tokenpose_l_d24_coco_384x288", "tmpose_l_d24_coco_256x192"}
 IGNORED = ("indices.", "override:", ".fillpos")  # see test_tokenpose for the first two
-FLOAT32 = 2e-5
+FLOAT64, FLOAT32 = 1e-6, 2e-5
 # stored heatmaps -> mask (type, ratio, positions), and whether stored indices are handed in
 MASKS: dict[str, tuple[str, float, str, bool]] = {
     "heatmaps.none": ("none", 1.0, "token", False),

@@ -22,7 +22,7 @@ GOLDENS = [
 ]  # fmt: skip
 SLOW: set[str] = set()
 IGNORED: tuple[str, ...] = ()
-FLOAT32 = 1e-4
+FLOAT64, FLOAT32 = 1e-6, 1e-4
 
 
 def name_of(variant: str) -> str:

@@ -1,7 +1,7 @@
-"""Training of ImageNet classifiers: RandAugment, erasing, mixing of images, soft targets.
+"""Images of classes to train on: RandAugment, erasing, mixing of images, soft targets.
 
-The augmentation is timm's, whose chance comes from three global generators. They are set for
-each sample and each batch from (seed, epoch, index) and put back afterwards.
+The augmentation is timm's, which draws from three global generators. They are seeded for each
+sample and each batch by (seed, epoch, index) and restored afterwards.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,16 @@ import torch
 from PIL import Image, ImageOps
 from timm.data import create_transform
 from timm.data.mixup import Mixup
-from timm.loss import SoftTargetCrossEntropy
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..datasets.samples import ClassSample, read_imagenet_folders
+from ..datasets.samples import ClassSample
 from ..errors import InputError
 from ..transforms import load_image
 from ..zoo.config import PretrainedCfg
-from .augment import ClassAugmentation
+from ..zoo.recipe import ClassAugmentation
 from .data import Batch, TrainingSet
-from .objectives import Objective
-from .recipes import Recipe
 
-__all__ = ["ClassBatch", "ClassDataset", "ClassObjective", "seeded"]
+__all__ = ["ClassBatch", "ClassDataset", "seeded"]
 
 Sample = tuple[Tensor, int, tuple[int, int]]
 
@@ -54,7 +50,7 @@ class ClassDataset(TrainingSet):
 
     `dataset[epoch, index]` is a normalised image (3, H, W), its class, and (epoch, index).
 
-    Quirk: mixup and CutMix draw once per batch and mix each image with its mirror place in the
+    Quirk: mixup and CutMix draw once per batch and mix each image with its opposite in the
     batch, as published. So what is mixed depends on how many processes share the batch.
     """
 
@@ -96,10 +92,10 @@ class ClassDataset(TrainingSet):
         """Say how many images of how many classes there are."""
         return f"{len(self)} images of {len({sample.label for sample in self.samples})} classes"
 
-    def __getitem__(self, place: tuple[int, int]) -> Sample:
-        sample = self.samples[place[1]]
-        with seeded(self.seed, *place):
-            return self.transform(Image.fromarray(load_image(sample.path))), sample.label, place
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        sample = self.samples[key[1]]
+        with seeded(self.seed, *key):
+            return self.transform(Image.fromarray(load_image(sample.path))), sample.label, key
 
     def collate(self, samples: Sequence[Sample]) -> ClassBatch:
         """Stack and mix.
@@ -117,45 +113,6 @@ class ClassDataset(TrainingSet):
         with seeded(self.seed, *samples[0][2], 1):
             images, targets = self.mix(images, labels)
         return ClassBatch(images=images, targets=targets)
-
-
-class ClassObjective(Objective):
-    """Cross-entropy with soft targets; evaluated by top-1 accuracy.
-
-    Raises:
-        InputError: not a classifier, or a recipe with the augmentation of poses.
-    """
-
-    metric = "top1"
-
-    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
-        super().__init__(recipe, model)
-        if self.cfg.task != "classification" or not isinstance(
-            recipe.augmentation, ClassAugmentation
-        ):
-            raise InputError(
-                f"{self.cfg.architecture} is a {self.cfg.task} model, its recipe has "
-                f"{type(recipe.augmentation).__name__}; classes are learnt by classifiers, with "
-                "ClassAugmentation"
-            )
-        self.augmentation = recipe.augmentation
-        self.loss = SoftTargetCrossEntropy()
-
-    def forward(self, batch: ClassBatch) -> Tensor:  # type: ignore[override]
-        with self.autocast(batch.images.device):
-            logits = self.model(batch.images)
-        return self.loss(logits if logits.dtype.itemsize > 4 else logits.float(), batch.targets)
-
-    def dataset(self, data: Path) -> ClassDataset:
-        classes: int = self.model.num_classes  # type: ignore[assignment]
-        samples = read_imagenet_folders(data / "train")
-        return ClassDataset(samples, self.cfg, classes, self.augmentation, self.recipe.seed)
-
-    def evaluate(self, data: Path, out: Path, device: str) -> float | None:
-        from ..evaluation.entry import evaluate_model
-
-        record = evaluate_model(self.model, data, device=device, out=out)
-        return None if record is None else float(record.statistics["top1"])
 
 
 @contextmanager

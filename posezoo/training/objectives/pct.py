@@ -7,27 +7,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import create_model, get_skeleton
-from ..datasets.coco import read_annotations
-from ..datasets.people import training_people
-from ..errors import InputError
-from ..geometry import boxes_to_center_size, crop_matrices, image_to_input, input_to_image
-from ..models.pct.network import PCTPose
-from ..models.pct.swin import INPUT_SIZE
-from ..models.pct.tokenizer import PCTTokenizer
-from ..skeletons import Skeleton
-from ..transforms import TopDownCrop, load_image
-from ..zoo.config import PretrainedCfg
-from .data import PersonDataset, TrainingBatch
-from .objectives import PoseObjective
-from .recipes import Recipe
+from ... import create_model, get_skeleton
+from ...datasets.coco import read_annotations
+from ...datasets.people import training_people
+from ...errors import InputError
+from ...geometry import boxes_to_center_size, crop_matrices, image_to_input, input_to_image
+from ...models.pct.network import PCTPose
+from ...models.pct.swin import INPUT_SIZE
+from ...models.pct.tokenizer import PCTTokenizer
+from ...skeletons import Skeleton
+from ...transforms import TopDownCrop, load_image
+from ...zoo.config import PretrainedCfg
+from ...zoo.model import ZooModel
+from ...zoo.recipe import Recipe
+from ..data import PersonDataset, TrainingBatch
+from ..recipes import get_recipe
+from .pose import PoseObjective
 
 __all__ = [
     "PoseDataset",
@@ -39,16 +40,13 @@ __all__ = [
     "update_codebook",
 ]
 
-DROP = 0.2  # share of the labelled keypoints that the tokenizer has to fill in
+_DROP = 0.2
 COMMITMENT = 15.0
 _PADDING = 1.25  # of the boxes in training; tests have 1.12
 _BETA = 0.05  # pixels
 _DECAY = 0.9
 _EPSILON = 1e-5
 _TOP = (1, 2, 5)
-
-
-# ------------------------------------------------------------------------------- losses
 
 
 def keypoint_smooth_l1(keypoints: Tensor, targets: Tensor, labelled: Tensor) -> Tensor:
@@ -96,14 +94,14 @@ def update_codebook(tokenizer: PCTTokenizer, embeddings: Tensor, ids: Tensor) ->
     torch.div(sums, size[:, None], out=tokenizer.decoder.codebook)
 
 
-# ------------------------------------------------------------------------------- stage I
-
-
 class TokenizerObjective(PoseObjective):
     """Stage I: poses through tokens and back, with a part of their keypoints hidden.
 
     The codebook is updated once per forward, so `accumulate` above 1 updates it more often.
     The metric is the AP of reconstructed annotations: what a perfect classifier would reach.
+
+    Attributes:
+        drop: share of the labelled keypoints that the tokenizer has to fill in.
     """
 
     model: PCTTokenizer
@@ -111,6 +109,7 @@ class TokenizerObjective(PoseObjective):
     def __init__(self, recipe: Recipe, model: PCTTokenizer) -> None:
         super().__init__(recipe, model)
         self.metric = "reconstruction AP"
+        self.drop = _DROP
         if model.backbone is not None:
             model.backbone.requires_grad_(False)
 
@@ -130,7 +129,7 @@ class TokenizerObjective(PoseObjective):
         model, device = self.model, batch.keypoints.device
         shown = batch.labelled
         if self.training:
-            shown = shown & (torch.rand(shown.shape, device=device) > DROP)
+            shown = shown & (torch.rand(shown.shape, device=device) > self.drop)
         features = None
         with self.autocast(device):
             if model.image_guided:
@@ -157,9 +156,9 @@ class TokenizerObjective(PoseObjective):
 class PoseDataset(PersonDataset):
     """Augmented poses without pictures, for a tokenizer that needs none: `images (B, 0)`."""
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        epoch, index = place
-        _, keypoints, _ = self.place(index, np.random.default_rng((self.seed, epoch, index)))
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        _, keypoints, _ = self.sample(index, np.random.default_rng((self.seed, epoch, index)))
         return torch.empty(0), keypoints
 
 
@@ -167,15 +166,16 @@ def _training_cfg(cfg: PretrainedCfg) -> PretrainedCfg:
     return replace(cfg, input=replace(cfg.input, bbox_padding=_PADDING))
 
 
-# ------------------------------------------------------------------------------- stage II
-
-
 class TokenClassifierObjective(PoseObjective):
     """Stage II: the tokens of the annotated pose, read from the image.
 
     Logged beside the loss: the share of tokens whose label is among the 1, 2 and 5 largest logits.
-    The tokenizer that `recipe.tokenizer` names gives the labels, the codebook and the decoder,
-    and one guided by images the backbone, too: the original freezes two copies of one backbone.
+    A tokenizer gives the labels, the codebook and the decoder, and one guided by images the
+    backbone, too: the original freezes two copies of one backbone.
+
+    Args:
+        recipe, model: see `Objective`.
+        tokenizer: default: the one that the recipe names.
 
     Raises:
         InputError: no tokenizer is named, or it is not of the kind that the model belongs to.
@@ -183,9 +183,17 @@ class TokenClassifierObjective(PoseObjective):
 
     model: PCTPose
 
-    def __init__(self, recipe: Recipe, model: PCTPose) -> None:
+    def __init__(
+        self, recipe: Recipe, model: PCTPose, tokenizer: PCTTokenizer | None = None
+    ) -> None:
         super().__init__(recipe, model)
-        tokenizer = _load_tokenizer(recipe, model)
+        tokenizer = tokenizer or _load_tokenizer(recipe)
+        if tokenizer.image_guided != model.image_guided:
+            kind = "guided" if model.image_guided else "not guided"
+            raise InputError(
+                f"{recipe.model} needs a tokenizer that is {kind} by images, "
+                f"not {recipe.tokenizer!r}"
+            )
         model.decoder.load_state_dict(tokenizer.decoder.state_dict())
         if tokenizer.backbone is not None:
             model.backbone.load_state_dict(tokenizer.backbone.state_dict())
@@ -221,23 +229,19 @@ class TokenClassifierObjective(PoseObjective):
         return loss + keypoint_smooth_l1(output.keypoints, batch.keypoints, batch.labelled)
 
 
-def _load_tokenizer(recipe: Recipe, model: PCTPose) -> PCTTokenizer:
+def _load_tokenizer(recipe: Recipe) -> PCTTokenizer:
     """Create the tokenizer of a recipe, by its name or from its file."""
     name = recipe.tokenizer
     if name is None:
         raise InputError(f"the recipe of {recipe.model} names no tokenizer; --set tokenizer=FILE")
     if Path(name).is_file():
-        architecture = recipe.model.replace("pct_", "pct_tokenizer_", 1)
-        tokenizer: Any = create_model(architecture, checkpoint=name)
+        published = get_recipe(recipe.model).tokenizer or ""
+        tokenizer: ZooModel = create_model(published, checkpoint=name)
     else:
         tokenizer = create_model(name, pretrained=True)
-    if getattr(tokenizer, "image_guided", None) != model.image_guided:
-        kind = "guided" if model.image_guided else "not guided"
-        raise InputError(f"{recipe.model} needs a tokenizer that is {kind} by images, not {name!r}")
+    if not isinstance(tokenizer, PCTTokenizer):
+        raise InputError(f"{recipe.model} needs a tokenizer, not {name!r}")
     return tokenizer
-
-
-# ------------------------------------------------------------------------------- evaluation
 
 
 @torch.inference_mode()
@@ -257,7 +261,7 @@ def reconstruction_ap(model: PCTTokenizer, data: Path, device: str = "cpu") -> f
         DataError: a file is missing or malformed.
         InputError: a configuration without a crop.
     """
-    from ..evaluation.metrics.coco import coco_results, evaluate_coco
+    from ...evaluation.metrics.coco import coco_results, evaluate_coco
 
     cfg: PretrainedCfg = model.pretrained_cfg
     size, geometry, padding = cfg.input.size, cfg.input.geometry, cfg.input.bbox_padding

@@ -1,0 +1,36 @@
+"""The trainings of the packaged models: rendered people, small enough for one core of a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...zoo.recipe import Augmentation, Recipe
+
+__all__ = ["RECIPES"]
+
+
+def _rendered(model: str, **settings: Any) -> Recipe:
+    return Recipe(
+        model=model,
+        weight_decay=0.01,
+        decay_all=False,
+        warmup_steps=50,
+        sigma=1.5,
+        rounded=False,
+        augmentation=Augmentation(scale=0.15, rotation=10.0, shift=0.05),
+        dtype="bfloat16",
+        **settings,
+    )
+
+
+RECIPES = (
+    _rendered("hrnet_xs_128x96", epochs=28, batch_size=16, lr=2e-3, eval_every=2),
+    _rendered(
+        "hrnet_xs_192x144",
+        epochs=3,
+        batch_size=32,
+        lr=1.5e-3,
+        start="hrnet_xs_128x96.rendered",
+        eval_every=1,
+    ),
+)

@@ -1,0 +1,35 @@
+"""Models inside the wrappers of torch and timm, and copies that share their weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+from torch import nn
+
+__all__ = ["copy_sharing_weights", "unwrap"]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside torch.compile, DataParallel, DDP or an averaged copy of timm's."""
+    children = dict(model.named_children())
+    for name in ("_orig_mod", "module"):
+        if set(children) == {name}:
+            return unwrap(children[name])
+    return model
+
+
+def copy_sharing_weights(model: M) -> M:
+    """Return a copy in evaluation mode whose weights are the same memory.
+
+    Moving the copy or changing its type leaves the original as it is. Training the original in
+    place changes the copy's weights too, unless the copy was moved or converted.
+    """
+    memo: dict[int, object] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    for buffer in model.buffers():
+        memo[id(buffer)] = buffer.detach()
+    return copy.deepcopy(model, memo).eval()
