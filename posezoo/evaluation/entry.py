@@ -19,6 +19,7 @@ from ..datasets.samples import read_imagenet_flat, read_imagenet_folders
 from ..device import choose_device
 from ..errors import DataError, InputError
 from ..zoo.config import PretrainedCfg
+from ..zoo.model import ZooModel
 from .runner import EvaluationRecord, Share, evaluate
 from .tasks import CocoTask, ImagenetTask, MpiiTask, Task
 
@@ -109,7 +110,7 @@ def evaluate_model(
             "recipe_flip_test": cfg.decode is not None and cfg.decode.flip_test,
             "geometry": cfg.input.geometry,
             "bbox_padding": cfg.input.bbox_padding,
-            **model.settings(),  # type: ignore[operator]
+            **(model.settings() if isinstance(model, ZooModel) else {}),
         }
         labels = annotations or _find(data, _ANNOTATIONS.get(cfg.dataset, _ANNOTATIONS["coco"]))
         reading["limit"] = limit

@@ -11,7 +11,7 @@ from torch import Tensor
 
 SMALL = {
     "tcformer_light": {"size": (64, 64), "depths": (1, 1, 1, 1)},
-    "tcformer_mta_256x192": {"size": (128, 96), "depths": (1, 1, 1, 1)},
+    "tcformer_mta_256x192": {"size": (64, 48), "depths": (1, 1, 1, 1)},
 }
 FILL = False  # a bfloat16 more or less moves tokens to other clusters
 GOLDENS = ["tcformer_mta_256x192", "tcformer_mta_256x192.padded", "tcformer_light", "tcformer"]
