@@ -36,29 +36,17 @@ class Backbone:
 
 
 BASE = Backbone(
-    label="Swin-V2-base",
-    title="Swin-V2-Base",
-    file="swin_base.pth",
-    width=128,
-    depths=(2, 2, 18, 2),
-    num_heads=(4, 8, 16, 32),
-)
+    label="Swin-V2-base", title="Swin-V2-Base", file="swin_base.pth", width=128,
+    depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32),
+)  # fmt: skip
 LARGE = Backbone(
-    label="Swin-V2-large",
-    title="Swin-V2-Large",
-    file="swin_large.pth",
-    width=192,
-    depths=(2, 2, 18, 2),
-    num_heads=(6, 12, 24, 48),
-)
+    label="Swin-V2-large", title="Swin-V2-Large", file="swin_large.pth", width=192,
+    depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48),
+)  # fmt: skip
 HUGE = Backbone(
-    label="Swin-V2-huge",
-    title="Swin-V2-Huge",
-    file="swin_huge.pth",
-    width=256,
-    depths=(2, 2, 42, 2),
-    num_heads=(8, 16, 32, 64),
-)
+    label="Swin-V2-huge", title="Swin-V2-Huge", file="swin_huge.pth", width=256,
+    depths=(2, 2, 42, 2), num_heads=(8, 16, 32, 64),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,33 +63,21 @@ class Variant:
 
 POSE = [
     Variant(
-        name="pct_swin_base",
-        backbone=BASE,
-        params=125_488_230,
-        gmacs=22.2,
-        reported=0.777,
+        name="pct_swin_base", backbone=BASE, params=125_488_230, gmacs=22.2, reported=0.777,
         trust="not confirmed: a user's run of the weights gave 75.9, others quote 77.5",
     ),
     Variant(
-        name="pct_swin_large",
-        backbone=LARGE,
-        params=233_928_418,
-        gmacs=48.0,
-        reported=0.783,
+        name="pct_swin_large", backbone=LARGE, params=233_928_418, gmacs=48.0, reported=0.783,
         trust="not confirmed",
     ),
     Variant(
-        name="pct_swin_huge",
-        backbone=HUGE,
-        params=688_338_014,
-        gmacs=164.6,
-        reported=0.793,
+        name="pct_swin_huge", backbone=HUGE, params=688_338_014, gmacs=164.6, reported=0.793,
         trust="confirmed",
     ),
-]
+]  # fmt: skip
 POSE_UNGUIDED = Variant(
-    name="pct_swin_base_woimgguide", backbone=BASE, params=125_488_230, gmacs=22.2
-)
+    name="pct_swin_base_woimgguide", backbone=BASE, params=125_488_230, gmacs=22.2,
+)  # fmt: skip
 TOKENIZERS = [
     Variant(name="pct_tokenizer_swin_base", backbone=BASE, params=89_563_974, gmacs=22.06),
     Variant(name="pct_tokenizer_swin_large", backbone=LARGE, params=198_004_162, gmacs=47.83),

@@ -135,102 +135,58 @@ class Variant:
 
 TOKENPOSE = [
     Variant(
-        name="tokenpose_t_256x192",
-        title="TokenPose-T, 256x192",
-        network=T,
-        gmacs=1.60,
+        name="tokenpose_t_256x192", title="TokenPose-T, 256x192", network=T, gmacs=1.60,
         reported=1.29,
     ),
     Variant(
-        name="tokenpose_s_v1_256x192",
-        title="TokenPose-S-v1, 256x192",
-        network=S_V1,
-        gmacs=2.73,
-        reported=2.23,
-        unavailable=PPT_FITS,
-        quoted={"AP": 0.725, "AR": 0.780},
+        name="tokenpose_s_v1_256x192", title="TokenPose-S-v1, 256x192", network=S_V1, gmacs=2.73,
+        reported=2.23, unavailable=PPT_FITS, quoted={"AP": 0.725, "AR": 0.780},
     ),
     Variant(
-        name="tokenpose_s_v2_256x192",
-        title="TokenPose-S-v2, 256x192",
-        network=S_V2,
-        gmacs=7.49,
+        name="tokenpose_s_v2_256x192", title="TokenPose-S-v2, 256x192", network=S_V2, gmacs=7.49,
         reported=11.62,
     ),
     Variant(
-        name="tokenpose_b_256x192",
-        title="TokenPose-B, 256x192",
-        network=B,
-        gmacs=6.28,
-        reported=5.66,
-        unavailable=PPT_FITS,
-        quoted={"AP": 0.747, "AR": 0.800},
+        name="tokenpose_b_256x192", title="TokenPose-B, 256x192", network=B, gmacs=6.28,
+        reported=5.66, unavailable=PPT_FITS, quoted={"AP": 0.747, "AR": 0.800},
     ),
     Variant(
-        name="tokenpose_l_d6_256x192",
-        title="TokenPose-L/D6, 256x192",
-        remark="; MPII's configuration at COCO's size",
-        network=L_D6,
-        gmacs=9.87,
-        reported=9.06,
+        name="tokenpose_l_d6_256x192", title="TokenPose-L/D6, 256x192",
+        remark="; MPII's configuration at COCO's size", network=L_D6, gmacs=9.87, reported=9.06,
     ),
     Variant(
-        name="tokenpose_l_d24_256x192",
-        title="TokenPose-L/D24, 256x192",
-        network=L_D24,
-        gmacs=12.19,
-        reported=10.98,
+        name="tokenpose_l_d24_256x192", title="TokenPose-L/D24, 256x192", network=L_D24,
+        gmacs=12.19, reported=10.98,
     ),
     Variant(
-        name="tokenpose_l_d24_384x288",
-        title="TokenPose-L/D24, 384x288",
-        network=L_D24_LARGE,
-        gmacs=24.01,
-        reported=22.14,
+        name="tokenpose_l_d24_384x288", title="TokenPose-L/D24, 384x288", network=L_D24_LARGE,
+        gmacs=24.01, reported=22.14,
     ),
     Variant(
-        name="tokenpose_l_d6_256x256",
-        title="TokenPose-L/D6, 256x256",
-        network=L_D6_MPII,
-        dataset=MPII,
-        gmacs=12.89,
-        reported=11.86,
+        name="tokenpose_l_d6_256x256", title="TokenPose-L/D6, 256x256", network=L_D6_MPII,
+        dataset=MPII, gmacs=12.89, reported=11.86,
     ),
-]
+]  # fmt: skip
 
 # with the published mask, and the costs at its ratio
 TMPOSE = [
     Variant(
-        name="tmpose_b_256x192",
-        title="TMPose-B, 256x192",
-        network=B,
-        gmacs=5.60,
-        reported=4.87,
+        name="tmpose_b_256x192", title="TMPose-B, 256x192", network=B, gmacs=5.60, reported=4.87,
     ),
     Variant(
-        name="tmpose_l_d6_256x192",
-        title="TMPose-L/D6, 256x192",
-        remark=". Quirk: the file called D6 has 18 layers",
-        network=L_D18,
-        gmacs=10.41,
+        name="tmpose_l_d6_256x192", title="TMPose-L/D6, 256x192",
+        remark=". Quirk: the file called D6 has 18 layers", network=L_D18, gmacs=10.41,
         reported=9.17,
     ),
     Variant(
-        name="tmpose_l_d24_256x192",
-        title="TMPose-L/D24, 256x192",
-        network=L_D24,
-        gmacs=10.85,
+        name="tmpose_l_d24_256x192", title="TMPose-L/D24, 256x192", network=L_D24, gmacs=10.85,
         reported=9.42,
     ),
     Variant(
-        name="tmpose_l_d6_256x256",
-        title="TMPose-L/D6, 256x256",
-        network=L_D6_MPII,
-        dataset=MPII,
-        gmacs=12.54,
-        reported=11.47,
+        name="tmpose_l_d6_256x256", title="TMPose-L/D6, 256x256", network=L_D6_MPII, dataset=MPII,
+        gmacs=12.54, reported=11.47,
     ),
-]
+]  # fmt: skip
 TMPOSE_MASK = {"mask_type": "random", "mask_ratio": 0.6}
 
 
