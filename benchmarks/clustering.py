@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import posezoo
-from posezoo.models.tcformer import network as tcformer
+from posezoo.models.tcformer import blocks as tcformer
 from posezoo.models.tcformer import tokens as tcformer_tokens
 from posezoo.models.tcformer.tokens import Regions
 

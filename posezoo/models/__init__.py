@@ -1,9 +1,11 @@
-"""The model families. Importing this package registers every model, and does nothing else."""
+"""The model families, one folder each. Importing this package registers all their architectures.
 
-from .hrnet_pose import network as hrnet_pose  # noqa: F401
-from .pct import network as pct  # noqa: F401
-from .pct import swin, tokenizer  # noqa: F401
-from .tcformer import mta, network  # noqa: F401
-from .tokenpose import network as tokenpose  # noqa: F401
-from .uniformer import network as uniformer  # noqa: F401
-from .vitpose import variants as vitpose  # noqa: F401
+Nothing but data is imported: a family's network, and torch, when one of its models is built.
+"""
+
+from .hrnet_pose import variants as _hrnet_pose  # noqa: F401
+from .pct import variants as _pct  # noqa: F401
+from .tcformer import variants as _tcformer  # noqa: F401
+from .tokenpose import variants as _tokenpose  # noqa: F401
+from .uniformer import variants as _uniformer  # noqa: F401
+from .vitpose import variants as _vitpose  # noqa: F401

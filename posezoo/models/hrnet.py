@@ -1,9 +1,9 @@
 """HRNet: Deep High-Resolution Representation Learning (CVPR 2019, arXiv 1902.09212), cut.
 
-The trunks of TokenPose and TMPose: the stem alone, or everything up to stage 3 of which only the
-finest map is used. The layers are those of timm's HighResolutionNet under timm's names; only
-the forward is written here, because in evaluation every BatchNorm folds into its convolution.
-Forward hooks on timm's layers do not run.
+The trunks of TokenPose, TMPose and our small model: the stem alone, or everything up to stage 3, of
+which only the finest map is used. The layers are those of timm's HighResolutionNet under timm's
+names; only the forward is written here, because in evaluation every BatchNorm folds into its
+convolution. Forward hooks on timm's layers do not run.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ def affine_of_norms(module: nn.Module) -> Affine:
     norms: list[Any] = [m for m in module.modules() if isinstance(m, NORMS) and not m.training]
     if not norms:
         return {}
-    weight, bias, mean = (
-        torch.cat([getattr(norm, name) for norm in norms])
-        for name in ("weight", "bias", "running_mean")
-    )
+    weight = torch.cat([norm.weight for norm in norms])
+    bias = torch.cat([norm.bias for norm in norms])
+    mean = torch.cat([norm.running_mean for norm in norms])
     variance = torch.cat([norm.running_var + norm.eps for norm in norms])
     scale = weight * torch.rsqrt(variance)
     shift = bias - mean * scale
@@ -45,7 +44,7 @@ def affine_of_norms(module: nn.Module) -> Affine:
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, affine: Affine) -> Tensor:
     """Apply `norm(conv(x))`; in evaluation the norm folds into the weights of `conv`."""
-    if norm not in affine or conv._forward_pre_hooks:  # such a hook may make the weights
+    if norm not in affine or conv._forward_pre_hooks:  # pruning makes the weights in a hook
         return norm(conv(x))
     scale, shift = affine[norm]
     weight = conv.weight * scale.view(-1, 1, 1, 1)
@@ -64,22 +63,33 @@ def run_layers(x: Tensor, layers: nn.Module, affine: Affine) -> Tensor:
     return x
 
 
-def run_block(x: Tensor, block: nn.Module, affine: Affine) -> Tensor:
-    """Run a residual block of timm's, BasicBlock or Bottleneck."""
+def run_basic(x: Tensor, block: Any, affine: Affine) -> Tensor:
+    """Run timm's BasicBlock."""
     y = F.relu(conv_norm(x, block.conv1, block.bn1, affine), inplace=True)
     y = conv_norm(y, block.conv2, block.bn2, affine)
-    if hasattr(block, "conv3"):
-        y = conv_norm(F.relu(y, inplace=True), block.conv3, block.bn3, affine)
+    return add_shortcut(x, y, block, affine)
+
+
+def run_bottleneck(x: Tensor, block: Any, affine: Affine) -> Tensor:
+    """Run timm's Bottleneck."""
+    y = F.relu(conv_norm(x, block.conv1, block.bn1, affine), inplace=True)
+    y = F.relu(conv_norm(y, block.conv2, block.bn2, affine), inplace=True)
+    y = conv_norm(y, block.conv3, block.bn3, affine)
+    return add_shortcut(x, y, block, affine)
+
+
+def add_shortcut(x: Tensor, y: Tensor, block: Any, affine: Affine) -> Tensor:
+    """Add the input of a residual block to `y`, what its convolutions made of it."""
     y += x if block.downsample is None else run_layers(x, block.downsample, affine)
     return F.relu(y, inplace=True)
 
 
-def run_module(branches: list[Tensor], module: nn.Module, affine: Affine) -> list[Tensor]:
+def run_module(branches: list[Tensor], module: Any, affine: Affine) -> list[Tensor]:
     """Run a module of HRNet: residual blocks per branch, then every output sums all branches."""
     maps = []
     for x, blocks in zip(branches, module.branches):
         for block in blocks:
-            x = run_block(x, block, affine)
+            x = run_basic(x, block, affine)
         maps.append(x)
     fused = []
     for paths in module.fuse_layers:
@@ -125,6 +135,12 @@ class HRNetStem(nn.Module):
             configuration of timm's form.
     """
 
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+    bn1: nn.Module
+    bn2: nn.Module
+    layer1: Any  # timm's Bottlenecks
+
     parts: tuple[str, ...] = STEM_PARTS
     unused: tuple[str, ...] = ("stage2", "stage3", "stage4")
 
@@ -145,7 +161,7 @@ class HRNetStem(nn.Module):
         self.init_non_persistent_buffers()
 
     def init_non_persistent_buffers(self) -> None:
-        """Store the weights as the maps are, channels last, which saves a copy per forward."""
+        """Store weights like the maps, channels last, which saves a copy per forward."""
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,12 +172,17 @@ class HRNetStem(nn.Module):
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
             x = F.relu(conv_norm(x, conv, norm, affine), inplace=True)
         for block in self.layer1:  # x is (B, 64, H / 4, W / 4)
-            x = run_block(x, block, affine)  # (B, 256, H / 4, W / 4)
+            x = run_bottleneck(x, block, affine)  # (B, 256, H / 4, W / 4)
         return x
 
 
 class HRNetTrunk(HRNetStem):
     """HRNet up to stage 3: (B, C, H, W) -> finest map (B, width, H / 4, W / 4)."""
+
+    transition1: Any
+    stage2: Any  # timm's modules of parallel branches
+    transition2: Any
+    stage3: Any
 
     parts = (*STEM_PARTS, "transition1", "stage2", "transition2", "stage3")
     unused = ("stage4",)

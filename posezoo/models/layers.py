@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 
 __all__ = [
     "Attention",
     "Mlp",
-    "check_count",
     "check_images",
     "drop_path",
+    "drop_path_rates",
     "init_transformer_weights",
+    "module_list",
+    "nchw",
+    "nhwc",
+    "run_block",
 ]
 
+M = TypeVar("M")
 
-def check_count(name: str, value: int) -> None:
-    """Refuse what is not a whole number above 0.
 
-    Raises:
-        InputError: it is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}, expected a whole number above 0")
+def nchw(x: Tensor) -> Tensor:
+    """(B, h, w, C) -> (B, C, h, w) as a view in channels-last memory."""
+    return x.permute(0, 3, 1, 2)
+
+
+def nhwc(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h, w, C), a view of channels-last memory."""
+    return x.permute(0, 2, 3, 1)
+
+
+def module_list(modules: Iterable[M]) -> Sequence[M]:
+    """Return a ModuleList as a sequence whose type says what is in it."""
+    return cast("Sequence[M]", nn.ModuleList(cast("Iterable[nn.Module]", modules)))
 
 
 def check_images(
@@ -36,15 +51,15 @@ def check_images(
     *,
     like: Tensor | None = None,
 ) -> None:
-    """Refuse what is not a batch of images of the right size.
+    """Check that `x` is a batch of images of the right size.
 
     Args:
-        x: should be (B, channels, H, W) floating point.
+        x: should be (B, channels, H, W), floating point.
         size: the only (H, W) accepted, or None for any multiple of `multiple`.
-        like: a weight, whose device and, outside autocast, type the images must have.
+        like: a weight; images must be on its device and, outside autocast, of its type.
 
     Raises:
-        InputError: no tensor, or its shape, type or device is wrong.
+        InputError: not a tensor, or of a wrong shape, type or device.
     """
     if not isinstance(x, Tensor):
         raise InputError(f"images must be a torch tensor, got {type(x).__name__}")
@@ -84,6 +99,20 @@ def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
         return x
     keep = torch.rand(x.shape[0], *([1] * (x.ndim - 1)), device=x.device) >= rate
     return x * keep.to(x.dtype) / (1.0 - rate)
+
+
+def drop_path_rates(depths: Sequence[int], last: float) -> list[list[float]]:
+    """Return the rate of every block by stage, rising linearly from 0 to `last`."""
+    count = sum(depths)
+    rates = iter(last * j / max(count - 1, 1) for j in range(count))
+    return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
+def run_block(block: Callable[..., Tensor], *args: object, recompute: bool) -> Tensor:
+    """Run a block; with `recompute`, compute its activations again in the backward pass."""
+    if recompute:
+        return checkpoint(block, *args, use_reentrant=False)
+    return block(*args)
 
 
 class Attention(nn.Module):

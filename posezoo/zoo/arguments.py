@@ -19,13 +19,16 @@ class Argument:
         default: what it is without being given; its type is the type of the argument.
         help: what it does, in a few words.
         low, high: smallest and largest value, both allowed.
-        choices: the valid words, for an argument that is one of several.
+        above: a bound that is not allowed itself, in place of `low`.
+        choices: the valid words, for an argument that is one of several. None means the word
+            "none" where that is one of them.
     """
 
     default: Any
     help: str
     low: float | None = None
     high: float | None = None
+    above: float | None = None
     choices: tuple[str, ...] = ()
 
     def check(self, name: str, value: Any) -> Any:
@@ -35,8 +38,10 @@ class Argument:
             InputError: another type, out of range, or no valid word.
         """
         kind = type(self.default)
+        if value is None and "none" in self.choices:
+            value = "none"
         if self.choices:
-            fits = value in self.choices
+            fits = isinstance(value, str) and value in self.choices
         elif kind is bool:
             fits = isinstance(value, bool)
         elif kind is int:
@@ -44,11 +49,13 @@ class Argument:
         else:
             fits = isinstance(value, Real) and not isinstance(value, bool)
         if fits and not self.choices and kind is not bool:
-            fits = (self.low is None or value >= self.low) and (
-                self.high is None or value <= self.high
+            fits = (
+                (self.low is None or value >= self.low)
+                and (self.above is None or value > self.above)
+                and (self.high is None or value <= self.high)
             )
         if not fits:
-            raise InputError(f"{name} is {value!r}, expected {self.valid}")
+            raise InputError(f"{name} is {value!r}, expected {self.valid} ({self.help})")
         return value if self.choices else kind(value)
 
     @property
@@ -57,6 +64,9 @@ class Argument:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         kind = {bool: "True or False", int: "an integer", float: "a number"}[type(self.default)]
+        if self.above is not None:
+            most = "" if self.high is None else f", at most {self.high:g}"
+            return f"{kind} above {self.above:g}{most}"
         if self.low is not None and self.high is not None:
             return f"{kind} from {self.low:g} to {self.high:g}"
         return kind if self.low is None else f"{kind} from {self.low:g}"

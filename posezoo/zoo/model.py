@@ -20,7 +20,15 @@ from ..errors import InputError
 from ..weights.keys import Conversion, rename_keys
 from .config import PretrainedCfg
 
-__all__ = ["Classifier", "DerivedBuffers", "PoseModel", "PoseNetwork", "Tokenizer", "ZooModel"]
+__all__ = [
+    "Classifier",
+    "DerivedBuffers",
+    "PoseModel",
+    "PoseNetwork",
+    "RecomputedBlocks",
+    "Tokenizer",
+    "ZooModel",
+]
 
 
 @runtime_checkable
@@ -32,6 +40,20 @@ class DerivedBuffers(Protocol):
 
     def init_non_persistent_buffers(self) -> None:
         """Compute them anew, on the device where they are."""
+
+
+@runtime_checkable
+class RecomputedBlocks(Protocol):
+    """A module that runs a row of blocks and can forget what they computed.
+
+    timm's stages have the same attribute.
+
+    Attributes:
+        grad_checkpointing: compute the blocks' activations again in the backward pass of
+            training instead of keeping them.
+    """
+
+    grad_checkpointing: bool
 
 
 @runtime_checkable
@@ -55,6 +77,7 @@ class ZooModel(nn.Module):
         pretrained_cfg: how to feed and decode it; set when it is built.
         model_args: the arguments that were given when it was built.
         origin: where its weights came from, as text by name; empty for random weights.
+        in_chans: channels of the images.
     """
 
     head_argument: ClassVar[str | None] = None
@@ -63,6 +86,7 @@ class ZooModel(nn.Module):
     pretrained_cfg: PretrainedCfg
     model_args: Mapping[str, Any]
     origin: Mapping[str, str]
+    in_chans: int = 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +105,7 @@ class ZooModel(nn.Module):
         """Replace the last layer by a fresh one for `size` keypoints or classes.
 
         Raises:
-            InputError: the model has no such layer.
+            InputError: the model has no such layer, or `size` is out of range.
         """
         raise InputError(
             f"{self.pretrained_cfg.architecture} has no head to replace; choose a heatmap model"
@@ -99,12 +123,16 @@ class ZooModel(nn.Module):
         return args
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory in training: recompute blocks in the backward pass.
+        """Trade time for memory in training: recompute each block in the backward pass.
 
         Raises:
             InputError: the model has no blocks that can be recomputed.
         """
-        raise InputError(f"{self.pretrained_cfg.architecture} cannot recompute its blocks")
+        parts = [m for m in self.modules() if isinstance(m, RecomputedBlocks)]
+        if not parts:
+            raise InputError(f"{self.pretrained_cfg.architecture} cannot recompute its blocks")
+        for part in parts:
+            part.grad_checkpointing = enable
 
     def init_from_imagenet(self) -> None:
         """Fill the part of the model that its paper starts from an ImageNet classifier.
@@ -118,7 +146,8 @@ class ZooModel(nn.Module):
         self, batch: int = 1, generator: torch.Generator | None = None
     ) -> tuple[Tensor, ...]:
         """Return random inputs that `forward` accepts, on the CPU, float32."""
-        return (torch.randn(batch, 3, *self.pretrained_cfg.input.size, generator=generator),)
+        size = (batch, self.in_chans, *self.pretrained_cfg.input.size)
+        return (torch.randn(size, generator=generator),)
 
 
 class PoseModel(ZooModel):
@@ -128,7 +157,7 @@ class PoseModel(ZooModel):
         num_keypoints: K of the output.
     """
 
-    head_argument = "num_keypoints"
+    head_argument: ClassVar[str | None] = "num_keypoints"
 
     num_keypoints: int
 
@@ -138,7 +167,7 @@ class PoseModel(ZooModel):
         return False
 
     def token_regions(self, images: Tensor) -> list[Tensor]:
-        """Return for each stage the token that every cell belongs to, (B, h, w) each.
+        """Return for each stage the token that every cell belongs to, (B, h, w) int64 each.
 
         Args:
             images: normalised crops (B, 3, H, W).
@@ -160,7 +189,7 @@ class Classifier(ZooModel):
         num_features: width of what the last layer sees.
     """
 
-    head_argument = "num_classes"
+    head_argument: ClassVar[str | None] = "num_classes"
 
     num_classes: int
     num_features: int
@@ -197,6 +226,27 @@ class Tokenizer(ZooModel):
         """
         raise NotImplementedError
 
+    def encode(
+        self, keypoints: Tensor, visible: Tensor, image_features: Tensor | None = None
+    ) -> Tensor:
+        """Return the token ids (N, T), int64, of poses (N, K, 2) with visibility (N, K)."""
+        raise NotImplementedError
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """Return the keypoints (N, K, 2), input pixels, of token ids (N, T)."""
+        raise NotImplementedError
+
+    def complete(
+        self, keypoints: Tensor, visible: Tensor, image_features: Tensor | None = None
+    ) -> Tensor:
+        """Return the poses with hidden keypoints filled in, (N, K, 2) in input pixels."""
+        raise NotImplementedError
+
+    def nearest(self, keypoints: Tensor, image_features: Tensor | None = None) -> Tensor:
+        """Return the closest poses of the token space, (N, K, 2) in input pixels."""
+        raise NotImplementedError
+
+    @torch.no_grad()
     def example_inputs(
         self, batch: int = 1, generator: torch.Generator | None = None
     ) -> tuple[Tensor, ...]:

@@ -68,24 +68,3 @@ def register(
     ARCHITECTURES[name] = Architecture(
         name=name, summary=summary, build=build, fixed=fixed, args=args, cfgs=named
     )
-
-
-def register_model(options: Any, /, **cfgs: PretrainedCfg) -> Any:
-    """TEMPORARY adapter of the old decorator; goes when every family calls `register`."""
-    import inspect
-
-    def decorate(builder: Any) -> Any:
-        words = {"mask_type": ("none", "uniform", "random", "zone", "block"),
-                 "mask_pos": ("token", "slot")}  # fmt: skip
-        args = {
-            p.name: Argument(default=p.default, help="", choices=words.get(p.name, ()))
-            for p in inspect.signature(options).parameters.values()
-            if p.kind is p.KEYWORD_ONLY
-        }
-        register(
-            builder.__name__, summary=builder.__doc__ or "", fixed={}, args=args, cfgs=cfgs,
-            build=f"{builder.__module__}:{builder.__name__}",
-        )  # fmt: skip
-        return builder
-
-    return decorate

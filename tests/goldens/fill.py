@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDENS = Path(__file__).parent
+FAMILIES = Path(__file__).parents[1] / "families"
 
 
 def _noise(name: str, seed: int) -> np.random.Generator:
@@ -58,9 +58,14 @@ def make_input(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return torch.from_numpy(n.astype(np.float32))
 
 
+def golden_path(family: str, name: str) -> Path:
+    """Where the stored file `name` of a family is."""
+    return FAMILIES / family / "goldens" / name
+
+
 def manifests(family: str) -> dict[str, dict[str, Any]]:
     """All manifests of a family: variant -> key -> {"shape", "dtype"[, "derived"]}."""
-    with gzip.open(GOLDENS / family / "manifests.json.gz", "rt") as file:
+    with gzip.open(golden_path(family, "manifests.json.gz"), "rt") as file:
         return json.load(file)
 
 

@@ -7,9 +7,10 @@ import dataclasses
 
 import pytest
 import torch
+from families import registered, smaller
+from families.pct import TINY
 
 import posezoo
-from posezoo.models.pct import swin
 from posezoo.training import RECIPES
 from posezoo.training.data import TrainingBatch
 from posezoo.training.objectives import objective_of
@@ -23,28 +24,21 @@ QUICK = {
 ANY_SIZE = ("uniformer", "tcformer")
 
 
-def _reduced(name: str, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
-    """A model of the recipe at 64 x 64 pixels or with a small backbone, where it can be had."""
-    for size in swin._SIZES:
-        monkeypatch.setitem(swin._SIZES, size, (32, (2, 2, 2, 2), (1, 2, 4, 8)))
-    torch.manual_seed(0)
-    model = posezoo.create_model(name, **RECIPES[name].model_args)
-    if name.startswith(ANY_SIZE):
-        cfg = model.pretrained_cfg
-        model.input_size = (64, 64)
-        model.pretrained_cfg = dataclasses.replace(
-            cfg, input=dataclasses.replace(cfg.input, size=(64, 64)),
-            decode=dataclasses.replace(cfg.decode, heatmap_size=(16, 16)),
-        )  # fmt: skip
-    return model
+def _reduced(name: str) -> torch.nn.Module:
+    """A model of the recipe at 64 x 64 pixels or with a small backbone, where that is possible."""
+    reduced = smaller(name, size=(64, 64) if name.startswith(ANY_SIZE) else None,
+                      **TINY if "swin" in name else {})  # fmt: skip
+    with registered(reduced):
+        torch.manual_seed(0)
+        return posezoo.create_model(reduced.name, **RECIPES[name].model_args)
 
 
 @pytest.mark.parametrize(
     "name",
     [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in HEATMAPS],
 )
-def test_one_batch_is_learnt_by_heart(name, monkeypatch):
-    model = _reduced(name, monkeypatch)
+def test_one_batch_is_learnt_by_heart(name):
+    model = _reduced(name)
     cfg, count = model.pretrained_cfg, model.num_keypoints
     size = torch.tensor(cfg.input.size[::-1])
     generator = torch.Generator().manual_seed(1)

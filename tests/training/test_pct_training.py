@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from goldens.fill import GOLDENS, make_input, make_tensor, manifests
+from families.pct import TINY
+from goldens.fill import golden_path, make_input, make_tensor, manifests
 from safetensors.torch import load_file
 from torch import nn
 
 import posezoo
 from posezoo.errors import InputError
-from posezoo.models.pct import swin
 from posezoo.models.pct.network import PCTPose, TokenClassifier
 from posezoo.models.pct.swin import SwinBackbone
-from posezoo.models.pct.tokenizer import PCTTokenizer, TokenDecoder
+from posezoo.models.pct.tokenizer import PCTTokenizer
+from posezoo.models.pct.tokens import TokenDecoder
 from posezoo.synthetic import write_coco
 from posezoo.training import get_recipe, loop
 from posezoo.training.data import PersonDataset, TrainingBatch
@@ -43,9 +44,8 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def tiny(monkeypatch) -> PCTTokenizer:
+def tiny() -> PCTTokenizer:
     """Both stages around a tiny Swin, registered; a tokenizer of the kind."""
-    monkeypatch.setitem(swin._SIZES, "tiny", (32, (2, 2, 2, 2), (1, 2, 4, 8)))
     for name, builder in (("pct_tokenizer_swin", "build_tokenizer"), ("pct_swin", "build_pose")):
         cfg = dataclasses.replace(posezoo.get_pretrained_cfg(f"{name}_base"), params=None)
         register(
@@ -59,13 +59,14 @@ def tiny(monkeypatch) -> PCTTokenizer:
 
 
 def build_tokenizer() -> PCTTokenizer:
-    return PCTTokenizer(SwinBackbone("tiny"))
+    return PCTTokenizer(SwinBackbone(**TINY, drop_path_rate=0.0))
 
 
 def build_pose() -> PCTPose:
     head = TokenClassifier(256)
     head.to_tokens[0] = nn.Sequential(nn.Linear(16384, 16), nn.Linear(16, 2176))
-    return PCTPose(SwinBackbone("tiny"), head, TokenDecoder(), image_guided=True)
+    backbone = SwinBackbone(**TINY, drop_path_rate=0.0)
+    return PCTPose(backbone, head, TokenDecoder(), image_guided=True)
 
 
 def _stage_two(tokenizer: PCTTokenizer, **changes) -> pct.TokenClassifierObjective:
@@ -184,7 +185,7 @@ def _golden_batch() -> TrainingBatch:
 
 
 def _golden(variant: str) -> dict[str, torch.Tensor]:
-    state = load_file(GOLDENS / "pct" / "training.safetensors")
+    state = load_file(golden_path("pct", "training.safetensors"))
     mine = {k.split(".train_")[1]: v for k, v in state.items() if k.startswith(f"{variant}.")}
     return {k: v.double() for k, v in mine.items()}
 

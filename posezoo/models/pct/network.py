@@ -1,36 +1,39 @@
-"""PCT: Human Pose as Compositional Tokens (arXiv 2303.11638), the pose models.
-
-Original: Gengzigang/PCT (MIT). A crop is classified into 34 tokens out of 2048; the mixture of
-codebook rows that the probabilities make is decoded to 17 keypoints in input pixels, without
-heatmaps. The residual and mixer blocks are timm's. Of the tokenizer only the codebook and the
-decoder are here, and of the two backbones of the original files only the one that is used.
-"""
+"""Models on the backbone of PCT: poses by tokens, the tokenizers' builders, and heatmaps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...weights.keys import Conversion, rename_keys
-from ...zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
-from ...zoo.model import PoseModel
-from ...zoo.registry import register_model
-from .swin import (
+from ...zoo.model import PoseModel, ZooModel
+from ..heads import HeatmapHead, HeatmapPose
+from ..layers import check_images, nhwc
+from .keys import (
+    DECODER_KEYS,
     DERIVED,
-    INPUT_SIZE,
+    HEAD_KEYS,
+    NOT_FOR_INFERENCE,
     UNWRAP,
-    SwinBackbone,
-    SwinModel,
     backbone_rules,
-    pct_source,
-    without_autocast,
 )
-from .tokenizer import CODEBOOK_SIZE, DECODER_KEYS, NUM_KEYPOINTS, NUM_TOKENS, TokenDecoder, mixers
+from .swin import INPUT_SIZE, STRIDE, SwinBackbone, without_autocast
+from .tokenizer import PCTTokenizer
+from .tokens import CODEBOOK_SIZE, NUM_KEYPOINTS, NUM_TOKENS, TokenDecoder, mixers
 
-__all__ = ["PCTOutput", "PCTPose", "TokenClassifier"]
+__all__ = [
+    "PCTOutput",
+    "PCTPose",
+    "SwinPose",
+    "TokenClassifier",
+    "build_guided_tokenizer",
+    "build_heatmap_pose",
+    "build_pose",
+    "build_tokenizer",
+]
 
 
 class PCTOutput(NamedTuple):
@@ -73,9 +76,35 @@ class TokenClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(self.reduce(x))  # (B, 256, 8, 8)
-        x = x.permute(0, 2, 3, 1).flatten(1)  # (B, 64 * 256), position-major
+        x = nhwc(x).flatten(1)  # (B, 64 * 256), position-major
         x = self.to_tokens(x).unflatten(1, (NUM_TOKENS, -1))  # (B, 34, 64)
         return self.classify(self.norm(self.mixers(x)))
+
+
+class SwinModel(ZooModel):
+    """What the pose models share: a backbone and access to its maps."""
+
+    def __init__(self, backbone: SwinBackbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, 3, 256, 256) -> normalised last map (B, 8 C, 8, 8).
+
+        Raises:
+            InputError: wrong shape or type.
+        """
+        check_images(x, 3, INPUT_SIZE, STRIDE)
+        return self.backbone(x)
+
+    def forward_intermediates(self, x: Tensor) -> list[Tensor]:
+        """Return the maps after each stage, (B, D, h, w) at strides 4, 8, 16, 32.
+
+        Raises:
+            InputError: wrong shape or type.
+        """
+        check_images(x, 3, INPUT_SIZE, STRIDE)
+        return self.backbone.forward_intermediates(x)
 
 
 class PCTPose(SwinModel, PoseModel):
@@ -86,7 +115,7 @@ class PCTPose(SwinModel, PoseModel):
             nothing here but which of the authors' files fit.
     """
 
-    head_argument = None
+    head_argument = None  # the tokenizer fixes the keypoints
 
     def __init__(
         self,
@@ -113,8 +142,8 @@ class PCTPose(SwinModel, PoseModel):
         if guided != self.image_guided and any(".start_embed." in key for key in state):
             how = "with" if guided else "without"
             raise ValueError(f"its tokenizer was trained {how} image guidance")
-        ignore = DERIVED | _UNUSED | {"extra_backbone": _second_backbone(state)}
-        rules = [*UNWRAP, *backbone_rules(state), *_HEAD_KEYS, *DECODER_KEYS]
+        ignore = DERIVED | NOT_FOR_INFERENCE | {"extra_backbone": _second_backbone(state)}
+        rules = [*UNWRAP, *backbone_rules(state), *HEAD_KEYS, *DECODER_KEYS]
         return rename_keys(state, rules, ignore)
 
     def forward_head(self, features: Tensor) -> PCTOutput:
@@ -133,25 +162,22 @@ class PCTPose(SwinModel, PoseModel):
         return self.forward_head(self.forward_features(x))
 
 
-_HEAD_KEYS = [
-    ("^keypoint_head.conv_trans", "head.reduce"),
-    ("^keypoint_head.conv_head.0", "head.blocks"),
-    ("^keypoint_head.mixer_trans.ff", "head.to_tokens"),
-    ("^keypoint_head.mixer_head", "head.mixers"),
-    ("^keypoint_head.mixer_norm_layer.ff", "head.norm"),
-    ("^keypoint_head.cls_pred_layer", "head.classify"),
-]
-_UNUSED = {
-    f"tokenizer.{name}": reason
-    for reason, names in {
-        "encoder of the tokenizer, no part of pose inference": (
-            "start_embed", "start_img_embed", "invisible_token", "encoder", "encoder_layer_norm",
-            "token_mlp", "feature_embed",
-        ),
-        "running sums behind the codebook, for training only": ("ema_w", "ema_cluster_size"),
-    }.items()
-    for name in names
-}  # fmt: skip
+class SwinPose(SwinModel, HeatmapPose):
+    """Top-down heatmap pose: (B, 3, 256, 256) -> heatmaps (B, K, 64, 64), raw values."""
+
+    def __init__(self, backbone: SwinBackbone, num_keypoints: int) -> None:
+        super().__init__(backbone)
+        width = backbone.num_features
+        self.head = HeatmapHead(
+            width, num_keypoints, deconv_channels=(width // 32,) * 3, deconv_kernel=2
+        )
+        self.num_keypoints = num_keypoints
+
+    def convert_state_dict(self, state: Mapping[str, Tensor]) -> Conversion:
+        """Rename the authors' keys; ours stay as they are."""
+        bare = [(f"^{name}", f"backbone.{name}") for name in ("patch_embed", "layers", "norm3")]
+        rules = [*UNWRAP, *bare, *backbone_rules(state), ("^keypoint_head", "head")]
+        return rename_keys(state, rules, DERIVED)
 
 
 def _second_backbone(state: Mapping[str, Tensor]) -> str:
@@ -168,95 +194,46 @@ def _second_backbone(state: Mapping[str, Tensor]) -> str:
     return f"backbone of the tokenizer, {'equal to' if equal else 'other than'} the one used"
 
 
-# ------------------------------------------------------------------------------- configurations
-
-
-def _cfg(
-    what: str,
-    source: SourceCfg,
+def build_pose(
     *,
-    params: int,
-    gmacs: float,
-    reported: tuple[float, str] | None = None,
-) -> PretrainedCfg:
-    """`reported`: AP on COCO val2017, and how far the number can be trusted."""
-    metrics = reported and MetricsCfg(
-        values={"AP": reported[0]},
-        protocol=f"COCO val2017, bbox=det56.4, flip test; {reported[1]}",
-        url="https://arxiv.org/abs/2303.11638",
+    width: int,
+    depths: tuple[int, int, int, int],
+    num_heads: tuple[int, int, int, int],
+    image_guided: bool,
+    drop_path_rate: float,
+) -> PCTPose:
+    """Build a model of poses by tokens; see `SwinBackbone` and `PCTPose` for the arguments."""
+    backbone = SwinBackbone(
+        width=width, depths=depths, num_heads=num_heads, drop_path_rate=drop_path_rate
     )
-    return PretrainedCfg(
-        task="pose",
-        dataset="coco",
-        description=f"top-down pose by compositional tokens, {what}",
-        source=source,
-        input=InputCfg(size=INPUT_SIZE, bbox_padding=1.12, geometry="mmpose0"),
-        decode=DecodeCfg(codec="regression"),
-        metrics=metrics or None,
-        params=params,
-        macs=round(gmacs * 1e9),
-    )
-
-
-def _published(
-    size: str, *, params: int, gmacs: float, reported: tuple[float, str]
-) -> PretrainedCfg:
-    source = pct_source("Epf3xVN8lJ9Km4qGQePCKR4Bl809PZXxXJETzWz6LFuFig?e=PbG3Ps", size)
-    return _cfg(f"Swin-V2-{size}", source, params=params, gmacs=gmacs, reported=reported)
-
-
-def _build(size: str, image_guided: bool, /, *, drop_path_rate: float = 0.0) -> PCTPose:
-    backbone = SwinBackbone(size, drop_path_rate=drop_path_rate)
     head = TokenClassifier(backbone.num_features)
     return PCTPose(backbone, head, TokenDecoder(), image_guided=image_guided)
 
 
-@register_model(
-    _build,
-    coco=_published(
-        "base",
-        params=125_488_230,
-        gmacs=22.2,
-        reported=(0.777, "not confirmed: a user's run of the weights gave 75.9, others quote 77.5"),
-    ),
-)
-def pct_swin_base(**model_args: Any) -> PCTPose:
-    """PCT on Swin-V2-Base, 256x256, COCO 17 keypoints."""
-    return _build("base", True, **model_args)
+def build_heatmap_pose(
+    *,
+    width: int,
+    depths: tuple[int, int, int, int],
+    num_heads: tuple[int, int, int, int],
+    num_keypoints: int,
+    drop_path_rate: float,
+) -> SwinPose:
+    """Build a heatmap model; see `SwinBackbone` for the arguments."""
+    backbone = SwinBackbone(
+        width=width, depths=depths, num_heads=num_heads, drop_path_rate=drop_path_rate
+    )
+    return SwinPose(backbone, num_keypoints)
 
 
-@register_model(
-    _build,
-    coco=_published("large", params=233_928_418, gmacs=48.0, reported=(0.783, "not confirmed")),
-)
-def pct_swin_large(**model_args: Any) -> PCTPose:
-    """PCT on Swin-V2-Large, 256x256, COCO 17 keypoints."""
-    return _build("large", True, **model_args)
+def build_tokenizer() -> PCTTokenizer:
+    """Build a tokenizer of coordinates alone."""
+    return PCTTokenizer(None)
 
 
-@register_model(
-    _build,
-    coco=_published("huge", params=688_338_014, gmacs=164.6, reported=(0.793, "confirmed")),
-)
-def pct_swin_huge(**model_args: Any) -> PCTPose:
-    """PCT on Swin-V2-Huge, 256x256, COCO 17 keypoints."""
-    return _build("huge", True, **model_args)
-
-
-@register_model(
-    _build,
-    coco=_cfg(
-        "Swin-V2-base, tokenizer without image guidance",
-        SourceCfg(
-            license="mit",
-            dataset_license="COCO: annotations CC BY 4.0, images under mixed Flickr licences",
-            paper="arXiv:2303.11638",
-            unavailable="no confirmed file: the authors mention one, their list does not have it",
-        ),
-        params=125_488_230,
-        gmacs=22.2,
-    ),
-)
-def pct_swin_base_woimgguide(**model_args: Any) -> PCTPose:
-    """PCT on Swin-V2-Base around the tokenizer without image guidance, 256x256, COCO."""
-    return _build("base", False, **model_args)
+def build_guided_tokenizer(
+    *, width: int, depths: tuple[int, int, int, int], num_heads: tuple[int, int, int, int]
+) -> PCTTokenizer:
+    """Build a tokenizer that is guided by images; see `SwinBackbone` for the arguments."""
+    return PCTTokenizer(
+        SwinBackbone(width=width, depths=depths, num_heads=num_heads, drop_path_rate=0.0)
+    )

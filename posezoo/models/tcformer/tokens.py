@@ -1,8 +1,8 @@
 """What TCFormer does with tokens: cluster them, merge them, carry them to maps and back.
 
-A token stands for a region of free shape, a set of cells of the initial grid. Clusterings take
-blocks of rows of the distance matrix, which is never stored whole; features move by tables of
-rows, built once per stage, in place of sparse matrices.
+A token is a region of free shape, a set of cells of the initial grid. Clustering works on blocks of
+rows of the distance matrix, which is never stored whole; features move by tables of rows, built
+once per stage, instead of sparse matrices.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
     score is density times the distance to the nearest denser token; the tokens with the largest
     scores are the centres, and every token joins the nearest centre.
 
-    Ties are broken by token index throughout. Runs in float32 or wider under autocast too; leave
-    TF32 off on CUDA. Not differentiable.
+    Of equals the first token counts. Runs in float32 or wider under autocast too; leave TF32 off
+    on CUDA. Not differentiable.
 
     Args:
         x: tokens (B, N, C).
@@ -95,7 +95,7 @@ def _nearest(x: Tensor, half: Tensor) -> Tensor:
 def _largest(x: Tensor) -> Tensor:
     """Return the five largest values along the last axis, falling.
 
-    They lie in the five groups with the largest maxima, which are found in one cheap pass.
+    They are in the five groups with the largest maxima, which one cheap pass finds.
     """
     k, width = min(_NEIGHBOURS, x.shape[-1]), math.gcd(x.shape[-1], 64)
     if x.shape[-1] > 2 * k * width:
@@ -173,9 +173,9 @@ def row_table(
 
 
 class Regions(NamedTuple):
-    """Where the tokens of one stage lie: cells of the initial grid, and pixels of a map.
+    """The cells of the initial grid and the pixels of a map that each token of a stage covers.
 
-    Cell (y, x) of the H0 x W0 grid lies in map pixel (y h // H0, x w // W0). Both tables are
+    Cell (y, x) of the H0 x W0 grid is a part of map pixel (y h // H0, x w // W0). Both tables are
     None for the untouched grid, where tokens, cells and pixels are the same.
     """
 

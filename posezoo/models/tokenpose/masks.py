@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError
+from .variants import MASK_ARGS, MaskPos, MaskType
 
-__all__ = [
-    "MaskPos",
-    "MaskType",
-    "TokenMask",
-    "check_keep_idx",
-    "check_ratio_matters",
-    "sine_positions",
-]
-
-MaskType = Literal["none", "uniform", "random", "zone", "block"]
-MaskPos = Literal["token", "slot"]
+__all__ = ["TokenMask", "check_keep_idx", "check_ratio_matters", "sine_positions"]
 
 
 def sine_positions(grid: tuple[int, int], dim: int) -> Tensor:
     """Return the fixed table of positions (h * w, dim) for a grid (h, w), row-major, float32.
 
-    The first half of the channels codes the row, the second half the column, as sine and
+    The first half of the channels encodes the row, the second half the column, as sine and
     cosine in turn (DETR, arXiv 2005.12872, appendix A.4). Rows and columns count from 1 and
     are scaled to 2 pi.
     """
@@ -52,40 +41,33 @@ class TokenMask:
     """Which visual tokens take part, and which positions they get.
 
     Args:
-        type: "none" keeps all; "uniform" evenly spaced ones; "random" draws; "zone" the
-            beginning of each quarter of the tokens in raster order (repaired from the published
-            code, where it cannot run); "block" the beginning of all (four quarters of the
-            count, as published: the bottom of the crop is dropped).
+        type: "none" or None keeps all; "uniform" evenly spaced ones; "random" draws; "zone" the
+            beginning of each quarter of the tokens in raster order (repaired: the published code
+            of it cannot run); "block" the beginning of all (four quarters of the count, as
+            published: the bottom of the crop is dropped).
         ratio: share of the tokens that is kept, in (0, 1]; rounded down to whole tokens.
         pos: "token", each token has its own position; or "slot", the j-th kept token has the
             j-th position, wherever it came from, as in the published code.
-        in_eval: whether the mask holds in evaluation too.
+        in_eval: whether the mask applies in evaluation too.
 
     Raises:
-        InputError: an unknown word, a ratio outside (0, 1], or `in_eval` is no bool.
+        InputError: an unknown word, a ratio outside (0, 1], or `in_eval` is not a bool.
     """
 
-    type: MaskType = "none"
+    type: MaskType | None = "none"
     ratio: float = 1.0
     pos: MaskPos = "token"
     in_eval: bool = True
 
     def __post_init__(self) -> None:
-        for name, value, valid in (
-            ("mask_type", self.type, get_args(MaskType)),
-            ("mask_pos", self.pos, get_args(MaskPos)),
+        for field, argument in (
+            ("type", "mask_type"),
+            ("ratio", "mask_ratio"),
+            ("pos", "mask_pos"),
+            ("in_eval", "mask_eval"),
         ):
-            if value not in valid:
-                raise InputError(f"{name} is {value!r}, expected one of {', '.join(valid)}")
-        if not isinstance(self.in_eval, bool):
-            raise InputError(f"mask_eval is {self.in_eval!r}, expected True or False")
-        is_number = isinstance(self.ratio, Real) and not isinstance(self.ratio, bool)
-        if not is_number or not 0 < self.ratio <= 1:
-            raise InputError(
-                f"mask_ratio is {self.ratio!r}; it is the share of tokens kept, a number above 0 "
-                "and at most 1"
-            )
-        object.__setattr__(self, "ratio", float(self.ratio))  # numpy's numbers are no JSON
+            value = MASK_ARGS[argument].check(argument, getattr(self, field))
+            object.__setattr__(self, field, value)
 
     def count(self, num_tokens: int) -> int:
         """Return how many of `num_tokens` are kept.
@@ -122,11 +104,7 @@ class TokenMask:
 
 
 def check_ratio_matters(mask: TokenMask) -> None:
-    """Refuse a ratio that a model without a mask would ignore.
-
-    Raises:
-        InputError: a ratio below 1 and no mask.
-    """
+    """Raise InputError for a ratio below 1 without a mask, which would be ignored."""
     if mask.type == "none" and mask.ratio != 1:
         raise InputError(
             f"mask_ratio {mask.ratio} without a mask; choose one with set_mask('uniform', ratio)"
@@ -134,7 +112,7 @@ def check_ratio_matters(mask: TokenMask) -> None:
 
 
 def check_keep_idx(keep_idx: Tensor, batch: int, num_tokens: int) -> None:
-    """Refuse what does not name tokens once each, as (n,) or (batch, n) int64.
+    """Check that `keep_idx`, (n,) or (batch, n) int64, names tokens once each.
 
     Raises:
         InputError: wrong type or shape; indices out of range or repeated.
@@ -151,7 +129,7 @@ def check_keep_idx(keep_idx: Tensor, batch: int, num_tokens: int) -> None:
     ordered = keep_idx.sort(dim=-1).values
     if ordered.min() < 0 or ordered.max() >= num_tokens:
         raise InputError(
-            f"keep_idx must lie in 0 to {num_tokens - 1}, got {int(ordered.min())} to "
+            f"keep_idx must be from 0 to {num_tokens - 1}, got {int(ordered.min())} to "
             f"{int(ordered.max())}"
         )
     if (ordered.diff(dim=-1) == 0).any():

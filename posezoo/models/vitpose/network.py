@@ -1,9 +1,4 @@
-"""ViTPose and ViTPose+: a plain vision transformer and a small decoder.
-
-ViTPose, arXiv 2204.12484; ViTPose+, arXiv 2212.04246. Original: ViTAE-Transformer/ViTPose
-(Apache-2.0). Transformer blocks are timm's; those of ViTPose+ have an MLP whose last layer is
-partly shared by all data sets and partly an expert of one.
-"""
+"""A plain vision transformer and a small decoder."""
 
 from __future__ import annotations
 
@@ -14,18 +9,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...errors import InputError
 from ...weights.keys import Conversion, rename_keys
-from ...zoo.model import PoseModel
-from ..heads import HeatmapHead
-from ..layers import check_images
+from ..heads import HeatmapHead, HeatmapPose, KeypointHead
+from ..layers import check_images, drop_path_rates, module_list, run_block
+from .variants import EXPERTS
 
 __all__ = ["ExpertMlp", "SimpleHead", "ViTPose", "build_pose"]
 
 PATCH = 16
-EXPERTS = ("coco", "aic", "mpii", "ap10k", "apt36k", "coco_wholebody")
 
 
 class ExpertMlp(nn.Module):
@@ -41,7 +34,7 @@ class ExpertMlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim - expert_dim)
-        self.experts = nn.ModuleList(nn.Linear(hidden_dim, expert_dim) for _ in EXPERTS)
+        self.experts = module_list(nn.Linear(hidden_dim, expert_dim) for _ in EXPERTS)
         self.expert = 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,26 +42,22 @@ class ExpertMlp(nn.Module):
         return torch.cat([self.fc2(x), self.experts[self.expert](x)], dim=-1)
 
 
-class SimpleHead(nn.Module):
+class SimpleHead(KeypointHead):
     """The decoder without learned upsampling: (B, D, h, w) -> heatmaps (B, K, 4 h, 4 w)."""
 
-    def __init__(self, in_channels: int, num_keypoints: int) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.reset(num_keypoints)
+    kernel_size = 3
 
-    def reset(self, num_keypoints: int) -> None:
-        """Replace the convolution by a fresh one, N(0, 0.001) with zero bias."""
-        self.final_layer = nn.Conv2d(self.in_channels, num_keypoints, 3, padding=1)
-        nn.init.normal_(self.final_layer.weight, std=0.001)
-        nn.init.zeros_(self.final_layer.bias)
+    def __init__(self, width: int, num_keypoints: int) -> None:
+        super().__init__()
+        self.width = width
+        self.reset(num_keypoints)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.interpolate(F.relu(x), scale_factor=4, mode="bilinear")  # (B, D, 4 h, 4 w)
         return self.final_layer(x)
 
 
-class ViTPose(PoseModel):
+class ViTPose(HeatmapPose):
     """Top-down heatmap pose: (B, 3, H, W) -> heatmaps (B, K, H / 4, W / 4), raw values.
 
     Args:
@@ -80,8 +69,6 @@ class ViTPose(PoseModel):
         simple_head: the decoder without learned upsampling.
         norm_eps: epsilon of all layer norms.
     """
-
-    blocks: nn.ModuleList
 
     def __init__(
         self,
@@ -109,21 +96,15 @@ class ViTPose(PoseModel):
         # the first row belonged to a class token; it is added to all others
         self.pos_embed = nn.Parameter(torch.zeros(1, self.grid[0] * self.grid[1] + 1, dim))
         norm = partial(nn.LayerNorm, eps=norm_eps)
-        self.blocks = nn.ModuleList(
-            Block(
-                dim,
-                num_heads,
-                qkv_bias=True,
-                drop_path=drop_path_rate * i / max(depth - 1, 1),
-                norm_layer=norm,
-            )
-            for i in range(depth)
+        (rates,) = drop_path_rates([depth], drop_path_rate)
+        self.blocks = module_list(
+            Block(dim, num_heads, qkv_bias=True, drop_path=rate, norm_layer=norm) for rate in rates
         )
         if expert_dim is not None:
             for block in self.blocks:
                 block.mlp = ExpertMlp(dim, 4 * dim, expert_dim)
         self.norm = norm(dim)
-        self.head: SimpleHead | HeatmapHead
+        self.head: KeypointHead
         if simple_head:
             self.head = SimpleHead(dim, num_keypoints)
         else:
@@ -137,16 +118,6 @@ class ViTPose(PoseModel):
             ValueError: a projection of the attention is missing.
         """
         return rename_keys(_with_joint_qkv(state), _KEYS, _UNUSED)
-
-    def reset_head(self, size: int) -> None:
-        if isinstance(self.head, SimpleHead):
-            self.head.reset(size)
-        else:
-            self.head.reset(self.head.final_layer.in_channels, size)
-        self.num_keypoints = size
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        self.grad_checkpointing = enable
 
     @property
     def experts(self) -> list[ExpertMlp]:
@@ -180,18 +151,8 @@ class ViTPose(PoseModel):
         x = self.patch_embed(x).flatten(2).transpose(1, 2)  # (B, N, D), row-major
         x = x + (self.pos_embed[:, 1:] + self.pos_embed[:, :1])
         for block in self.blocks:
-            if self.grad_checkpointing and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            x = run_block(block, x, recompute=self.grad_checkpointing and self.training)
         return self.norm(x).transpose(1, 2).unflatten(2, self.grid)  # (B, D, h, w)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) -> heatmaps (B, K, 4 h, 4 w)."""
-        return self.head(features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 _KEYS = [

@@ -8,7 +8,7 @@ from ...zoo.arguments import DROP_PATH_RATE, IN_CHANS, NUM_KEYPOINTS, Argument
 from ...zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
 from ...zoo.registry import register
 
-__all__: list[str] = []
+EXPERTS = ("coco", "aic", "mpii", "ap10k", "apt36k", "coco_wholebody")  # in the files' order
 
 _NORM_EPS = Argument(
     default=1e-12,
@@ -20,7 +20,7 @@ _NORM_EPS = Argument(
 )
 _EXPERT = Argument(
     default="coco",
-    choices=("coco", "aic", "mpii", "ap10k", "apt36k", "coco_wholebody"),
+    choices=EXPERTS,
     help="the data set whose expert layers are used",
 )
 _README = "https://github.com/ViTAE-Transformer/ViTPose#results-from-this-repo-on-ms-coco-val-set"

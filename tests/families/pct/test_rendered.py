@@ -20,6 +20,7 @@ from posezoo.weights.files import sha256_of
 from posezoo.weights.locate import find_weights
 from posezoo.weights.tensors import read_checkpoint
 
+ROOT = Path(__file__).parents[3]
 NAME = "pct_tokenizer_swin_base_woimgguide.rendered"
 
 
@@ -41,7 +42,7 @@ def model() -> PCTTokenizer:
 def distances(model, rendered) -> dict[str, dict[str, float]]:
     """The table of `benchmarks/completion.py`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+        patch.syspath_prepend(ROOT / "benchmarks")
         return importlib.import_module("completion").measure(model, rendered)
 
 
@@ -99,7 +100,7 @@ def test_examples_of_the_readme_run(monkeypatch, tmp_path):
     }
     torch.save({"state_dict": state}, tmp_path / "swin_base.pth")
     monkeypatch.chdir(tmp_path)
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     part = readme.split("\n## Poses as tokens\n")[1].split("\n## ")[0]
     names = {"posezoo": posezoo, "result": result, "crops": torch.randn(1, 3, 256, 256)}
     with torch.inference_mode():

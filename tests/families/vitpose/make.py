@@ -1,7 +1,7 @@
 """Make the goldens of ViTPose with the implementation in the package transformers.
 
     pip install transformers
-    python tests/goldens/vitpose/make.py [VARIANT ...]
+    python tests/families/vitpose/make.py [VARIANT ...]
 
 Weights and input are the stand-ins of `fill.py`, everything runs in float64. Stored are, for
 each variant: the tokens after the first, the middle and the last block, the normalised map, and
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from goldens.fill import make_input, make_tensor  # noqa: E402
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "goldens"
 LIMIT = 1024
 EXPERTS = 6
 BASE = {"hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12}

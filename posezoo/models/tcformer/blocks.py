@@ -1,0 +1,209 @@
+"""The blocks of TCFormer, on the tokens of one stage, and the merge that leads to the next."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers import drop_path, nchw, nhwc
+from .tokens import Regions, cluster_tokens, locate_tokens, merge_tokens
+
+__all__ = ["Block", "ReducedAttention", "Source", "TokenMerge", "Tokens"]
+
+HEAD_DIM = 64
+TRAINING_NOISE = 1e-6
+
+
+class Tokens(NamedTuple):
+    """The tokens of one stage.
+
+    `mass` is the sum of the original's aggregation weights: 1 up to the 1e-6 terms. `cluster`
+    says which of these tokens each token of the stage before was merged into; in the first stage
+    each cell is a token.
+    """
+
+    x: Tensor  # (B, N, C)
+    regions: Regions
+    mass: Tensor  # (B, N)
+    cluster: Tensor  # (B, tokens of the stage before) int64
+
+
+class Source(NamedTuple):
+    """Un-merged tokens that the first block after a merge attends to, on the merged map."""
+
+    x: Tensor  # (B, N, C)
+    score: Tensor  # (B, N, 1), added to the attention logits
+    regions: Regions
+
+
+class TokenConv(nn.Conv2d):
+    """3x3 convolution of stride 2 on the tokens' map and back, plus a linear skip on the tokens."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, c_out, 3, stride=2, padding=1)
+        self.skip = nn.Conv1d(c_in, c_out, 1, bias=False)
+
+    def on_tokens(self, x: Tensor, regions: Regions, halved: Regions) -> Tensor:
+        """(B, N, C) -> (B, N, C_out); both regions are of the same tokens, on their two maps."""
+        y = self(nchw(regions.token2map(x)))  # (B, C_out, h / 2, w / 2)
+        return F.linear(x, self.skip.weight[..., 0]) + halved.map2token(nhwc(y))
+
+
+class DepthwiseTokenConv(nn.Conv2d):
+    """3x3 depthwise convolution on the tokens' map and back: (B, N, C) -> (B, N, C).
+
+    `skip` (stages 2 to 4) adds the tokens themselves, with one factor per channel.
+    """
+
+    bias: Tensor
+
+    def __init__(self, channels: int, *, skip: bool) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+        self.skip = nn.Conv1d(channels, channels, 1, groups=channels, bias=False) if skip else None
+
+    def on_tokens(self, x: Tensor, regions: Regions, part: slice) -> Tensor:
+        """Convolve the channels `part`, which are all that x holds."""
+        y = nchw(regions.token2map(x))
+        weight, bias = self.weight[part], self.bias[part]
+        y = nhwc(F.conv2d(y, weight, bias, padding=1, groups=y.shape[1]))
+        y = regions.map2token(y)
+        return y if self.skip is None else y.addcmul_(x, self.skip.weight[part].flatten())
+
+
+class TokenMlp(nn.Module):
+    """Linear, depthwise token convolution, exact GELU, linear: (B, N, D) -> (B, N, D).
+
+    Hidden channels are independent until the last sum, so a CPU computes them in parts that fit
+    into its cache.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, skip: bool) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.dwconv = DepthwiseTokenConv(hidden, skip=skip)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor, regions: Regions) -> Tensor:
+        hidden = self.fc1.out_features
+        width = 256 if x.device.type == "cpu" and x.shape[1] > 512 else hidden
+        out: Tensor = self.fc2.bias
+        for start in range(0, hidden, width):
+            part = slice(start, start + width)
+            y = F.linear(x, self.fc1.weight[part], self.fc1.bias[part])  # (B, N, width)
+            y = F.gelu(self.dwconv.on_tokens(y, regions, part))
+            out = torch.addmm(out, y.flatten(0, 1), self.fc2.weight[:, part].mT)  # (B * N, D)
+        return out.view_as(x)
+
+
+class ReducedAttention(nn.Module):
+    """Multi-head attention with keys and values on a map reduced by `ratio`.
+
+    The reduction is a convolution and a norm, or average pooling where `pool` is set (neck);
+    ratio 1 attends to the tokens themselves. Trailing rows and columns that do not fill a
+    window are dropped.
+    """
+
+    def __init__(self, dim: int, ratio: int, *, pool: bool) -> None:
+        super().__init__()
+        self.num_heads = dim // HEAD_DIM
+        self.ratio = ratio
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        reduces = ratio > 1 and not pool
+        self.sr = nn.Conv2d(dim, dim, ratio, ratio) if reduces else None
+        self.norm = nn.LayerNorm(dim, eps=1e-5) if reduces else None
+
+    def forward(self, x: Tensor, source: Tensor, regions: Regions, score: Tensor | None) -> Tensor:
+        """(B, N, D) attends to source (B, S, D), the tokens of `regions` -> (B, N, D).
+
+        Args:
+            score: (B, S, 1), added to the attention logits.
+        """
+        if self.ratio > 1:
+            source = self._reduce(nchw(regions.token2map(source)))
+            if score is not None:
+                score = F.avg_pool2d(nchw(regions.token2map(score)), self.ratio).flatten(2).mT
+        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, 64)
+        k, v = self.kv(source).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mask = None if score is None else score.mT[:, None].to(q.dtype)  # (B, 1, 1, keys)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(x.transpose(1, 2).flatten(2))  # (B, N, D)
+
+    def _reduce(self, x: Tensor) -> Tensor:
+        """(B, D, h, w) -> keys (B, h w / ratio^2, D)."""
+        if self.sr is None or self.norm is None:
+            return nhwc(F.avg_pool2d(x, self.ratio)).flatten(1, 2)
+        return self.norm(nhwc(self.sr(x)).flatten(1, 2))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block on the tokens of one stage: (B, N, D) -> (B, N, D)."""
+
+    def __init__(
+        self,
+        dim: int,
+        mlp_ratio: int,
+        sr_ratio: int,
+        *,
+        eps: float,
+        drop_path_rate: float,
+        skip: bool,
+        pool: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = ReducedAttention(dim, sr_ratio, pool=pool)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = TokenMlp(dim, mlp_ratio * dim, skip=skip)
+        self.drop_path_rate = drop_path_rate
+
+    def forward(self, x: Tensor, regions: Regions, source: Source | None = None) -> Tensor:
+        y = self.norm1(x)
+        if source is None:
+            y = self.attn(y, y, regions, None)
+        else:
+            y = self.attn(y, self.norm1(source.x), source.regions, source.score)
+        x = x + drop_path(y, self.drop_path_rate, self.training)
+        y = self.mlp(self.norm2(x), regions)
+        return x + drop_path(y, self.drop_path_rate, self.training)
+
+
+class TokenMerge(nn.Module):
+    """Clustering-based token merge (CTM): N tokens -> N * sample_ratio, on a map of half the size.
+
+    Tokens of a cluster are averaged with learned weights exp(score).
+
+    Args:
+        sample_ratio: tokens after the merge / tokens before it.
+        density_noise: width of the noise on the densities in evaluation.
+    """
+
+    def __init__(self, c_in: int, dim: int, *, sample_ratio: float, density_noise: float) -> None:
+        super().__init__()
+        self.conv = TokenConv(c_in, dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+        self.score = nn.Linear(dim, 1)
+        self.sample_ratio = sample_ratio
+        self.density_noise = density_noise
+
+    def forward(self, tokens: Tokens) -> tuple[Tokens, Source]:
+        """Return the merged tokens, and the un-merged ones with their scores."""
+        old, num_tokens = tokens.regions, tokens.x.shape[1]
+        map_size = ((old.map_size[0] + 1) // 2, (old.map_size[1] + 1) // 2)
+        dtype = tokens.mass.dtype
+        halved = locate_tokens(old.cell_token, num_tokens, old.grid_size, map_size, dtype)
+        x = self.norm(self.conv.on_tokens(tokens.x, old, halved))  # (B, N, D)
+        score = self.score(x)  # (B, N, 1)
+
+        num_merged = max(math.ceil(num_tokens * self.sample_ratio), 1)
+        noise = TRAINING_NOISE if self.training else self.density_noise
+        cluster = cluster_tokens(x, num_merged, noise)  # (B, N)
+        merged, mass = merge_tokens(x, score, tokens.mass, cluster, num_merged)
+        cell_token = cluster.gather(1, old.cell_token)
+        regions = locate_tokens(cell_token, num_merged, old.grid_size, map_size, dtype)
+        return Tokens(merged, regions, mass, cluster), Source(x, score, halved)

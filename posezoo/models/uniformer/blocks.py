@@ -1,0 +1,121 @@
+"""The two kinds of blocks of UniFormer, on maps (B, h, w, D)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers import Attention, Mlp, drop_path, nchw, nhwc
+
+__all__ = ["GlobalBlock", "LocalBlock"]
+
+
+def norm_conv1x1(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
+    """Apply `conv(norm(x))`, a 1x1 convolution, to x (B, h, w, C) as one matrix product.
+
+    In evaluation the norm is an affine map per channel and folds into the matrix.
+    """
+    weight, bias = conv.weight.flatten(1), cast(Tensor, conv.bias)  # (C_out, C_in), (C_out,)
+    if norm.training:
+        return F.linear(nhwc(norm(nchw(x))), weight, bias)
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    shift = norm.bias - mean * scale
+    return F.linear(x, weight * scale, torch.addmv(bias, weight, shift))
+
+
+class PositionalConv(nn.Conv2d):
+    """Dynamic position embedding: x + depthwise 3x3 convolution of x, on (B, h, w, D)."""
+
+    centre: Tensor  # what makes the residual of x a part of the weights
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, 3, padding=1, groups=dim)
+        self.register_buffer("centre", torch.empty(1, 1, 3, 3), persistent=False)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        self.centre.zero_()
+        self.centre[..., 1, 1] = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight + self.centre
+        return nhwc(F.conv2d(nchw(x), weight, self.bias, padding=1, groups=self.groups))
+
+
+class ConvMlp(nn.Module):
+    """MLP whose two layers are stored as 1x1 convolutions."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(dim, hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, dim, 1)
+
+
+class LocalBlock(nn.Module):
+    """Block of stages 1 and 2: a 5x5 depthwise convolution in place of attention.
+
+    (B, h, w, D) -> (B, h, w, D). The branch conv1, attn, conv2 has no activation.
+    """
+
+    def __init__(self, dim: int, mlp_ratio: int, drop_path_rate: float) -> None:
+        super().__init__()
+        self.pos_embed = PositionalConv(dim)
+        self.norm1 = nn.BatchNorm2d(dim)
+        self.conv1 = nn.Conv2d(dim, dim, 1)
+        self.attn = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
+        self.conv2 = nn.Conv2d(dim, dim, 1)
+        self.norm2 = nn.BatchNorm2d(dim)
+        self.mlp = ConvMlp(dim, mlp_ratio * dim)
+        self.drop_path_rate = drop_path_rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pos_embed(x)
+        y = nhwc(self.attn(nchw(norm_conv1x1(x, self.norm1, self.conv1))))
+        y = F.linear(y, self.conv2.weight.flatten(1), self.conv2.bias)
+        x = x + drop_path(y, self.drop_path_rate, self.training)
+        y = F.gelu(norm_conv1x1(x, self.norm2, self.mlp.fc1))  # (B, h, w, 4 D)
+        y = F.linear(y, self.mlp.fc2.weight.flatten(1), self.mlp.fc2.bias)
+        return x + drop_path(y, self.drop_path_rate, self.training)
+
+
+class GlobalBlock(nn.Module):
+    """Block of stages 3 and 4: pre-norm self-attention over all positions.
+
+    (B, h, w, D) -> (B, h, w, D). With `layer_scale` each branch has a learned factor per channel.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        head_dim: int,
+        mlp_ratio: int,
+        drop_path_rate: float,
+        *,
+        eps: float,
+        layer_scale: bool,
+    ) -> None:
+        super().__init__()
+        self.pos_embed = PositionalConv(dim)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, dim // head_dim)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, mlp_ratio * dim)
+        self.gamma_1 = nn.Parameter(torch.full((dim,), 1e-6)) if layer_scale else None
+        self.gamma_2 = nn.Parameter(torch.full((dim,), 1e-6)) if layer_scale else None
+        self.drop_path_rate = drop_path_rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pos_embed(x)
+        shape = x.shape
+        x = x.flatten(1, 2)  # (B, T, D), row-major
+        y = self.attn(self.norm1(x))
+        y = y if self.gamma_1 is None else self.gamma_1 * y
+        x = x + drop_path(y, self.drop_path_rate, self.training)
+        y = self.mlp(self.norm2(x))
+        y = y if self.gamma_2 is None else self.gamma_2 * y
+        x = x + drop_path(y, self.drop_path_rate, self.training)
+        return x.reshape(shape)

@@ -1,0 +1,1 @@
+"""A family as small as can be: what CONTRIBUTING.md describes, followed step by step."""

@@ -1,0 +1,69 @@
+"""Every family against the stored outputs of the published implementations."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from goldens.compare import Golden
+from goldens.fill import golden_path, manifests
+
+from families import FAMILIES, hollow, on_meta, with_stand_in_weights
+
+
+def _cases() -> list:
+    """The first golden of each family is compared in float64 too, the others where it is slow."""
+    cases = []
+    for family, module in FAMILIES.items():
+        for i, golden in enumerate(module.GOLDENS):
+            for dtype in (torch.float64, torch.float32):
+                is_slow = golden in module.SLOW or (dtype == torch.float64 and i > 0)
+                marks = [pytest.mark.slow] if is_slow else []
+                name = f"{golden}-{str(dtype).removeprefix('torch.')}"
+                cases.append(pytest.param(family, golden, dtype, id=name, marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("family", "golden", "dtype"), _cases())
+def test_every_stored_tensor_is_reproduced(family, golden, dtype):
+    module = FAMILIES[family]
+    model = with_stand_in_weights(family, golden.removesuffix(".padded")).to(dtype)
+    with torch.inference_mode():
+        found = module.run(model, golden, dtype)
+    tolerance = module.FLOAT64 if dtype == torch.float64 else module.FLOAT32
+    stored = Golden(golden_path(family, f"{golden}.safetensors"))
+    stored.check(found, tolerance, module.IGNORED)
+
+
+MANIFESTS = [
+    (family, variant)
+    for family in FAMILIES
+    if golden_path(family, "manifests.json.gz").is_file()
+    for variant in manifests(family)
+]
+
+
+@pytest.mark.parametrize(("family", "variant"), MANIFESTS)
+def test_authors_file_converts_key_by_key_and_back(family, variant):
+    """Every key is used, joined with others or ignored with a reason, every tensor of the model
+    is filled, shapes agree, nothing maps twice, and the way back restores all."""
+    state = hollow(family, variant)
+    model = on_meta(FAMILIES[family].name_of(variant))
+    conversion = model.convert_state_dict(state)
+    shapes = {key: tuple(value.shape) for key, value in conversion.state.items()}
+    assert shapes == {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert all(re.fullmatch(r"\S.*", reason) for reason in conversion.ignored.values())
+    assert set(conversion.sources) == set(conversion.state)
+    used = list(conversion.sources.values())
+    assert len(used) == len(set(used)) and not set(used) & set(conversion.ignored)
+    joined = {
+        key: conversion.state[key] for key, old in conversion.sources.items() if old not in state
+    }
+    parts = set(state) - set(used) - set(conversion.ignored)
+    assert sum(state[key].numel() for key in parts) == sum(t.numel() for t in joined.values())
+    assert all(
+        conversion.state[key] is state[old]
+        for key, old in conversion.sources.items()
+        if key not in joined
+    )

@@ -1,0 +1,44 @@
+"""A family that is added like CONTRIBUTING.md says keeps the promises of all others."""
+
+from __future__ import annotations
+
+import runpy
+
+import pytest
+import torch
+from families import on_meta, registered
+from promises import Promises, check_arguments, check_without_memory
+
+import posezoo
+
+NAME = "example_pose_64x48"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def example():
+    """The family's variants, registered while the tests of this module run."""
+    with registered():
+        runpy.run_module("example_family.variants")
+        yield
+    assert not posezoo.is_model(NAME)
+
+
+@pytest.fixture(scope="module")
+def model(example):
+    torch.manual_seed(0)
+    return posezoo.create_model(NAME)
+
+
+class TestExampleFamily(Promises):
+    """The promises of all models."""
+
+
+def test_it_is_listed_and_described():
+    assert NAME in posezoo.list_models("example*", task="pose")
+    assert f"{NAME}.coco" in posezoo.list_models(tags=True)
+    assert posezoo.get_pretrained_cfg(NAME).name == f"{NAME}.coco"
+
+
+def test_it_has_the_common_interface_and_checks_its_arguments():
+    check_without_memory(on_meta(NAME))
+    check_arguments(NAME)
