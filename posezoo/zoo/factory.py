@@ -39,8 +39,7 @@ def create_model(
             With another `num_keypoints` or `num_classes` the weights are loaded first and the
             last layer is then replaced by a fresh one.
         checkpoint: a weights file to load instead, ours or the authors'; keys are converted.
-        cache_dir: where downloads are kept; default: the Hub client's cache and
-            `~/.cache/posezoo`.
+        cache_dir: where downloads are kept; default: `$POSEZOO_CACHE` or `~/.cache/posezoo`.
         **model_args: arguments of the architecture (`posezoo info NAME` lists them).
 
     Returns:
@@ -64,7 +63,7 @@ def create_model(
     if plan.weights is None and not pretrained:
         return _random(plan.cfg, model_args)
     size, args = _split_head(plan, model_args)
-    weights = plan.weights or find_weights(plan.cfg, cache_dir)
+    weights = plan.weights or find_weights(plan.cfg, cache_dir).path
     model, _ = load_new(plan.cfg, weights, args)
     if size is not None:
         model.reset_head(size)
@@ -84,7 +83,7 @@ def _resolve(name: str, cache_dir: CacheDir) -> _Plan:
     if name.startswith("hf-hub:"):
         repo_id, _, revision = name.removeprefix("hf-hub:").partition("@")
         config, weights = (
-            hub.fetch(hub.HubFile(repo_id, filename, revision or None), cache_dir=cache_dir)
+            hub.fetch(hub.HubFile(repo_id, filename, revision or None), cache_dir=cache_dir).path
             for filename in (CONFIG_FILE, WEIGHTS_FILE)
         )
         return _plan_of(config, weights)
