@@ -21,7 +21,9 @@ def extract(archive: Path, member: str, target: Path) -> None:
         WeightsUnavailableError: no archive, or no such file in it.
     """
     try:
-        if zipfile.is_zipfile(archive):
+        with open(archive, "rb") as opened_file:
+            is_zip = opened_file.read(4) == b"PK\x03\x04"  # a tar may end with one
+        if is_zip:
             with zipfile.ZipFile(archive) as opened, opened.open(member) as file:
                 _write(file, target)
                 return

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub import constants, errors
+from huggingface_hub import constants, errors, utils
 
 from ..errors import IntegrityError, WeightsUnavailableError
 from ..version import __version__
@@ -53,8 +53,9 @@ class HubFile:
     repo_type: str = "model"
 
     def __str__(self) -> str:
-        at = f" at {self.revision}" if self.revision else ""
-        return f"{self.filename} of Hub repository {self.repo_id!r}{at}"
+        at = f"@{self.revision[:8]}" if self.revision else ""
+        prefix = "datasets/" if self.repo_type == "dataset" else ""
+        return f"hf:{prefix}{self.repo_id}/{self.filename}{at}"
 
 
 def file_at(address: Address) -> HubFile:
@@ -119,9 +120,7 @@ def stated(file: HubFile, web: Web) -> Published:
         WeightsUnavailableError: no such file, no permission, no answer.
     """
     if is_offline():
-        raise _NoAnswerError(
-            f"{file} is not in the cache and offline mode is on (HF_HUB_OFFLINE=1)"
-        )
+        raise _NoAnswerError(f"{file}: not in the cache, and offline mode is on (HF_HUB_OFFLINE=1)")
     for wait in (*web.waits, None):
         try:
             answer = _ask(file, web)
@@ -158,22 +157,25 @@ def _ask(file: HubFile, web: Web) -> Any:
         )
     except errors.GatedRepoError as error:
         raise WeightsUnavailableError(
-            f"{file} is gated: accept its terms on the Hub and log in (`hf auth login`)"
+            f"{file}: gated: accept its terms on the Hub and log in (`hf auth login`)"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise WeightsUnavailableError(
-            f"{file} does not exist, or is private and HF_TOKEN gives no access"
+            f"{file}: does not exist, or is private and HF_TOKEN gives no access"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise WeightsUnavailableError(f"{file}: no such revision") from error
     except errors.EntryNotFoundError as error:
-        raise WeightsUnavailableError(f"{file} does not exist") from error
+        raise WeightsUnavailableError(f"{file}: does not exist") from error
     except errors.HFValidationError as error:
         raise WeightsUnavailableError(
             f"{file.repo_id!r} is not a repository name: {_reason(error)}"
         ) from error
-    except Exception as error:  # of the network, and the HTTP library's own
-        raise _NoAnswerError(f"{file} cannot be fetched: {_reason(error)}") from error
+    except errors.HfHubHTTPError as error:
+        code = error.response.status_code if error.response is not None else "error"
+        raise _NoAnswerError(f"{file}: HTTP {code} {error.server_message or ''}") from error
+    except Exception as error:  # of the network: the HTTP library's own kinds
+        raise _NoAnswerError(f"{file}: no connection ({_reason(error)})") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -187,7 +189,7 @@ class _Store:
 
     def __init__(self, file: HubFile, cache_dir: CacheDir) -> None:
         try:
-            huggingface_hub.utils.validate_repo_id(file.repo_id)
+            utils.validate_repo_id(file.repo_id)
         except errors.HFValidationError as error:
             raise WeightsUnavailableError(
                 f"{file.repo_id!r} is not a repository name: {_reason(error)}"
@@ -274,9 +276,7 @@ class _Store:
     def _download(self, published: Published, expected: str, target: Path, web: Web) -> None:
         headers = {}
         if urllib.parse.urlsplit(published.url).netloc == _host():
-            headers = huggingface_hub.utils.build_hf_headers(
-                library_name="posezoo", library_version=__version__
-            )
+            headers = utils.build_hf_headers(library_name="posezoo", library_version=__version__)
         try:
             save(
                 published.url,
@@ -289,7 +289,7 @@ class _Store:
         except IntegrityError as error:
             raise IntegrityError(f"{self.file}: {error}") from error
         except WeightsUnavailableError as error:
-            raise WeightsUnavailableError(f"{self.file} cannot be fetched: {error}") from error
+            raise WeightsUnavailableError(f"{self.file}: {error}") from error
 
     def _note(self, commit: str) -> None:
         try:

@@ -98,7 +98,7 @@ def _attempts(
     if (copy := _copy_on_hub(cfg, pins)) is not None:
         file, sha256 = copy
         yield (
-            f"hf:{file.repo_id}",
+            str(file),
             partial(hub.fetch, file, sha256=sha256, cache_dir=cache_dir, web=web),
         )
     for address in cfg.source.addresses:

@@ -24,7 +24,7 @@ class LocalOnly(BaseHandler):
     """A handler of urllib that refuses every host but this machine."""
 
     def default_open(self, request: Request) -> None:
-        if not request.host.startswith("127.0.0.1:"):
+        if not request.host.startswith(("127.0.0.1:", "localhost:")):
             raise WeightsUnavailableError(f"{request.full_url} is not asked in tests")
 
 
