@@ -12,6 +12,7 @@ from standins.weights import SMALL
 
 import posezoo
 from posezoo.errors import CheckpointError, InputError, UnknownModelError
+from posezoo.zoo.address import Address, https, hub
 from posezoo.zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
 
 IMAGE = torch.randn(1, 3, 128, 96)
@@ -139,8 +140,12 @@ CROP = InputCfg(size=(8, 8), geometry="mmpose0")
         (lambda: MetricsCfg(values={"AP": 74.0}, protocol="", url=""), "AP is 74.0"),
         (lambda: SourceCfg(sha256="abc"), "sha256 is 'abc'"),
         (lambda: SourceCfg(original_sha256="xyz"), "original_sha256 is 'xyz'"),
-        (lambda: SourceCfg(original_urls=("ftp://x/y",)), "original_urls is 'ftp"),
+        (lambda: https("ftp://x/y"), "https address is 'ftp"),
+        (lambda: hub("o/r", "f", revision="main"), "revision is 'main'"),
+        (lambda: Address(kind="ftp", where="x"), "kind is 'ftp'"),
+        (lambda: Address(kind="hub", where="o/r"), "only, have a file"),
         (lambda: SourceCfg(packaged="../x"), "packaged is"),
+        (lambda: SourceCfg(packaged="x"), "needs its sha256"),
         (lambda: SourceCfg(packaged="x", unavailable="lost"), "unavailable"),
         (lambda: PretrainedCfg(task="pose", dataset="coco", input=CROP, macs=0), "macs is 0"),
         (lambda: PretrainedCfg(task="pose", dataset="coco", input=InputCfg(size=(8, 8)),
