@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .codecs import build_codec
 from .detectors import Detector, build_detector
-from .device import Download, choose_device, upload
+from .device import Download, autocast, choose_device, upload, weight_dtype
 from .errors import InputError
 from .geometry import check_bboxes, get_convention
 from .results import PoseResult
@@ -86,8 +86,9 @@ class PosePredictor:
             model = create_model(model, pretrained=True)
         network = unwrap(model)
         if not isinstance(network, PoseNetwork) or network.pretrained_cfg.task != "pose":
-            known = isinstance(network, ZooModel)
-            what = network.pretrained_cfg.name if known else type(network).__name__
+            what = type(network).__name__
+            if isinstance(network, ZooModel):
+                what = network.pretrained_cfg.name
             raise InputError(f"{what} is not a pose model; see posezoo.list_models(task='pose')")
         cfg = network.pretrained_cfg
         if cfg.decode is None or cfg.input.geometry is None or cfg.input.bbox_padding is None:
@@ -270,7 +271,7 @@ class PosePredictor:
         """Run one batch; nothing here waits for the device."""
         images = torch.cat(batch.crops) if len(batch.crops) > 1 else batch.crops[0]  # (B, 3, H, W)
         images = images.to(self.model_dtype)
-        with self._evaluating(), self._autocast():
+        with self._evaluating(), autocast(self.device, self.dtype):
             if self.flip_test:
                 both = self.model(torch.cat([images, images.flip(-1)]))  # (2 B, ...)
                 output = self.codec.merge_flip(*_halves(both, len(images)))
@@ -289,7 +290,7 @@ class PosePredictor:
     @property
     def model_dtype(self) -> torch.dtype:
         """The type of the weights and of the images given to the model."""
-        return torch.float64 if self.dtype == torch.float64 else torch.float32
+        return weight_dtype(self.dtype)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -302,11 +303,6 @@ class PosePredictor:
         finally:
             for module in training:
                 module.training = True
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype in (torch.bfloat16, torch.float16):
-            return torch.autocast(self.device.type, self.dtype)
-        return nullcontext()
 
 
 def _halves(output: Any, count: int) -> tuple[Any, Any]:
