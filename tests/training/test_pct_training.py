@@ -69,9 +69,9 @@ def build_pose() -> PCTPose:
     return PCTPose(backbone, head, TokenDecoder(), image_guided=True)
 
 
-def _stage_two(kind: PCTTokenizer | None, **changes) -> pct.TokenClassifierObjective:
+def _stage_two(tokenizer: PCTTokenizer | None, /, **changes) -> pct.TokenClassifierObjective:
     recipe = dataclasses.replace(get_recipe("pct_swin_base"), model="pct_swin_tiny", **changes)
-    return pct.TokenClassifierObjective(recipe, posezoo.create_model(recipe.model), kind)
+    return pct.TokenClassifierObjective(recipe, posezoo.create_model(recipe.model), tokenizer)
 
 
 def _batch(count: int, *, images: bool) -> TrainingBatch:
