@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -60,3 +61,12 @@ def test_reader_that_has_seen_enough_hears_nothing():
     listing.stdout.close()
     assert listing.stderr.read() == b""
     listing.wait(timeout=60)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "cp850"])
+def test_help_is_printed_on_terminals_that_know_few_characters(encoding):
+    done = subprocess.run(
+        [sys.executable, "-m", "posezoo", "predict", "--help"],
+        capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert done.returncode == 0 and b"--draw" in done.stdout

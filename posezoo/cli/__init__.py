@@ -12,6 +12,7 @@ above all) is imported when a command runs, so that `--help`, `list` and `info` 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -34,6 +35,12 @@ __all__ = ["main"]
 class _Group(click.Group):
     """Lists commands in the order below; turns errors of the library and of the file system into
     one line and an exit status."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # terminals that know few characters
+        return super().main(*args, **options)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
