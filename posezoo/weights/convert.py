@@ -62,7 +62,7 @@ def convert_file(
         raise CheckpointError(f"no weights file at {source}")
     digest = sha256_of(source)
     check_named_hash(source, digest)
-    model, report = load_new(cfg, source, {}, mapped=True)
+    model, report = load_new(cfg, source, {}, sha256=digest)
     origin = {
         "origin_file": source.name,
         "origin_sha256": digest,
