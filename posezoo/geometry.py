@@ -118,15 +118,16 @@ class CropConvention:
         Returns:
             Boxes xyxy `(N, 4)` and, `(N,)`, whether the code base keeps them.
         """
-        first, end = self._clipped(bboxes_xywh, sizes, one=0.0)
+        first, end = self._clipped(bboxes_xywh, sizes)
         return np.concatenate([first, end], axis=1), (areas > 0) & (end > first).all(axis=1)
 
-    @staticmethod
-    def _clipped(bboxes_xywh: Array, sizes: Array, one: float) -> tuple[Array, Array]:
-        """Return the corners (N, 2) inside the image; `one` is what a width counts too much."""
+    _width_less = 0.0  # 1 where the last pixel is inside the box
+
+    def _clipped(self, bboxes_xywh: Array, sizes: Array) -> tuple[Array, Array]:
+        """Return the corners (N, 2) inside the image."""
         first = np.maximum(bboxes_xywh[:, :2], 0)
         last = sizes[:, ::-1] - 1.0  # (N, 2) as x, y
-        return first, np.minimum(last, first + np.maximum(bboxes_xywh[:, 2:] - one, 0))
+        return first, np.minimum(last, first + np.maximum(bboxes_xywh[:, 2:] - self._width_less, 0))
 
     def center_size(
         self, bboxes: ArrayLike, input_size: Size, padding: float
@@ -196,10 +197,12 @@ class CropConvention:
         """
         (center_x, center_y), (w, h) = _columns(points, centers, box_sizes)  # (N, 1) each
         x, y = points.unbind(-1)  # (N, K)
-        height, width = input_size
+        height, width = (side - self._last_less for side in input_size)
         x = x * (w / width) + center_x - w * 0.5
         y = y * (h / height) + center_y - h * 0.5
         return torch.stack([x, y], dim=-1)
+
+    _last_less = 0  # 1 where the last pixel centre of the input is on the edge of the box
 
     def image_to_input(
         self,
@@ -211,7 +214,7 @@ class CropConvention:
         """Map points `(N, K, 2)` from image to input pixels: the inverse of `input_to_image`."""
         center = torch.as_tensor(centers, dtype=points.dtype, device=points.device)[:, None]
         box = torch.as_tensor(box_sizes, dtype=points.dtype, device=points.device)[:, None]
-        size = points.new_tensor(input_size[::-1])
+        size = points.new_tensor(input_size[::-1]) - self._last_less
         return (points - center + box * 0.5) * (size / box)
 
     def rescale(self, points: Tensor, size: Size, new_size: Size) -> Tensor:
@@ -219,21 +222,17 @@ class CropConvention:
 
         It leads from heatmap cells to input pixels and back.
         """
-        (height, width), (new_height, new_width) = size, new_size
+        less = self._last_less
+        fy, fx = ((new - less) / (old - less) for new, old in zip(new_size, size))
         x, y = points.unbind(-1)
-        return torch.stack([x * (new_width / width), y * (new_height / height)], dim=-1)
+        return torch.stack([x * fx, y * fy], dim=-1)
 
 
 class _Mmpose0_16(CropConvention):
     """mmpose 0.16, which counts pixels when it cleans: a width of 50 ends 49 further right."""
 
     name = "mmpose0_16"
-
-    def clean_boxes(
-        self, bboxes_xywh: Array, areas: Array, sizes: Array
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        first, end = self._clipped(bboxes_xywh, sizes, one=1.0)
-        return np.concatenate([first, end], axis=1), (areas > 0) & (end > first).all(axis=1)
+    _width_less = 1.0
 
 
 class _Mmpose1(CropConvention):
@@ -275,11 +274,12 @@ class _TokenPose(CropConvention):
     smallest_box = 1.0
     empty_cell = 0.0
     _steps_less = 1
+    _width_less = 1.0
 
     def clean_boxes(
         self, bboxes_xywh: Array, areas: Array, sizes: Array
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        first, end = self._clipped(bboxes_xywh, sizes, one=1.0)
+        first, end = self._clipped(bboxes_xywh, sizes)
         keep = (areas > 0) & (end >= first).all(axis=1)
         return np.concatenate([first, end + 1], axis=1), keep
 
@@ -336,6 +336,7 @@ class _Udp(CropConvention):
     """
 
     name = "udp"
+    _last_less = 1
 
     def crop_matrices(
         self, centers: Array, box_sizes: Array, input_size: Size
@@ -349,38 +350,6 @@ class _Udp(CropConvention):
         rows = [factors[:, 0], zero, shifts[:, 0], zero, factors[:, 1], shifts[:, 1]]
         matrices = np.stack(rows, axis=1).reshape(-1, 2, 3)
         return self._checked(matrices.astype(np.float32).astype(np.float64), boxes)
-
-    def input_to_image(
-        self,
-        points: Tensor,
-        centers: Array | Tensor,
-        box_sizes: Array | Tensor,
-        input_size: Size,
-    ) -> Tensor:
-        (center_x, center_y), (w, h) = _columns(points, centers, box_sizes)
-        x, y = points.unbind(-1)  # (N, K)
-        height, width = input_size
-        x = x * (w / (width - 1)) + center_x - w * 0.5
-        y = y * (h / (height - 1)) + center_y - h * 0.5
-        return torch.stack([x, y], dim=-1)
-
-    def image_to_input(
-        self,
-        points: Tensor,
-        centers: Array | Tensor,
-        box_sizes: Array | Tensor,
-        input_size: Size,
-    ) -> Tensor:
-        center = torch.as_tensor(centers, dtype=points.dtype, device=points.device)[:, None]
-        box = torch.as_tensor(box_sizes, dtype=points.dtype, device=points.device)[:, None]
-        last = points.new_tensor(input_size[::-1]) - 1
-        return (points - center + box * 0.5) * (last / box)
-
-    def rescale(self, points: Tensor, size: Size, new_size: Size) -> Tensor:
-        (height, width), (new_height, new_width) = size, new_size
-        x, y = points.unbind(-1)
-        x, y = x * ((new_width - 1) / (width - 1)), y * ((new_height - 1) / (height - 1))
-        return torch.stack([x, y], dim=-1)
 
 
 MMPOSE0, MMPOSE1, TOKENPOSE, UDP = CropConvention(), _Mmpose1(), _TokenPose(), _Udp()

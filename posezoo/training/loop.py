@@ -28,6 +28,7 @@ from ..device import choose_device
 from ..errors import DataError, InputError
 from ..skeletons import Skeleton
 from ..weights.files import replacing
+from ..zoo.model import ZooModel
 from ..zoo.recipe import Recipe
 from .curves import draw_curves
 from .data import Batch, EpochSampler
@@ -263,7 +264,7 @@ class _Run:
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         trained = self.objective.model
-        kept: nn.Module = trained if self.average is None else self.average.module
+        kept: ZooModel = trained if self.average is None else self.average.module
         self.objective.model = kept
         self.objective.eval()
         try:

@@ -1,0 +1,54 @@
+"""Stopping a long command cleanly: the first signal asks, the second ends it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+__all__ = ["Stop"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Notes Ctrl-C and SIGTERM instead of ending the process; use it as a context.
+
+    with Stop() as stop:
+        for item in work:
+            ...
+            if stop.requested:
+                break
+    sys.exit(stop.status)
+
+    A second signal does what it always does. Outside the main thread signals are left alone.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.status = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested, self.status = True, 128 + number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
