@@ -109,7 +109,7 @@ def convert_file(
     """
     digest = _hash_of(source)
     check_named_hash(source, digest)
-    model, report = load_new(cfg, source, {}, mapped=True)
+    model, report = load_new(cfg, source, {}, sha256=digest)
     address = next((str(a) for a in cfg.source.addresses), cfg.source.original_page or "")
     checked = _checked(cfg, digest, is_published=is_published)
     origin = {
@@ -167,7 +167,7 @@ def recognise(source: Path, digest: str, cache_dir: CacheDir = None) -> str:
         known = firstuse.known_hash(cfg, cache_dir)
         if known and digest.startswith(known):
             return cfg.name
-    fitting = looks_like(read_checkpoint(source, mapped=True))
+    fitting = looks_like(read_checkpoint(source))
     names = [cfg.name for cfg in cfgs if cfg.architecture in fitting and cfg.has_weights]
     if len(names) == 1:
         return names[0]

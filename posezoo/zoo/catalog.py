@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import models  # noqa: F401  the families register themselves
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MODEL",
     "build_model",
+    "check_arguments",
     "find",
     "get_pretrained_cfg",
     "is_model",
@@ -133,24 +134,34 @@ def model_arguments(name: str) -> dict[str, Any]:
     return {key: arg.default for key, arg in architecture.args.items()} | dict(cfg.model_args)
 
 
-def build_model(name: str, **model_args: Any) -> ZooModel:
-    """Build `architecture[.tag]` with random weights and attach its configuration.
+def check_arguments(name: str, model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments as the types that `architecture[.tag]` takes.
 
     Raises:
         UnknownModelError: no such name.
         TypeError: an argument that the model does not take; the valid ones are listed.
         InputError: a value of the wrong type or out of range.
     """
-    architecture, cfg = find(name)
+    architecture, _ = find(name)
     known = architecture.args
     for key in model_args:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
+            close = difflib.get_close_matches(str(key), known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise TypeError(
                 f"{architecture.name} takes no argument {key!r}{hint}; valid: {', '.join(known)}"
             )
-    given = {key: known[key].check(key, value) for key, value in model_args.items()}
+    return {key: known[key].check(key, value) for key, value in model_args.items()}
+
+
+def build_model(name: str, **model_args: Any) -> ZooModel:
+    """Build `architecture[.tag]` with random weights and attach its configuration.
+
+    Raises:
+        UnknownModelError, TypeError, InputError: as `check_arguments`.
+    """
+    architecture, cfg = find(name)
+    given = check_arguments(name, model_args)
     module, _, function = architecture.build.partition(":")
     builder = getattr(importlib.import_module(module), function)
     model: ZooModel = builder(**architecture.fixed, **(model_arguments(name) | given))

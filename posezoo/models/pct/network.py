@@ -94,7 +94,7 @@ class SwinModel(ZooModel):
         Raises:
             InputError: wrong shape or type.
         """
-        check_images(x, 3, INPUT_SIZE, STRIDE)
+        check_images(x, 3, INPUT_SIZE, STRIDE, like=self.backbone.patch_embed.proj.weight)
         return self.backbone(x)
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
@@ -103,7 +103,7 @@ class SwinModel(ZooModel):
         Raises:
             InputError: wrong shape or type.
         """
-        check_images(x, 3, INPUT_SIZE, STRIDE)
+        check_images(x, 3, INPUT_SIZE, STRIDE, like=self.backbone.patch_embed.proj.weight)
         return self.backbone.forward_intermediates(x)
 
 
