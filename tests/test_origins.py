@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import resource
 import signal
 import tarfile
@@ -24,7 +25,7 @@ from posezoo.errors import (
 )  # fmt: skip
 from posezoo.weights.cache import converted_dir, locked
 from posezoo.weights.load import load_new
-from posezoo.weights.locate import find_weights
+from posezoo.weights.locate import find_converted, find_weights
 from posezoo.weights.web import Web
 from posezoo.zoo.address import Address, drive, folder, https
 
@@ -125,7 +126,7 @@ def test_member_of_an_archive(server, find, original, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["hub", "hub_dataset"])
-def test_hub_file_of_the_authors_at_its_commit(hub, find, original, other, kind):
+def test_hub_file_of_the_authors_at_its_commit(hub, find, original, other, kind, tmp_path):
     repository = "datasets/authors/files" if kind == "hub_dataset" else "authors/files"
     commit = hub_commit = hub.add(repository, {"folder/small.pth": original})
     hub.add(repository, {"folder/small.pth": other})
@@ -134,6 +135,7 @@ def test_hub_file_of_the_authors_at_its_commit(hub, find, original, other, kind)
         find(address, original_sha256="de" * 32)
     find(address, original_sha256=sha256(original))
     assert hub.count("GET", f"resolve/{hub_commit}/folder/small.pth") == 2
+    assert not list(tmp_path.rglob("*.pth")), "what was converted is not kept twice"
 
 
 def test_local_folder(find, original, tmp_path):
@@ -393,6 +395,23 @@ def test_conversion_without_its_last_file_is_not_trusted(server, find, folder_of
     (folder_of / "model.safetensors.sha256").unlink()
     find()
     assert len(server.log) == 2
+
+
+def test_file_replaced_after_the_check_is_not_loaded(find, other, tmp_path, server):
+    """Other valid weights of the same size and date, so that only the loaded bytes can tell."""
+    path = find()
+    located = find_converted(small_cfg(), tmp_path)
+    stat = path.stat()
+    server.files["weights.pth"] = other
+    copy = find_weights(
+        small_cfg(addresses=(https(f"{server.url}/files/weights.pth", publisher=AUTHORS),)),
+        tmp_path / "2",
+    ).path
+    path.write_bytes(copy.read_bytes())
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert find_converted(small_cfg(), tmp_path) == located, "it looks unchanged"
+    with pytest.raises(IntegrityError):
+        load_new(small_cfg(), located.path, {}, sha256=located.sha256)
 
 
 def test_packaged_file_is_checked_too(tmp_path):

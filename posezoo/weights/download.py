@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import urllib.parse
 from html.parser import HTMLParser
@@ -12,7 +13,7 @@ from ..errors import IntegrityError, WeightsUnavailableError
 from ..zoo.address import Address
 from . import hub
 from .archives import extract
-from .cache import CacheDir
+from .cache import CacheDir, hub_dir, is_inside
 from .files import replacing
 from .transfer import is_full, save
 from .verify import check_hash
@@ -68,7 +69,10 @@ def _fetch(
             cache_dir=cache_dir,
             web=web,
         )
-        _copy(found.path, target)
+        if is_inside(found.path, hub_dir(cache_dir)):
+            os.replace(found.path, target)  # it will be converted; no need to keep both
+        else:
+            _copy(found.path, target)
     elif address.kind == "folder":
         path = Path(address.where).expanduser() / (address.file or "")
         if not path.is_file():

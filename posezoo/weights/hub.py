@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub import constants, errors, utils
+from huggingface_hub import constants, errors
 
 from ..errors import IntegrityError, WeightsUnavailableError
 from ..version import __version__
@@ -32,6 +32,7 @@ from .web import Web
 
 __all__ = ["HubFile", "Published", "cached", "fetch", "file_at", "is_offline", "stated", "upload"]
 
+_REPOSITORY = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's sha1 of small files, sha256 of large ones
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
@@ -188,12 +189,10 @@ class _Store:
     """Copies of one file in the cache, one for each commit."""
 
     def __init__(self, file: HubFile, cache_dir: CacheDir) -> None:
-        try:
-            utils.validate_repo_id(file.repo_id)
-        except errors.HFValidationError as error:
+        if not _REPOSITORY.fullmatch(file.repo_id):
             raise WeightsUnavailableError(
-                f"{file.repo_id!r} is not a repository name: {_reason(error)}"
-            ) from error
+                f"{file.repo_id!r} is not a repository name; owner/name is expected"
+            )
         self.file, self.cache_dir = file, cache_dir
         prefix = "datasets--" if file.repo_type == "dataset" else ""
         self.folder = hub_dir(cache_dir) / (prefix + file.repo_id.replace("/", "--"))
@@ -274,9 +273,9 @@ class _Store:
         return self._verified(target, expected)
 
     def _download(self, published: Published, expected: str, target: Path, web: Web) -> None:
-        headers = {}
-        if urllib.parse.urlsplit(published.url).netloc == _host():
-            headers = utils.build_hf_headers(library_name="posezoo", library_version=__version__)
+        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else huggingface_hub.get_token()
+        is_here = urllib.parse.urlsplit(published.url).netloc == _host()
+        headers = {"Authorization": f"Bearer {token}"} if token and is_here else {}
         try:
             save(
                 published.url,
