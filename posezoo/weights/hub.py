@@ -168,10 +168,6 @@ def _ask(file: HubFile, web: Web) -> Any:
         raise WeightsUnavailableError(f"{file}: no such revision") from error
     except errors.EntryNotFoundError as error:
         raise WeightsUnavailableError(f"{file}: does not exist") from error
-    except errors.HFValidationError as error:
-        raise WeightsUnavailableError(
-            f"{file.repo_id!r} is not a repository name: {_reason(error)}"
-        ) from error
     except errors.HfHubHTTPError as error:
         code = error.response.status_code if error.response is not None else "error"
         raise _NoAnswerError(f"{file}: HTTP {code} {error.server_message or ''}") from error

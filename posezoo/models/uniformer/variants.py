@@ -227,7 +227,7 @@ def classifier_cfg(variant: ClassifierVariant) -> PretrainedCfg:
     return PretrainedCfg(
         task="classification",
         dataset="in1k",
-        description="ImageNet-1k classifier (MIT on the Hub, Apache-2.0 in the authors' repository)",
+        description="ImageNet-1k classifier (MIT on the Hub, Apache-2.0 on GitHub)",
         source=SourceCfg(
             addresses=addresses,
             original_filename=variant.file,
