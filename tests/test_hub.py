@@ -371,19 +371,21 @@ def test_failure_is_named_and_the_next_try_succeeds(on_hub, find, fault, words):
     find()
 
 
-def test_body_on_another_host_gets_no_token(on_hub, files, find, monkeypatch):
+@pytest.mark.parametrize("told_by", ["HEAD", "GET"])
+def test_body_on_another_host_gets_no_token(on_hub, files, find, monkeypatch, told_by):
+    """The Hub says so beforehand, or redirects the request for the body."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     seen = []
 
     def elsewhere(handler, body) -> bool:
-        if handler.command == "HEAD":
+        if handler.command == told_by:
             repo = on_hub.repos[REPO]
             handler.answer(302, b"", {
                 "Location": on_hub.url.replace("127.0.0.1", "localhost") + "/far/body",
                 "X-Repo-Commit": repo.refs["main"], "X-Linked-Etag": sha256(files[WEIGHTS]),
                 "X-Linked-Size": str(len(files[WEIGHTS])),
             })  # fmt: skip
-        return handler.command == "HEAD"
+        return handler.command == told_by
 
     def body(handler, body) -> bool:
         seen.append(handler.headers.get("Authorization"))
