@@ -13,14 +13,17 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
-from standins.weights import SMALL
+from standins.weights import SMALL, small_cfg
 
 import posezoo
 from posezoo.cli import main
-from posezoo.errors import CheckpointError, InputError, UnknownModelError
+from posezoo.errors import CheckpointError, InputError, IntegrityError, UnknownModelError
+from posezoo.weights.convert import convert_file
+from posezoo.weights.files import sha256_of
 from posezoo.weights.publish import golden_of
 from posezoo.zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
 from posezoo.zoo.factory import resolve_cfg
+from posezoo.zoo.registry import ARCHITECTURES
 from posezoo.zoo.wrapped import unwrap
 
 IMAGE = torch.randn(1, 3, 128, 96)
@@ -162,6 +165,22 @@ def test_checkpoint_with_another_head_loads_first_and_then_gives_a_fresh_one(sav
     for size in (-1, 10**18):
         with pytest.raises(InputError, match=f"num_keypoints is {size}"):
             posezoo.create_model(SMALL, checkpoint=weights, num_keypoints=size)
+
+
+def test_cached_weights_that_were_changed_after_the_check_are_not_used(saved, monkeypatch):
+    """A check is remembered by size and time of the file; what is loaded is hashed anyway."""
+    original = saved[1] / "model.safetensors"
+    cfg = small_cfg(original_sha256=sha256_of(original))
+    monkeypatch.setitem(ARCHITECTURES[SMALL].cfgs, "rendered", cfg)
+    folder = convert_file(original, cfg).directory
+    assert _equal(saved[0], posezoo.create_model(SMALL, pretrained=True))
+    path = folder / "model.safetensors"
+    data, time = bytearray(path.read_bytes()), path.stat().st_mtime_ns
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(time, time))
+    with pytest.raises(IntegrityError, match="model.safetensors has hash"):
+        posezoo.create_model(SMALL, pretrained=True)
 
 
 def test_name_of_another_type_is_refused(tmp_path):
