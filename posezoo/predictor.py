@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .codecs import build_codec
 from .detectors import Detector, build_detector
-from .device import Download, autocast, choose_device, upload, weight_dtype
+from .device import Download, autocast, choose_device, choose_dtype, upload, weight_dtype
 from .errors import InputError, PoseZooError
 from .geometry import check_bboxes, get_convention
 from .results import PoseResult
@@ -85,14 +85,13 @@ class PosePredictor:
         *,
         detector: str | Detector | None = "auto",
         device: str | int | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = torch.float32,
         batch_size: int = 64,
         flip_test: bool | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise InputError(f"dtype must be a floating-point type of torch, got {dtype!r}")
+        dtype = choose_dtype(dtype)
         if isinstance(model, str):
             device = choose_device(device)
             model = create_model(model, pretrained=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from .errors import InputError
 from .zoo.catalog import get_pretrained_cfg, list_models
 from .zoo.config import PretrainedCfg
 from .zoo.factory import create_model
@@ -69,6 +70,11 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
     ) -> nn.Module:
         if pretrained_cfg_overlay:
             raise ValueError(f"{name} takes no pretrained_cfg_overlay; change the model afterwards")
+        if unsupported := sorted({"features_only", "out_indices"} & set(model_args)):
+            raise InputError(
+                f"{name} does not take {unsupported[0]} from timm; its maps at strides 4, 8, 16 "
+                "and 32 are model.forward_intermediates(images)"
+            )
         tag = pretrained_cfg if isinstance(pretrained_cfg, str) else ""
         model = create_model(
             f"{name}.{tag}" if tag else name,

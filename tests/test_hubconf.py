@@ -11,6 +11,7 @@ import torch
 from goldens.fill import make_state, manifests
 
 import posezoo
+from posezoo.errors import InputError
 from posezoo.weights.convert import convert_file
 
 ROOT = str(Path(__file__).parents[1])
@@ -92,3 +93,5 @@ def test_timm_knows_the_classifiers_on_request(on_hub):
         tagged.head.weight, make_state(manifests("uniformer")["uniformer_small"])["head.weight"]
     )
     assert "uniformer_small" in timm.list_models("uniformer*")
+    with pytest.raises(InputError, match="features_only.*forward_intermediates"):
+        timm.create_model("uniformer_small", features_only=True)

@@ -109,8 +109,13 @@ def _size(cfg: PretrainedCfg) -> str:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="The configuration as JSON.")
 def info(name: str, as_json: bool) -> None:
-    """Show what is known about the model NAME (architecture[.tag])."""
-    cfg = get_pretrained_cfg(name)
+    """Show what is known about the model NAME: architecture[.tag], local-dir:… or hf-hub:…"""
+    if ":" in name:
+        from ..zoo.factory import resolve_cfg
+
+        cfg = resolve_cfg(name)
+    else:
+        cfg = get_pretrained_cfg(name)
     if as_json:
         click.echo(json.dumps(cfg.to_dict(), indent=2))
         return

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, PoseZooError, UnknownModelError, WeightsUnavailableError
 from ..zoo.catalog import get_pretrained_cfg, matching
 from ..zoo.factory import create_model
-from ..zoo.model import ZooModel
+from ..zoo.wrapped import zoo_model
 from . import hub
 from .cache import CONFIG_FILE, WEIGHTS_FILE, CacheDir
 from .cards import variant_card
@@ -159,16 +159,18 @@ def check_published(
             yield replace(report, detail=pin.revision)
 
 
-def write_folder(model: ZooModel, folder: Path) -> None:
+def write_folder(model: nn.Module, folder: Path) -> None:
     """Write weights, configuration, card, and a golden input with its output."""
+    model = zoo_model(model)
     save_pretrained(model, folder)
     write_text(folder / "README.md", variant_card(model.pretrained_cfg, model.origin))
     write_safetensors(golden_of(model), folder / GOLDEN_FILE, {"seed": "0"})
 
 
 @torch.inference_mode()
-def golden_of(model: ZooModel) -> dict[str, Tensor]:
+def golden_of(model: nn.Module) -> dict[str, Tensor]:
     """Return seeded inputs and what the model makes of them, by name."""
+    model = zoo_model(model)
     inputs = model.example_inputs(generator=torch.Generator().manual_seed(0))
     output = model(*inputs)
     outputs = (output,) if isinstance(output, Tensor) else tuple(output)

@@ -16,7 +16,7 @@ from ..zoo.catalog import build_model, check_arguments, model_arguments
 from ..zoo.config import PretrainedCfg
 from ..zoo.defaults import usual_torch
 from ..zoo.model import Classifier, ZooModel
-from ..zoo.wrapped import unwrap
+from ..zoo.wrapped import zoo_model
 from .cache import CONFIG_FILE, WEIGHTS_FILE
 from .files import replacing
 from .tensors import write_safetensors
@@ -50,11 +50,8 @@ def save_pretrained(model: nn.Module, directory: str | Path) -> Path:
         TypeError: not a model made by `create_model`.
         CheckpointError: the model was changed so that its architecture does not take its weights.
     """
-    model = unwrap(model)
-    cfg = vars(model).get("pretrained_cfg")
-    if not isinstance(model, ZooModel) or not isinstance(cfg, PretrainedCfg):
-        raise TypeError(f"{type(model).__name__} has no pretrained_cfg; make it with create_model")
-    directory = Path(directory)
+    model, directory = zoo_model(model), Path(directory)
+    cfg = model.pretrained_cfg
     state, args = model.state_dict(), _saved_args(model)
     _check_loads(cfg, args, state)
     config: dict[str, Any] = {

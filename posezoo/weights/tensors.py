@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, IntegrityError
+from ..zoo.defaults import usual_torch
 from .files import replacing, sha256_of
 from .pickles import memory_of_size, read_pickle
 from .wrappers import TYPES, check_type, unwrap_state
@@ -48,6 +49,7 @@ class WeightsFile:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+@usual_torch()
 def read_weights(path: str | Path, *, sha256: str | None = None) -> WeightsFile:
     """Read a weights file, out of whatever wrapper the tensors are in.
 

@@ -41,6 +41,11 @@ def find(name: str) -> tuple[Architecture, PretrainedCfg]:
     Raises:
         UnknownModelError: the architecture or the tag does not exist; close names are listed.
     """
+    if not isinstance(name, str):
+        raise UnknownModelError(
+            f"the name of a model is text, got {name!r}; for a folder write "
+            "'local-dir:<folder>', for a weights file an architecture and checkpoint="
+        )
     first, dot, tag = name.partition(".")
     if first not in ARCHITECTURES:
         raise UnknownModelError(f"no model named {name!r}; {_suggestion(first)}")

@@ -100,10 +100,7 @@ class _Plan:
 
 def _resolve(name: str, cache_dir: CacheDir, *, with_weights: bool = True) -> _Plan:
     if not isinstance(name, str):
-        raise UnknownModelError(
-            f"the name of a model is text, got {name!r}; for a folder write "
-            "'local-dir:<folder>', for a weights file an architecture and checkpoint="
-        )
+        find(name)
     if name.startswith("hf-hub:"):
         repo_id, _, revision = name.removeprefix("hf-hub:").partition("@")
         config, weights = (hub.HubFile(repo_id, n, revision or None) for n in _FILES)

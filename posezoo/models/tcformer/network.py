@@ -52,7 +52,7 @@ class TCFormer(ZooModel):
             raise InputError(f"image height and width must be {SMALLEST_INPUT} or more, got {size}")
         return self.backbone(x)
 
-    @overload
+    @overload  # type: ignore[override]  # a literal decides the type
     def forward_intermediates(self, x: Tensor, *, tokens: Literal[False] = ...) -> list[Tensor]: ...
 
     @overload

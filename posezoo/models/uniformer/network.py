@@ -31,16 +31,21 @@ class UniFormer(ZooModel):
         weight = self.backbone.stages[0].blocks[0].norm1.weight
         check_images(x, self.in_chans, self.input_size, 32, like=weight)
 
-    def forward_intermediates(self, x: Tensor, *, norm: bool = False) -> list[Tensor]:
+    def forward_intermediates(
+        self, x: Tensor, *, tokens: bool = False, norm: bool = False
+    ) -> list[Tensor]:
         """Return the maps after each stage, (B, D, h, w) at strides 4, 8, 16, 32.
 
         Args:
             x: normalised images (B, 3, H, W).
+            tokens: UniFormer has none that are regions; see TCFormer.
             norm: apply the stage norms that pose backbones have.
 
         Raises:
-            InputError: wrong shape or type.
+            InputError: wrong shape or type, or tokens are asked for.
         """
+        if tokens:
+            super().forward_intermediates(x, tokens=tokens)
         self.check(x)
         return self.backbone.forward_intermediates(x, norm=norm)
 
