@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..datasets.boxes import PhotoBoxes
+from ..datasets.boxes import BoxEntry, PhotoBoxes
 from ..errors import InputError
 from ..geometry import check_bboxes
 from ..predictor import PosePredictor
@@ -42,49 +42,36 @@ def predict_files(
     Raises:
         InputError, WeightsUnavailableError: the detector cannot be loaded.
     """
+    known: Sequence[BoxEntry | InputError | None] = [None] * len(photos)
+    if boxes is not None:
+        known = boxes.match(photos)
     with tqdm(total=len(photos), unit="image", disable=not progress) as bar:
         for first in range(0, len(photos), _CHUNK):
-            paths = photos[first : first + _CHUNK]
-            yield from zip(paths, _predict_chunk(predictor, paths, boxes))
-            bar.update(len(paths))
+            chunk = slice(first, first + _CHUNK)
+            yield from zip(photos[chunk], _predict_chunk(predictor, photos[chunk], known[chunk]))
+            bar.update(len(photos[chunk]))
 
 
 def _predict_chunk(
-    predictor: PosePredictor, paths: Sequence[Path], known: PhotoBoxes | None
+    predictor: PosePredictor, paths: Sequence[Path], known: Sequence[BoxEntry | InputError | None]
 ) -> list[PoseResult | InputError]:
     outcome: dict[int, PoseResult | InputError] = {}
     images: list[NDArray[np.uint8]] = []
     boxes: list[NDArray[np.float64] | None] = []
     scores: list[NDArray[np.float64] | None] = []
-    for i, path in enumerate(paths):
+    for i, (path, entry) in enumerate(zip(paths, known)):
         try:
-            image = load_image(path)
-            found = (None, None) if known is None else _boxes_of(path, known)
-            if found[0] is not None:
-                check_bboxes(found[0], image.shape[:2])
+            if isinstance(entry, InputError):
+                raise entry
+            image = load_image(path, recorded_size=None if entry is None else entry.size)
+            if entry is not None:
+                check_bboxes(entry.bboxes, image.shape[:2])
         except InputError as error:
             outcome[i] = error
             continue
         images.append(image)
-        boxes.append(found[0])
-        scores.append(found[1])
+        boxes.append(None if entry is None else entry.bboxes)
+        scores.append(None if entry is None else entry.scores)
     good = [i for i in range(len(paths)) if i not in outcome]
     outcome |= zip(good, predictor.predict_batch(images, boxes, scores) if good else [])
     return [outcome[i] for i in range(len(paths))]
-
-
-def _boxes_of(photo: Path, known: PhotoBoxes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the boxes and scores of a photo, by its name or the digits at the end of it.
-
-    Raises:
-        InputError: there is no entry for it.
-    """
-    digits = photo.stem.rpartition("_")[2]
-    keys = [photo.name, str(int(digits))] if digits.isdigit() else [photo.name]
-    for key in keys:
-        if key in known:
-            return known[key]
-    raise InputError(
-        f"the boxes file has no entry for {photo.name} (looked for {' and '.join(keys)}); "
-        "add one, or leave --boxes out to use a detector"
-    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ..errors import InputError
+from ..interrupts import never
 
 __all__ = ["EvaluationSettings", "RunOptions", "Share"]
 
@@ -19,13 +20,16 @@ class EvaluationSettings:
 
     Attributes:
         boxes: "gt", "det" for the common detection file (person AP 56.4) in the folder, or a
-            detection file. COCO and COCO-WholeBody only.
+            detection file. COCO and COCO-WholeBody only; for keypoints of one's own "det" is "gt".
         annotations: the annotation file, where it is not the usual one of the data set.
         dtype: float32 and float64 run as such, bfloat16 and float16 under autocast.
         tf32: let CUDA round float32 products and convolutions to TF32.
         compile: run the network through torch.compile.
         flip_test: average with the mirrored image; None is the recipe's choice.
         limit: only the first so many images; such numbers compare with nothing.
+        images_subset: leave out the images that are missing; such numbers compare with nothing.
+        category: name or id of the category of people, where it is neither named "person" nor
+            the only one. COCO's form only.
 
     Raises:
         InputError: a value out of range.
@@ -38,6 +42,8 @@ class EvaluationSettings:
     compile: bool = False
     flip_test: bool | None = None
     limit: int | None = None
+    images_subset: bool = False
+    category: str | None = None
 
     def __post_init__(self) -> None:
         if not self.dtype.is_floating_point:
@@ -80,6 +86,7 @@ class RunOptions:
         resume: use the blocks that an earlier run left in `out`. Shares always do.
         progress: show a bar.
         command: for the record.
+        stop: asked after each block whether to end early.
 
     Raises:
         InputError: a number below 1, or a share without a folder.
@@ -93,6 +100,7 @@ class RunOptions:
     resume: bool = False
     progress: bool = False
     command: str = ""
+    stop: Callable[[], bool] = never
 
     def __post_init__(self) -> None:
         _require_positive({"batch_size": self.batch_size, "workers": self.workers})

@@ -103,7 +103,8 @@ def _origin(path: Path, report: LoadReport) -> dict[str, str]:
     """Return where the weights came from: our file's own record, or the file itself."""
     if report.converted_from is None and path.suffix == ".safetensors":
         metadata = read_metadata(path)
-        return {k: v for k, v in metadata.items() if k not in ("format", "posezoo")}
+        if "origin_sha256" in metadata:
+            return {k: v for k, v in metadata.items() if k not in ("format", "posezoo")}
     return {"origin_file": path.name, "origin_sha256": sha256_of(path)}
 
 

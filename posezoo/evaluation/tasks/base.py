@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -39,6 +39,9 @@ class EvaluationTask(ABC, Generic[S]):
         box_source: where the boxes are from, "none" for whole images.
         model: the network on its device.
         read_ahead: reads the images.
+        counts: how many images, annotated people and boxes there are, under the names that
+            `DataSet.counts` has.
+        notes: what a reader of the numbers should know about the data.
     """
 
     unit: ClassVar[str] = "box"
@@ -47,6 +50,8 @@ class EvaluationTask(ABC, Generic[S]):
     box_source: str
     model: nn.Module
     read_ahead: ReadAhead[S, Any]
+    counts: Mapping[str, int]
+    notes: Sequence[str] = ()
 
     @property
     def paths(self) -> list[Path]:
