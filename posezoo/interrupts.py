@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interrupt", "Stopped", "interruptible", "never"]
+__all__ = ["Interrupt", "Stopped", "interruptible", "never", "uninterruptible"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTICE = b"\nposezoo: stopping when this step is done; once more stops at once\n"
@@ -57,6 +57,19 @@ def interruptible() -> Iterator[Interrupt]:
     finally:
         for each, handler in zip(_SIGNALS, before):
             signal.signal(each, handler)
+
+
+@contextmanager
+def uninterruptible() -> Iterator[None]:
+    """Let processes that start in the block ignore Ctrl-C, which a terminal sends to all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def never() -> bool:

@@ -18,6 +18,7 @@ from posezoo.errors import DataError, InputError
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.synthetic import write_coco
 from posezoo.training import get_recipe, loop
+from posezoo.training.start import fill
 
 STICK = {
     "name": "stick",
@@ -136,7 +137,8 @@ def test_trunk_comes_from_the_start_and_the_head_is_fresh(file):
         sigmas=(0.1,) * 17, limbs=(), parts={"body": (0, 17)},
     )  # fmt: skip
     for skeleton in (Skeleton.from_json(file), seventeen):
-        model = loop._initial_model(RECIPE, "hrnet_xs_128x96")
+        model = posezoo.create_model("hrnet_xs_128x96")
+        fill(model, RECIPE, "hrnet_xs_128x96")
         loop.give_skeleton(model, skeleton)
         heads = [dict(m.head.named_parameters()) for m in (model, donor)]
         assert torch.equal(model.trunk.conv1.weight, donor.trunk.conv1.weight)

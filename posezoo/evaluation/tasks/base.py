@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ...datasets.pictures import Pictures
 from ...datasets.samples import Sample
 from ...errors import DataError
 from ...predictor import CropRequest, PosePredictor
@@ -57,6 +58,11 @@ class EvaluationTask(ABC, Generic[S]):
     def paths(self) -> list[Path]:
         """The image of each sample."""
         return [sample.path for sample in self.samples]
+
+    @property
+    def pictures(self) -> Pictures:
+        """The images that are read, each with its annotated size."""
+        return {sample.path: sample.size for sample in self.samples}
 
     @property
     def seconds_waited(self) -> float:

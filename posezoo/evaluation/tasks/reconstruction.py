@@ -16,6 +16,7 @@ from ...datasets.coco import Annotations, read_annotations
 from ...datasets.descriptors import COCO
 from ...datasets.names import find_images
 from ...datasets.people import crops_of
+from ...datasets.pictures import Pictures
 from ...datasets.samples import Sample, rows_by_image, sizes_by_image
 from ...device import autocast, upload, weight_dtype
 from ...errors import DataError
@@ -106,6 +107,10 @@ class ReconstructionTask(EvaluationTask[PoseSample]):
         self.convention = get_convention(self.cfg.input.geometry or "")
         self.crop = TopDownCrop(self.cfg.input.size, self.cfg.input.mean, self.cfg.input.std)
         self.read_ahead = ReadAhead(self._read, workers)
+
+    @property
+    def pictures(self) -> Pictures:
+        return super().pictures if self.model.image_guided else {}
 
     def settings(self) -> dict[str, Any]:
         return {
