@@ -57,7 +57,7 @@ class Skeleton:
         if len(self.sigmas) != count or bad:
             raise InputError(
                 f"skeleton {self.name!r} has {count} keypoints and {len(self.sigmas)} sigmas"
-                + f", one of them {bad[0]}" * bool(bad)
+                + "".join(f", one of them {sigma}" for sigma in bad[:1])
                 + "; each keypoint needs one positive sigma of at most 1"
             )
         for kind, pairs in (("flip pair", self.flip_pairs), ("limb", self.limbs)):
