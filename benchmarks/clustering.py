@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import timed
 from torch import Tensor
 
 import posezoo
@@ -164,9 +165,7 @@ def measure(name: str, batch: int, args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, list[float]] = {}
     for _ in range(args.warmup + args.rounds):
         for what, run in (("unit", lambda: square @ square), ("forward", lambda: model(x))):
-            start = time.perf_counter()
-            run()
-            found.setdefault(what, []).append(time.perf_counter() - start)
+            found.setdefault(what, []).append(timed(run, x.device))
         for who in ("ours", "original"):
             for kind, seconds in replay(calls, who == "original").items():
                 found.setdefault(f"{who}_{kind}", []).append(seconds)
@@ -177,7 +176,7 @@ def measure(name: str, batch: int, args: argparse.Namespace) -> dict[str, Any]:
     return {"model": name, "batch": batch} | {k: round(v, 3) for k, v in row.items()}
 
 
-def main() -> int:
+def main() -> None:
     args = parse()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -193,8 +192,7 @@ def main() -> int:
         print()
     print(json.dumps({"command": " ".join(sys.argv), "torch": torch.__version__,
                       "threads": torch.get_num_threads(), "unit": "ms", "rows": rows}))  # fmt: skip
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

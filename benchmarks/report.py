@@ -45,6 +45,11 @@ FAMILIES = {
         "mask, 5 epochs, an hour of one CPU core. AP 84.7; with `set_mask('uniform', ratio)` 78.5, "
         "67.2 and 17.2 at 0.8, 0.6 and 0.4.",
     ),
+    "vitpose_*": (
+        "ViTPose and ViTPose+",
+        "A plain vision transformer with a small decoder (arXiv:2204.12484); ViTPose+ has expert "
+        "layers for six data sets, of which COCO's are the default (arXiv:2212.04246).",
+    ),
     "hrnet_*": (
         "Rendered people only",
         "Made by posezoo, shipped inside the package for `posezoo demo` and the tests (HRNet, "

@@ -49,7 +49,7 @@ def build_detector(
     except OSError as error:
         raise WeightsUnavailableError(
             f"the weights of detector {short!r} cannot be fetched ({error}); "
-            "give boxes, or detector=None to take the whole image as one box"
+            "give boxes, or take the whole image as one person (--whole-image, detector=None)"
         ) from error
     model = model.eval().to(device)
 

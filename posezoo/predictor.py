@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .codecs import build_codec
 from .detectors import Detector, build_detector
 from .device import Download, autocast, choose_device, upload, weight_dtype
-from .errors import InputError
+from .errors import InputError, PoseZooError
 from .geometry import check_bboxes, get_convention
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
@@ -35,6 +35,8 @@ __all__ = ["CropRequest", "PosePredictor"]
 _CPU_BATCH = 8
 
 ImageLike = np.ndarray | Image.Image | str | Path
+Item = tuple[ImageLike, np.ndarray | None, np.ndarray | None]
+"""An image, boxes or None for the detector's, and their scores or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,13 @@ class CropRequest:
     image: np.ndarray
     centers: np.ndarray
     box_sizes: np.ndarray
+
+
+_NOBODY = CropRequest(
+    image=np.zeros((1, 1, 3), np.uint8),
+    centers=np.zeros((0, 2), np.float32),
+    box_sizes=np.zeros((0, 2), np.float32),
+)
 
 
 class PosePredictor:
@@ -161,23 +170,61 @@ class PosePredictor:
                 f"got {len(images)} images, {len(all_boxes)} sets of boxes and "
                 f"{len(all_scores)} sets of scores; give one of each per image"
             )
-        people = [
-            self._people(load_image(i), b, s) for i, b, s in zip(images, all_boxes, all_scores)
-        ]
+        people = []
+        for source, boxes, scores in zip(images, all_boxes, all_scores):
+            image = load_image(source)
+            people.append((image, *self._boxes(image, boxes, scores)))
         requests = [self.request(image, boxes) for image, boxes, _ in people]
         return [
-            PoseResult(
-                keypoints=keypoints,
-                keypoint_scores=scores,
-                bboxes=boxes.astype(np.float32),
-                bbox_scores=box_scores,
-                skeleton=self.skeleton,
-                image_size=image.shape[:2],
-            )
-            for (image, boxes, box_scores), (keypoints, scores) in zip(
-                people, self.predict_crops(requests)
-            )
+            self._result(image.shape[:2], boxes, scores, found)
+            for (image, boxes, scores), found in zip(people, self.predict_crops(requests))
         ]
+
+    def predict_each(self, items: Iterable[Item | InputError]) -> Iterator[PoseResult | InputError]:
+        """Yield the result of each (image, bboxes, bbox_scores) in order, or why it has none.
+
+        Images are read as batches need them, so that any number may come from a generator; a bad
+        one costs only itself. Items are as in `__call__`, or the error for which there is none.
+        """
+        waiting: deque[tuple[tuple[int, int], np.ndarray, np.ndarray] | InputError] = deque()
+
+        def requests() -> Iterator[CropRequest]:
+            for item in items:
+                try:
+                    if isinstance(item, InputError):
+                        raise item
+                    source, bboxes, bbox_scores = item
+                    image = load_image(source)
+                    boxes, scores = self._boxes(image, bboxes, bbox_scores)
+                    request = self.request(image, boxes)
+                    self._matrices(request)  # refuses boxes too small to be cut
+                except InputError as error:
+                    waiting.append(error)
+                    yield _NOBODY
+                else:
+                    waiting.append((image.shape[:2], boxes, scores))
+                    yield request
+
+        for found in self.predict_crops(requests()):
+            item = waiting.popleft()
+            yield item if isinstance(item, InputError) else self._result(*item, found)
+
+    def _result(
+        self,
+        image_size: tuple[int, int],
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        found: tuple[np.ndarray, np.ndarray],
+    ) -> PoseResult:
+        keypoints, keypoint_scores = found
+        return PoseResult(
+            keypoints=keypoints,
+            keypoint_scores=keypoint_scores,
+            bboxes=boxes.astype(np.float32),
+            bbox_scores=scores,
+            skeleton=self.skeleton,
+            image_size=image_size,
+        )
 
     def request(self, image: np.ndarray, bboxes: np.ndarray) -> CropRequest:
         """Turn boxes (N, 4) xyxy into the crop request that the recipe of the weights asks."""
@@ -230,18 +277,17 @@ class PosePredictor:
         for rows in waiting:
             yield rows.result
 
-    def _people(
+    def _boxes(
         self, image: np.ndarray, bboxes: Any, bbox_scores: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return boxes (N, 4) and scores (N,): the given ones, checked, or the detector's."""
         size = image.shape[:2]
         if bboxes is None and bbox_scores is not None:
             raise InputError("bbox_scores without bboxes; give both or neither")
         if bboxes is None and self._detector is None:
             bboxes = np.array([[0, 0, size[1], size[0]]])
         elif bboxes is None:
-            if isinstance(self._detector, str):
-                self._detector = build_detector(self._detector, device=self.device)
-            bboxes, bbox_scores = self._detector(image)  # type: ignore[misc]
+            bboxes, bbox_scores = self._detect(image)
         boxes = check_bboxes(bboxes, size)
         scores = np.ones(len(boxes)) if bbox_scores is None else np.asarray(bbox_scores)
         if scores.shape != (len(boxes),) or not np.isfinite(scores.astype(np.float64)).all():
@@ -249,7 +295,30 @@ class PosePredictor:
                 f"bbox_scores must be {len(boxes)} finite numbers, one per box; "
                 f"got shape {scores.shape}"
             )
-        return image, boxes, scores.astype(np.float32)
+        return boxes, scores.astype(np.float32)
+
+    def _detect(self, image: np.ndarray) -> tuple[Any, Any]:
+        """Ask the detector, which is loaded when it is first needed.
+
+        Raises:
+            InputError: it failed, or returned something else than boxes and scores.
+            WeightsUnavailableError: its weights cannot be fetched.
+        """
+        if isinstance(self._detector, str):
+            self._detector = build_detector(self._detector, device=self.device)
+        assert self._detector is not None
+        try:
+            found = self._detector(image)
+        except PoseZooError:
+            raise
+        except Exception as error:  # somebody else's code
+            raise InputError(f"the detector failed: {type(error).__name__}: {error}") from error
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            raise InputError(
+                f"the detector returned a {type(found).__name__}; it must return two arrays, "
+                "boxes (N, 4) xyxy in image pixels and scores (N,)"
+            )
+        return found[0], found[1]
 
     def _matrices(self, request: CropRequest, part: slice = slice(None)) -> np.ndarray:
         return self.convention.crop_matrices(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import runpy
 
+import numpy as np
 import pytest
 import torch
 from families import on_meta, registered
 from promises import Promises, check_arguments, check_without_memory
 
 import posezoo
+from posezoo.evaluation import EvaluationSettings, evaluate_model
+from posezoo.export import export_model
+from posezoo.synthetic import write_coco
 
 NAME = "example_pose_64x48"
 
@@ -42,3 +46,14 @@ def test_it_is_listed_and_described():
 def test_it_has_the_common_interface_and_checks_its_arguments():
     check_without_memory(on_meta(NAME))
     check_arguments(NAME)
+
+
+def test_it_finds_poses_and_is_evaluated_and_exported(model, tmp_path):
+    """All of it without a line about this family outside its folder."""
+    write_coco(tmp_path, 3, seed=1, size=(128, 128))
+    photo = next((tmp_path / "val2017").iterdir())
+    result = posezoo.PosePredictor(model, detector=None)(photo)
+    assert result.keypoints.shape == (1, 17, 2) and np.isfinite(result.keypoints).all()
+    record = evaluate_model(model, tmp_path, EvaluationSettings(boxes="gt"))
+    assert record is not None and record.images == 3 and 0 <= record.statistics["AP"] < 0.5
+    assert export_model(model, tmp_path / "example.pt2") < 1e-3

@@ -12,6 +12,8 @@ above all) is imported when a command runs, so that `--help`, `list` and `info` 
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import Any
 
@@ -34,25 +36,44 @@ class _Group(click.Group):
     """Lists commands in the order below; turns errors of the library and of the file system into
     one line and an exit status."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # terminals that know few characters
+        return super().main(*args, **options)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except PoseZooError as error:
-            click.echo(f"posezoo: error: {error}", err=True)
-            sys.exit(2 if isinstance(error, (InputError, UnknownModelError)) else 1)
-        except OSError as error:
-            if error.strerror is None:
-                raise
-            click.echo(f"posezoo: error: {error.strerror}: {error.filename}", err=True)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:  # whoever read the output has seen enough
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  closed when the process ends
             sys.exit(1)
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"posezoo: error: {_sentence(error)}", err=True)
+            sys.exit(2 if isinstance(error, (InputError, UnknownModelError)) else 1)
+
+
+def _sentence(error: Exception) -> str:
+    """Say what happened in one line."""
+    if isinstance(error, PoseZooError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = " ".join(str(error).split())[:300] or "no message"
+    return f"{type(error).__name__}: {text}; `posezoo --debug COMMAND …` shows where it happened"
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="posezoo")
-def main() -> None:
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
     """Accurate human-pose models: list them, use them, evaluate and train them."""
 
 

@@ -87,7 +87,7 @@ def eval_command(
 
     from .. import create_model
     from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
-    from ..interrupts import Stopped, interruptible
+    from ..stopping import Stop, Stopped
 
     settings = EvaluationSettings(
         boxes=boxes, annotations=annotations, dtype=getattr(torch, dtype), tf32=tf32,
@@ -96,9 +96,9 @@ def eval_command(
     )  # fmt: skip
     share = _share(shard)
     model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
-    with interruptible() as stop:
+    with Stop() as stop:
         run = RunOptions(
-            share=share, progress=sys.stderr.isatty(), stop=stop,
+            share=share, progress=sys.stderr.isatty(), stop=lambda: stop.requested,
             command="posezoo " + " ".join(sys.argv[1:]), **run_options,
         )  # fmt: skip
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
+from .guards import keep_inputs
 
 __all__ = ["export"]
 
@@ -24,6 +25,7 @@ def export(name: str, out: Path, checkpoint: Path | None) -> None:
     from .. import create_model
     from ..export import export_model
 
+    keep_inputs([checkpoint], [out])
     model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
     difference = export_model(model, out)
     click.echo(f"written  {out}; differs from the model by {difference:.1e} of the output's spread")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +20,25 @@ from ..weights.files import replacing
 from ..zoo.catalog import list_models
 from ..zoo.model import PoseModel
 
-__all__ = ["check_regions", "draw_files", "draw_token_files", "picture_paths"]
+__all__ = ["check_regions", "draw_file", "draw_token_file", "picture_paths"]
 
-Found = Sequence[tuple[Path, PoseResult]]
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def picture_paths(photos: Sequence[Path], target: Path) -> dict[Path, Path]:
     """Return where the picture of each photo is written.
 
-    It is `target` itself if that is a PNG and there is one photo; else a PNG of the photo's name
-    below the folder `target`, in the sub-folder that the photo has below the folder common to all.
+    It is `target` itself if that is a PNG or JPEG file and there is one photo; else a PNG of the
+    photo's name below the folder `target`, in the sub-folder that the photo has below the folder
+    common to all.
 
     Raises:
-        InputError: two photos would get one picture.
+        InputError: two photos would get one picture, or several photos one file.
     """
-    if len(photos) == 1 and target.suffix.lower() == ".png":
-        return {photos[0]: target}
+    if target.suffix.lower() in _FORMATS and not target.is_dir():
+        if len(photos) == 1:
+            return {photos[0]: target}
+        raise InputError(f"{target} is one picture for {len(photos)} photos; give a folder")
     absolute = {photo: Path(os.path.abspath(photo)) for photo in photos}
     common = os.path.commonpath([path.parent for path in absolute.values()])
     paths: dict[Path, Path] = {}
@@ -52,20 +55,9 @@ def picture_paths(photos: Sequence[Path], target: Path) -> dict[Path, Path]:
     return paths
 
 
-def draw_files(found: Found, pictures: Mapping[Path, Path], *, threshold: float) -> Iterator[Path]:
-    """Draw the poses of each photo that has a picture, and yield what was written.
-
-    Args:
-        found: photos with their poses.
-        pictures: from `picture_paths`.
-        threshold: smallest score of a keypoint that is drawn.
-    """
-    drawn = (
-        (pictures[photo], draw_poses(load_image(photo), result, threshold=threshold))
-        for photo, result in found
-        if photo in pictures
-    )
-    return _write(drawn)
+def draw_file(photo: Path, result: PoseResult, picture: Path, *, threshold: float) -> None:
+    """Write a photo with its poses; keypoints with a score below `threshold` are left out."""
+    _write(draw_poses(load_image(photo), result, threshold=threshold), picture)
 
 
 def check_regions(model: nn.Module) -> PoseModel:
@@ -82,20 +74,15 @@ def check_regions(model: nn.Module) -> PoseModel:
     )
 
 
-def draw_token_files(
-    predictor: PosePredictor, found: Found, pictures: Mapping[Path, Path]
-) -> Iterator[Path]:
-    """Draw for each photo a row per person: the crop, and its tokens in stages 2, 3 and 4.
+def draw_token_file(
+    predictor: PosePredictor, photo: Path, result: PoseResult, picture: Path
+) -> None:
+    """Write a row per person: the crop, and its tokens in stages 2, 3 and 4.
 
     Raises:
         InputError: see `check_regions`.
     """
-    drawn = (
-        (pictures[photo], _token_rows(predictor, photo, result))
-        for photo, result in found
-        if photo in pictures and len(result)
-    )
-    return _write(drawn)
+    _write(_token_rows(predictor, photo, result), picture)
 
 
 def _token_rows(predictor: PosePredictor, photo: Path, result: PoseResult) -> Image.Image:
@@ -110,8 +97,6 @@ def _token_rows(predictor: PosePredictor, photo: Path, result: PoseResult) -> Im
     return Image.fromarray(np.vstack(rows))
 
 
-def _write(pictures: Iterable[tuple[Path, Image.Image]]) -> Iterator[Path]:
-    for path, picture in pictures:
-        with replacing(path) as temporary:
-            picture.save(temporary, "PNG")
-        yield path
+def _write(picture: Image.Image, path: Path) -> None:
+    with replacing(path) as temporary:
+        picture.save(temporary, _FORMATS[path.suffix.lower()])

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import InputError
+from ..stopping import Stop
 from . import options
+from .guards import keep_inputs, require_file_name
+
+if TYPE_CHECKING:
+    from ..datasets.boxes import PhotoBoxes
+    from ..predictor import PosePredictor
 
 __all__ = ["predict"]
 
@@ -23,6 +33,7 @@ __all__ = ["predict"]
     help="COCO annotations or detections, or {file name: [[x1, y1, x2, y2], …]}; "
     "default: ask a detector.",
 )
+@options.category
 @click.option("--whole-image", is_flag=True, help="No boxes: the whole image is one person.")
 @click.option("--detector", default="auto", show_default=True, help="torchvision detector.")
 @click.option("--box-threshold", default=0.0, show_default=True, help="Smallest box score used.")
@@ -30,7 +41,7 @@ __all__ = ["predict"]
 @click.option(
     "--draw",
     type=options.PATH,
-    help="PNG file, or folder for several; sub-folders of the photos are kept.",
+    help="PNG or JPEG file, or folder for several; sub-folders of the photos are kept.",
 )
 @click.option("--draw-threshold", default=0.3, show_default=True, help="Smallest score drawn.")
 @click.option(
@@ -46,6 +57,7 @@ def predict(
     name: str,
     checkpoint: Path | None,
     boxes: Path | None,
+    category: str | None,
     whole_image: bool,
     detector: str,
     box_threshold: float,
@@ -58,43 +70,106 @@ def predict(
     flip_test: bool | None,
 ) -> None:
     """Find the people's keypoints in IMAGES."""
-    from .. import PosePredictor, PoseResult, create_model
+    from .. import PosePredictor, create_model
     from ..datasets.boxes import read_boxes
     from ..device import choose_device
-    from ..weights.files import write_text
-    from .photos import predict_files
-    from .pictures import check_regions, draw_files, draw_token_files, picture_paths
+    from .pictures import check_regions, picture_paths
 
+    _check_options(images, name, boxes, whole_image, detector, box_threshold, draw_threshold)
     drawings = {} if draw is None else picture_paths(images, draw)
     token_drawings = {} if draw_tokens is None else picture_paths(images, draw_tokens)
-    known = None if boxes is None else read_boxes(boxes, box_threshold)
+    require_file_name("--out", out)
+    keep_inputs([*images, boxes, checkpoint], [out, *drawings.values(), *token_drawings.values()])
+    chosen = choose_device(device)
+    known = None if boxes is None else read_boxes(boxes, box_threshold, category)
     predictor = PosePredictor(
         create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint),
         detector=None if whole_image else detector,
-        device=choose_device(device),
+        device=chosen,
         batch_size=batch_size,
         flip_test=flip_test,
     )
     if token_drawings:
         check_regions(predictor.model)
-    outcome = list(predict_files(predictor, images, known, progress=sys.stderr.isatty()))
-    found = [(path, result) for path, result in outcome if isinstance(result, PoseResult)]
-    failed = [(path, error) for path, error in outcome if not isinstance(error, PoseResult)]
-    text = json.dumps(
-        [
-            {"file": str(path)}
-            | (result.to_dict() if isinstance(result, PoseResult) else {"error": str(result)})
-            for path, result in outcome
-        ]
-    )
+    sys.exit(_run(predictor, images, known, out, drawings, token_drawings, draw_threshold))
+
+
+def _check_options(
+    images: Sequence[Path],
+    name: str,
+    boxes: Path | None,
+    whole_image: bool,
+    detector: str,
+    box_threshold: float,
+    draw_threshold: float,
+) -> None:
+    """Check everything that is cheap before weights are fetched.
+
+    Raises:
+        InputError: options that contradict each other or are out of range, a model without poses,
+            or no photo at all.
+    """
+    from ..detectors import DETECTORS
+    from ..zoo.catalog import get_pretrained_cfg, is_model
+
+    if is_model(name) and get_pretrained_cfg(name).task != "pose":
+        raise InputError(f"{name} finds no poses; choose one of `posezoo list --task pose`")
+    if not is_model(name) and not name.startswith(("hf-hub:", "local-dir:")):
+        get_pretrained_cfg(name)  # names close ones
+    if boxes is not None and whole_image:
+        raise InputError("--boxes and --whole-image exclude each other; give one of them")
+    if detector not in ("auto", *DETECTORS):
+        raise InputError(f"--detector is {detector!r}; valid: auto, {', '.join(DETECTORS)}")
+    for option, value in (("--box-threshold", box_threshold), ("--draw-threshold", draw_threshold)):
+        if not math.isfinite(value):
+            raise InputError(f"{option} is {value}; valid: a finite number")
+    if not any(image.exists() for image in images):
+        raise InputError(f"there is no file {images[0]}, nor any other of the {len(images)} given")
+
+
+def _run(
+    predictor: PosePredictor,
+    images: Sequence[Path],
+    known: PhotoBoxes | None,
+    out: Path | None,
+    drawings: Mapping[Path, Path],
+    token_drawings: Mapping[Path, Path],
+    threshold: float,
+) -> int:
+    """Predict, draw and write; return the exit status."""
+    from tqdm import tqdm
+
+    from ..results import PoseResult
+    from ..weights.files import write_text
+    from .photos import predict_files
+    from .pictures import draw_file, draw_token_file
+
+    rows: list[dict[str, Any]] = []
+    failed = people = 0
+    with Stop() as stop, tqdm(total=len(images), disable=not sys.stderr.isatty()) as bar:
+        for photo, result in predict_files(predictor, images, known):
+            if isinstance(result, PoseResult):
+                rows.append({"file": str(photo)} | result.to_dict())
+                people += len(result)
+                if photo in drawings:
+                    draw_file(photo, result, drawings[photo], threshold=threshold)
+                if photo in token_drawings and len(result):
+                    draw_token_file(predictor, photo, result, token_drawings[photo])
+            else:
+                rows.append({"file": str(photo), "error": str(result)})
+                failed += 1
+                click.echo(f"posezoo: error: {photo}: {result}", err=True)
+            bar.update()
+            if stop.requested:
+                break
+    text = json.dumps(rows)
     if out is None:
         click.echo(text)
     else:
         write_text(out, text + "\n")
-    for drawn in draw_files(found, drawings, threshold=draw_threshold):
-        click.echo(f"drew {drawn}", err=True)
-    for drawn in draw_token_files(predictor, found, token_drawings):
-        click.echo(f"drew {drawn}", err=True)
-    for path, error in failed:
-        click.echo(f"posezoo: error: {path}: {error}", err=True)
-    sys.exit(1 if failed else 0)
+    words = f"{len(rows) - failed} photos, {people} people"
+    words += f", {failed} failed" if failed else ""
+    if stop.requested:
+        words += f"; stopped after {len(rows)} of {len(images)} photos: give the others to go on"
+    click.echo(words, err=True)
+    return stop.status or (1 if failed else 0)

@@ -61,8 +61,8 @@ def train(
 
     Many GPUs: torchrun --nproc-per-node N -m posezoo train RECIPE …
     """
-    from ..interrupts import interruptible
     from ..skeletons import Skeleton
+    from ..stopping import Stop
     from ..training import loop
     from ..training.recipes import get_recipe, override
 
@@ -70,12 +70,13 @@ def train(
     pairs = dict(text.partition("=")[::2] for text in settings)
     chosen = override(get_recipe(recipe), pairs)
     own = None if skeleton is None else Skeleton.from_json(skeleton)
-    with interruptible() as stop, _reporting() as report:
+    with Stop() as stop, _reporting() as report:
         end = loop.train(
             chosen, data, out, init=init, skeleton=own, category=category, device=device,
-            more_epochs="epochs" in pairs, workers=workers, report=report, stop=stop,
+            more_epochs="epochs" in pairs, workers=workers, report=report,
+            stop=lambda: stop.requested,
         )  # fmt: skip
-    if stop() and not end.is_done:
+    if stop.requested and not end.is_done:
         click.echo(
             f"posezoo: stopped at step {end.step} of {end.steps}, which {out} has; the same "
             "command goes on from there",

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from ..device import choose_device
 from ..errors import InputError
-from ..interrupts import Stopped
 from ..launcher import launched
+from ..stopping import Stopped
 from ..zoo.config import PretrainedCfg
 from ..zoo.model import PoseNetwork, ZooModel
 from ..zoo.wrapped import unwrap

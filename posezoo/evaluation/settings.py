@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from ..interrupts import never
+from ..stopping import never
 
 __all__ = ["EvaluationSettings", "RunOptions", "Share"]
 

@@ -1,4 +1,4 @@
-"""Optimizers and schedules of the recipes; timm's, but for Swin's layer-wise rates."""
+"""Optimizers and schedules of the recipes; timm's, but for layer-wise rates."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from torch import nn
 
 from ..zoo.recipe import Recipe
 
-__all__ = ["make_optimizer", "make_schedule", "swin_layer_groups"]
+__all__ = ["make_optimizer", "make_schedule", "layer_groups"]
 
-_BLOCK = re.compile(r"backbone\.layers\.(\d+)\.blocks\.(\d+)\.")
-_MERGING = re.compile(r"backbone\.layers\.(\d+)\.downsample\.")
+_SWIN_BLOCK = re.compile(r"backbone\.layers\.(\d+)\.blocks\.(\d+)\.")
+_SWIN_MERGING = re.compile(r"backbone\.layers\.(\d+)\.downsample\.")
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+_FIRST = ("backbone.patch_embed.", "patch_embed.", "pos_embed")
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -22,7 +24,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
     given: Any = model
     if recipe.layer_decay is not None:
-        given = swin_layer_groups(model, recipe.weight_decay, recipe.layer_decay)
+        given = layer_groups(model, recipe.weight_decay, recipe.layer_decay)
     return create_optimizer_v2(
         given,
         opt=recipe.optimizer,
@@ -32,38 +34,44 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def swin_layer_groups(model: nn.Module, weight_decay: float, decay: float) -> list[dict[str, Any]]:
-    """Group the parameters of a Swin pose model by rate and weight decay.
+def layer_groups(model: nn.Module, weight_decay: float, decay: float) -> list[dict[str, Any]]:
+    """Group the parameters of a transformer by rate and weight decay.
 
     Blocks and mergings are counted from the patch embedding on; the rate of number i of n is
-    `decay` to the power n - 1 - i, and all that is not in a block of the backbone has the full
-    rate. Tensors with one dimension, biases, the MLP of the position bias and the attention
-    scale are not decayed.
+    `decay` to the power n - 1 - i, and all that is not in a block has the full rate. Tensors with
+    one dimension, biases, positions and attention scales are not decayed.
     """
-    names = [name for name, _ in model.named_parameters()]
-    blocks = [tuple(map(int, found.groups())) for n in names if (found := _BLOCK.match(n))]
-    depths = [max(b for s, b in blocks if s == stage) + 1 for stage in range(4)]
-    before = [0, *(sum(d + 1 for d in depths[: i + 1]) for i in range(3))]
-    last = before[3] + depths[3] + 1
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    numbers = _layer_numbers([name for name, _ in model.named_parameters()])
+    last = max(numbers.values()) + 1
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        number = last
-        if found := _BLOCK.match(name):
-            number = 1 + before[int(found[1])] + int(found[2])
-        elif found := _MERGING.match(name):
-            number = before[int(found[1])]
-        elif name.startswith("backbone.patch_embed."):
-            number = 0
-        plain = parameter.ndim == 1 or name.endswith(".bias")
+    for name, parameter in trained:
+        plain = parameter.ndim == 1 or name.endswith((".bias", "pos_embed"))
         plain |= "cpb_mlp" in name or "logit_scale" in name
-        key = (decay ** (last - number), 0.0 if plain else weight_decay)
+        key = (decay ** (last - numbers.get(name, last)), 0.0 if plain else weight_decay)
         groups.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "lr_scale": scale, "weight_decay": wd}
         for (scale, wd), parameters in groups.items()
     ]
+
+
+def _layer_numbers(names: list[str]) -> dict[str, int]:
+    """Number the parameters that are in a block, a merging or before them, from the input on."""
+    swin = [tuple(map(int, found.groups())) for n in names if (found := _SWIN_BLOCK.match(n))]
+    depths = [max((b for s, b in swin if s == stage), default=-1) + 1 for stage in range(4)]
+    before = [0, *(sum(d + 1 for d in depths[: i + 1]) for i in range(3))]
+    numbers = {}
+    for name in names:
+        if found := _SWIN_BLOCK.match(name):
+            numbers[name] = 1 + before[int(found[1])] + int(found[2])
+        elif found := _SWIN_MERGING.match(name):
+            numbers[name] = before[int(found[1])]
+        elif found := _BLOCK.match(name):
+            numbers[name] = 1 + int(found[1])
+        elif name.startswith(_FIRST):
+            numbers[name] = 0
+    return numbers
 
 
 def make_schedule(

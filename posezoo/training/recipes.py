@@ -14,11 +14,12 @@ from ..models.pct import recipes as pct
 from ..models.tcformer import recipes as tcformer
 from ..models.tokenpose import recipes as tokenpose
 from ..models.uniformer import recipes as uniformer
+from ..models.vitpose import recipes as vitpose
 from ..zoo.recipe import Recipe, override
 
 __all__ = ["RECIPES", "Recipe", "get_recipe", "override"]
 
-_FAMILIES = (uniformer, tcformer, pct, tokenpose, hrnet_pose)
+_FAMILIES = (uniformer, tcformer, pct, tokenpose, hrnet_pose, vitpose)
 RECIPES: dict[str, Recipe] = {r.model: r for family in _FAMILIES for r in family.RECIPES}
 
 

@@ -48,7 +48,11 @@ def find(name: str) -> tuple[Architecture, PretrainedCfg]:
 def _suggestion(name: str) -> str:
     begin = [n for n in list_models() if name and n.startswith(name)]
     close = begin[:4] or difflib.get_close_matches(name, ARCHITECTURES, n=4, cutoff=0.5)
-    return f"did you mean {', '.join(close)}?" if close else "see posezoo.list_models()"
+    return (
+        f"did you mean {', '.join(close)}?"
+        if close
+        else "see `posezoo list` or posezoo.list_models()"
+    )
 
 
 def get_pretrained_cfg(name: str) -> PretrainedCfg:

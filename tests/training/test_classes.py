@@ -35,7 +35,7 @@ class Tiny(Classifier):
 
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
-        self.num_classes, self.pretrained_cfg = num_classes, SMALL
+        self.num_classes, self.num_features, self.pretrained_cfg = num_classes, 512, SMALL
         self.net = nn.Sequential(
             nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Dropout(0.3),
             nn.Linear(512, num_classes),

@@ -18,7 +18,7 @@ from posezoo.errors import DataError, InputError
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.synthetic import write_coco
 from posezoo.training import get_recipe, loop
-from posezoo.training.start import fill
+from posezoo.training.start import fill, give_skeleton
 
 STICK = {
     "name": "stick",
@@ -137,9 +137,9 @@ def test_trunk_comes_from_the_start_and_the_head_is_fresh(file):
         sigmas=(0.1,) * 17, limbs=(), parts={"body": (0, 17)},
     )  # fmt: skip
     for skeleton in (Skeleton.from_json(file), seventeen):
-        model = posezoo.create_model("hrnet_xs_128x96")
+        model = posezoo.create_model(RECIPE.model)
         fill(model, RECIPE, "hrnet_xs_128x96")
-        loop.give_skeleton(model, skeleton)
+        give_skeleton(model, skeleton)
         heads = [dict(m.head.named_parameters()) for m in (model, donor)]
         assert torch.equal(model.trunk.conv1.weight, donor.trunk.conv1.weight)
         assert not any(
@@ -154,7 +154,7 @@ def test_trunk_comes_from_the_start_and_the_head_is_fresh(file):
 def test_heads_of_all_families_take_own_keypoints(name, file):
     with torch.device("meta"):
         model = posezoo.create_model(name)
-        loop.give_skeleton(model, Skeleton.from_json(file))
+        give_skeleton(model, Skeleton.from_json(file))
         output = model(torch.empty(1, 3, *model.pretrained_cfg.input.size))
     assert output.shape[1] == 5
 
@@ -164,7 +164,7 @@ def test_model_without_a_head_for_keypoints_is_refused(name, file):
     with torch.device("meta"):
         model = posezoo.create_model(name)
     with pytest.raises(InputError, match=f"{name} has no head to replace"):
-        loop.give_skeleton(model, Skeleton.from_json(file))
+        give_skeleton(model, Skeleton.from_json(file))
 
 
 def test_run_of_another_skeleton_is_not_continued(data, file, tmp_path):
@@ -226,7 +226,7 @@ def test_keypoint_that_nobody_has_is_named(data, file, tmp_path, caplog):
 def test_flip_swaps_own_pairs(file):
     """The mirrored half of the flip test is un-mirrored by the pairs of the file."""
     model = posezoo.create_model("hrnet_xs_128x96")
-    loop.give_skeleton(model, Skeleton.from_json(file))
+    give_skeleton(model, Skeleton.from_json(file))
     codec = posezoo.build_codec(model.pretrained_cfg)
     maps = torch.zeros(1, 5, 32, 24)
     maps[0, 1, 4, 5] = 1

@@ -69,7 +69,7 @@ def build_pose() -> PCTPose:
     return PCTPose(backbone, head, TokenDecoder(), image_guided=True)
 
 
-def _stage_two(tokenizer: PCTTokenizer, **changes) -> pct.TokenClassifierObjective:
+def _stage_two(tokenizer: PCTTokenizer | None, /, **changes) -> pct.TokenClassifierObjective:
     recipe = dataclasses.replace(get_recipe("pct_swin_base"), model="pct_swin_tiny", **changes)
     return pct.TokenClassifierObjective(recipe, posezoo.create_model(recipe.model), tokenizer)
 

@@ -111,6 +111,28 @@ def test_swin_rates_decay_towards_the_input():
         assert scales[name] == (pytest.approx(0.9 ** (28 - number)), 0.05 if decayed else 0.0), name
 
 
+def test_rates_of_a_plain_transformer_decay_towards_the_input():
+    recipe = get_recipe("vitpose_b_256x192")
+    with torch.device("meta"):
+        model = _registry.build_model(recipe.model)
+    names = {id(p): n for n, p in model.named_parameters()}
+    scales = {
+        names[id(p)]: (group["lr_scale"], group["weight_decay"])
+        for group in make_optimizer(recipe, model).param_groups
+        for p in group["params"]
+    }
+    expected = {  # number of the group of 14, decayed or not
+        "patch_embed.weight": (0, True),
+        "pos_embed": (0, False),
+        "blocks.0.attn.qkv.weight": (1, True),
+        "blocks.11.mlp.fc2.bias": (12, False),
+        "norm.weight": (13, False),
+        "head.final_layer.weight": (13, True),
+    }
+    for name, (number, decayed) in expected.items():
+        assert scales[name] == (pytest.approx(0.75 ** (13 - number)), 0.1 if decayed else 0.0), name
+
+
 def test_settings_change_fields_of_their_type():
     changed = override(
         get_recipe("hmp_swin_base"),

@@ -16,7 +16,7 @@ from posezoo.models.pct.swin import swin_block
 from posezoo.models.pct.tokens import features_at
 from posezoo.skeletons import COCO_17
 
-TINY = {"width": 32, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
+TINY = {"width": 32, "depths": (2, 2, 1, 1), "num_heads": (1, 2, 4, 8)}
 SMALL = {
     "pct_swin_base": TINY,
     "pct_tokenizer_swin_base": TINY,
@@ -25,10 +25,10 @@ SMALL = {
 }
 FILL = True
 GOLDENS = [
-    "pct_tokenizer_swin_base_woimgguide", "hmp_base", "pct_swin_base", "pct_tokenizer_swin_base",
+    "pct_tokenizer_swin_base_woimgguide", "pct_swin_base", "hmp_base", "pct_tokenizer_swin_base",
     "pct_swin_base_woimgguide", "hmp_large",
 ]  # fmt: skip
-SLOW = {"pct_swin_base_woimgguide", "hmp_large"}
+SLOW = {"hmp_base", "pct_tokenizer_swin_base", "pct_swin_base_woimgguide", "hmp_large"}
 # labels of the pose models' training, which the tokenizers cover; distances: see below
 IGNORED = ("joints_in", "label_indices", "distance_gap")
 FLOAT64, FLOAT32 = 1e-6, 1e-4

@@ -153,7 +153,7 @@ def test_convert_slims_a_pose_file_and_says_how(known, pose, tmp_path):
 
 def test_second_backbone_may_differ_or_be_missing(pose):
     state = _original(pose)
-    key = "extra_backbone.layers.3.blocks.1.mlp.fc2.bias"
+    key = "extra_backbone.layers.3.blocks.0.mlp.fc2.bias"
     for change, words in (
         ({key: state[key] + 1}, "backbone of the tokenizer, other than the one used"),
         ({key: state[key]}, "backbone of the tokenizer, equal to the one used"),

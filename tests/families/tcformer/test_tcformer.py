@@ -210,16 +210,17 @@ def test_float32_flips_no_cluster_on_photos(whole_body, photos):
 
 
 def test_results_do_not_depend_on_the_batch(whole_body, crops):
+    x = crops[[0, 3, 7]]
     with torch.inference_mode():
-        together, parts = whole_body(crops), _partitions(whole_body, crops)
-        for i in (0, 3, 7):
-            alone = crops[i : i + 1]
+        together, parts = whole_body(x), _partitions(whole_body, x)
+        for i in range(3):
+            alone = x[i : i + 1]
             torch.testing.assert_close(together[i : i + 1], whole_body(alone), rtol=0, atol=1e-4)
             assert _same(_partitions(whole_body, alone), [stage[i : i + 1] for stage in parts]), i
 
 
 def test_results_do_not_depend_on_the_number_of_threads(whole_body, crops):
-    before, x, found = torch.get_num_threads(), crops[[2, 4]], []
+    before, x, found = torch.get_num_threads(), crops[4:5], []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)

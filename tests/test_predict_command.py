@@ -1,0 +1,160 @@
+"""`posezoo predict`: nothing of the user's is lost, bad input costs itself, cheap checks first."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import posezoo
+from posezoo import PosePredictor
+from posezoo.cli import main
+from posezoo.errors import InputError
+from posezoo.stopping import Stop
+
+MODEL = "hrnet_xs_128x96"
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photos" / "street.png"
+    path.parent.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def _predict(*arguments, model=MODEL):
+    return CliRunner().invoke(main, ["predict", "--model", model, *map(str, arguments)])
+
+
+@pytest.mark.parametrize("option", ["--out", "--draw"])
+@pytest.mark.parametrize("spelling", ["same", "dots", "hard link", "symlink"])
+def test_a_photo_is_never_written_over(photo, option, spelling, tmp_path):
+    before = photo.read_bytes()
+    target = photo
+    if spelling == "dots":
+        target = photo.parent / ".." / "photos" / "street.png"
+    elif spelling != "same":
+        target = tmp_path / "link.png"
+        os.link(photo, target) if spelling == "hard link" else target.symlink_to(photo)
+    result = _predict(photo, "--whole-image", option, target)
+    assert result.exit_code == 2 and "would be written over the input" in result.output
+    assert photo.read_bytes() == before
+
+
+def test_folder_of_drawings_that_holds_the_photo_is_refused(photo):
+    before = photo.read_bytes()
+    result = _predict(photo, "--whole-image", "--draw", photo.parent)
+    assert result.exit_code == 2 and "written over" in result.output
+    assert photo.read_bytes() == before
+
+
+def test_drawing_has_the_format_of_its_name(photo, tmp_path):
+    assert _predict(photo, "--whole-image", "--draw", tmp_path / "over.jpg").exit_code == 0
+    with Image.open(tmp_path / "over.jpg") as drawn:
+        assert drawn.format == "JPEG" and drawn.size == (50, 60)
+    result = _predict(photo, photo, "--whole-image", "--draw", tmp_path / "one.jpg")
+    assert result.exit_code == 2 and "one picture for 2 photos" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--boxes", "b.json", "--whole-image"], "exclude each other"),
+        (["--detector", "yolo", "--whole-image"], "valid: auto, fasterrcnn"),
+        (["--box-threshold", "nan"], "--box-threshold is nan"),
+        (["--out", "."], "--out is the folder"),
+    ],
+)
+def test_contradictions_are_told_before_weights_are_fetched(photo, arguments, words, hub):
+    result = _predict(photo, *arguments, model="uniformer_s_256x192")
+    assert result.exit_code == 2 and words in result.output
+    assert hub.log == []
+
+
+def test_wrong_names_are_told_before_weights_are_fetched(photo, hub):
+    for path, model, words in (
+        (photo, "uniformer_small", "finds no poses"),
+        (photo, "uniformer_s", "uniformer_s_256x192"),
+        (photo.with_name("gone.png"), "uniformer_s_256x192", "there is no file"),
+    ):
+        result = _predict(path, model=model)
+        assert result.exit_code == 2 and words in result.output, result.output
+    assert hub.log == []
+
+
+def test_one_bad_photo_costs_itself(photo, tmp_path):
+    boxes = {
+        "street.png": [[0, 0, 40, 50]],
+        "thin.png": [[5, 5, 5.4, 5.3]],
+        "outside.png": [[500, 500, 600, 600]],
+    }
+    for name in ("thin.png", "outside.png"):
+        (photo.parent / name).write_bytes(photo.read_bytes())
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    out = tmp_path / "out.json"
+    photos = [photo.with_name(n) for n in ("outside.png", "thin.png", "gone.png", "street.png")]
+    # this model's crops need boxes of more than a pixel
+    result = _predict(
+        *photos, "--boxes", tmp_path / "boxes.json", "--out", out, model="hrnet_xs_192x144"
+    )
+    assert result.exit_code == 1 and "1 photos, 1 people, 3 failed" in result.output
+    rows = json.loads(out.read_text())
+    assert [("error" in row) for row in rows] == [True, True, True, False]
+    assert "outside.png: bbox 0" in result.output and "thin.png: box 0" in result.output
+
+
+@pytest.mark.parametrize(
+    ("detector", "words"),
+    [
+        (lambda image: None, "returned a NoneType"),
+        (lambda image: np.zeros((1, 5)), "returned a ndarray"),
+        (lambda image: 1 / 0, "the detector failed: ZeroDivisionError"),
+    ],
+)
+def test_detectors_that_fail_are_named(photo, detector, words):
+    predictor = PosePredictor(posezoo.create_model(MODEL), detector=detector)
+    with pytest.raises(InputError, match=words):
+        predictor(photo)
+    outcome = list(predictor.predict_each([(photo, None, None), (photo, [[0, 0, 9, 9]], None)]))
+    assert isinstance(outcome[0], InputError) and len(outcome[1]) == 1
+
+
+def test_first_signal_asks_and_the_second_ends():
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested and stop.status == 130
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_stopped_run_keeps_what_is_finished(photo, tmp_path):
+    photos = []
+    for i in range(300):
+        photos.append(photo.with_name(f"{i:03d}.png"))
+        os.link(photo, photos[-1])
+    out, drawn = tmp_path / "out.json", tmp_path / "drawn"
+    command = [sys.executable, "-m", "posezoo", "predict", "--model", MODEL, "--whole-image"]
+    process = subprocess.Popen(
+        [*command, "--out", out, "--draw", drawn, *photos], stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(600):
+        if drawn.is_dir() and len(list(drawn.iterdir())) > 2:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    words = process.communicate(timeout=60)[1]
+    assert process.returncode == 143 and "stopped after" in words
+    rows = json.loads(out.read_text())
+    assert 2 < len(rows) < 300 and len(list(drawn.glob("*.png"))) == len(rows)
