@@ -8,9 +8,10 @@ from typing import Any
 from ..datasets.descriptors import DATA_SETS
 from ..zoo.config import PretrainedCfg
 
-__all__ = ["NOT_PUBLISHED", "is_published_file", "labels_of"]
+__all__ = ["NOT_PUBLISHED", "PARTIAL", "is_published_file", "labels_of"]
 
 NOT_PUBLISHED = "not the published file"
+PARTIAL = "partial, not comparable"
 
 
 def is_published_file(cfg: PretrainedCfg, origin: Mapping[str, str]) -> bool:
@@ -29,6 +30,7 @@ def labels_of(
     origin: Mapping[str, str],
     counts: Mapping[str, int],
     settings: Mapping[str, Any],
+    bad: int = 0,
 ) -> list[str]:
     """Return what a number must be labelled with; nothing where it is one of the published row.
 
@@ -36,6 +38,7 @@ def labels_of(
         cfg, origin: of the model.
         counts: of the data, see `EvaluationTask.counts`.
         settings: of the record.
+        bad: images that could not be used.
     """
     labels = []
     if not cfg.tag:
@@ -50,9 +53,11 @@ def labels_of(
         if counts.get(name, count) != count
     ]
     if settings["limit"] is not None:
-        labels.append(f"partial, not comparable: the first {settings['limit']} images only")
+        labels.append(f"{PARTIAL}: the first {settings['limit']} images only")
     elif differing:
-        labels.append(f"partial, not comparable: {', '.join(differing)}")
+        labels.append(f"{PARTIAL}: {', '.join(differing)}")
     elif settings.get("images_subset"):
-        labels.append("partial, not comparable: the images that were there")
+        labels.append(f"{PARTIAL}: the images that were there")
+    if bad:
+        labels.append(f"{PARTIAL}: images that could not be used and count as empty: {bad}")
     return labels

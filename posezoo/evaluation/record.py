@@ -73,8 +73,6 @@ class EvaluationRecord:
         if self.dataset in DATA_SETS:
             lines.append(DATA_SETS[self.dataset].note)
         lines += [*self.labels, *self.notes]
-        if self.bad:
-            lines.append(f"images that could not be used and count as empty: {len(self.bad)}")
         return "\n".join(line for line in lines if line)
 
     def _protocol(self) -> list[str]:

@@ -135,7 +135,7 @@ class _Run:
         options = self.options
         record = EvaluationRecord(
             model=self.cfg.name,
-            labels=labels_of(self.cfg, self.origin, self.task.counts, self.settings),
+            labels=labels_of(self.cfg, self.origin, self.task.counts, self.settings, len(bad)),
             notes=list(self.task.notes),
             dataset=self.cfg.dataset,
             box_source=self.task.box_source,
