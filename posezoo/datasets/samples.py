@@ -6,6 +6,7 @@ not end halfway because one is missing.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ __all__ = [
     "rows_by_image",
     "sizes_by_image",
 ]
+
+_LOGGER = logging.getLogger(__name__)
 
 BoxRule = str | CropConvention
 """A crop convention or its name."""
@@ -173,6 +176,9 @@ def _annotated_boxes(
     sizes = people.sizes()[rows]  # (P, 2)
     boxes, keep = convention.clean_boxes(people.bboxes_xywh, people.areas, sizes)
     body = people.of_keypoints(slice(*skeleton.parts["body"]))
+    empty = int((body.is_counted & ~keep).sum())
+    if empty:
+        _LOGGER.warning("%s: %d people without a box to crop are left out", people.source, empty)
     if len(skeleton.parts) == 1:
         return boxes, keep & body.is_counted
     # for whole body the code bases ask for any number above zero, for COCO for a label

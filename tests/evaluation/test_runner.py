@@ -20,6 +20,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import posezoo
 from evaluation.made import ANNOTATIONS, DETECTIONS, Brightest, evaluate, make_coco
 from posezoo import PosePredictor, get_pretrained_cfg
 from posezoo.errors import DataError, InputError
@@ -479,3 +480,28 @@ def test_other_number_of_the_category_changes_nothing(data, whole, tmp_path):
     record = evaluate(Brightest(), tmp_path / "data", out=tmp_path / "out")
     assert record.statistics == whole[0].statistics
     assert json.loads((tmp_path / "out/results.json").read_text())[0]["category_id"] == 7
+
+
+def test_random_weights_are_not_headed_by_the_name_of_published_ones(tmp_path):
+    posezoo.save_pretrained(posezoo.create_model("hrnet_xs_128x96"), tmp_path / "model")
+    data = make_coco(tmp_path / "data", images=2)
+    record = evaluate(posezoo.create_model(f"local-dir:{tmp_path / 'model'}"), data)
+    table = record.table()
+    assert table.startswith("hrnet_xs_128x96.rendered, not the published file  coco")
+    assert "not the published file (weights: model.safetensors)" in table
+    assert len(record.weights["origin_sha256"]) == 64
+    published = evaluate(posezoo.create_model("hrnet_xs_128x96", pretrained=True), data)
+    assert [label.split(":")[0] for label in published.labels] == ["partial, not comparable"]
+
+
+def test_own_keypoints_need_no_detections(tmp_path):
+    data = make_coco(tmp_path, images=2)
+    (data / DETECTIONS).unlink()
+    model = Brightest()
+    own = dataclasses.replace(model.pretrained_cfg.skeleton, name="mine")
+    model.pretrained_cfg = dataclasses.replace(
+        model.pretrained_cfg, dataset="mine", own_skeleton=own, tag=""
+    )
+    record = evaluate(model, data)
+    assert record.box_source == "gt"
+    assert record.labels == ["weights of your own: there is no published row"]
