@@ -17,7 +17,12 @@ from torch import Tensor
 
 from .errors import InputError
 
-__all__ = ["Download", "autocast", "choose_device", "upload", "weight_dtype"]
+__all__ = ["Download", "autocast", "choose_device", "choose_dtype", "upload", "weight_dtype"]
+
+_DTYPES = {
+    "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}  # fmt: skip
 
 
 def choose_device(device: str | int | torch.device | None) -> torch.device:
@@ -44,6 +49,18 @@ def choose_device(device: str | int | torch.device | None) -> torch.device:
             f"device {index} of CUDA was asked for, and there are {count}; use the CPU"
         )
     return torch.device("cuda", index)
+
+
+def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """Return a type that networks run in, given as torch's or by its name.
+
+    Raises:
+        InputError: another one.
+    """
+    chosen = _DTYPES.get(str(dtype).removeprefix("torch."))
+    if chosen is None:
+        raise InputError(f"dtype is {dtype!r}; valid: a floating-point type, {', '.join(_DTYPES)}")
+    return chosen
 
 
 def weight_dtype(dtype: torch.dtype) -> torch.dtype:

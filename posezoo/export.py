@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import ExportError, InputError
 from .weights.files import replacing
+from .zoo.wrapped import zoo_model
 
 __all__ = ["export_model"]
 
@@ -30,7 +31,8 @@ def export_model(model: nn.Module, path: str | Path) -> float:
     and returns what the model returns, as a tuple if those are several tensors.
 
     Args:
-        model: any model of posezoo that takes images; it is exported in evaluation mode.
+        model: any model of posezoo that takes images, in whatever wrapper; it is exported in
+            evaluation mode.
         path: ends in `.pt2`, for `torch.export.load(path).module()`, or in `.onnx`.
 
     Returns:
@@ -42,15 +44,19 @@ def export_model(model: nn.Module, path: str | Path) -> float:
             `export`, or with an operator that ONNX does not have.
         ExportError: the program does not give the model's numbers; no file is left.
     """
+    model = zoo_model(model)
     path = Path(path)
     writers = {".pt2": _write_pt2, ".onnx": _write_onnx}
     if path.suffix not in writers:
         raise InputError(f"export writes .pt2 or .onnx, got {path.name!r}")
-    cfg: Any = model.pretrained_cfg
+    cfg = model.pretrained_cfg
     if cfg.task == "tokenizer":
         raise InputError(f"{cfg.name} takes poses, not images alone; export works on images")
     device = next(model.parameters()).device
-    images = torch.randn(3, 3, *cfg.input.size, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(
+        3, 3, *cfg.input.size, generator=generator, dtype=torch.float32, device="cpu"
+    )
     was_training = model.training
     model.eval()
     try:

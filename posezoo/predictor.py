@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from .codecs import build_codec
 from .detectors import Detector, build_detector
-from .device import Download, autocast, choose_device, upload, weight_dtype
+from .device import Download, autocast, choose_device, choose_dtype, upload, weight_dtype
 from .errors import InputError, PoseZooError
 from .geometry import check_bboxes, get_convention
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
+from .zoo.catalog import DEFAULT_MODEL
 from .zoo.factory import create_model
 from .zoo.model import PoseNetwork, ZooModel
 from .zoo.wrapped import copy_sharing_weights, unwrap
@@ -59,9 +60,11 @@ class PosePredictor:
     """Find the keypoints of people in images.
 
     Args:
-        model: a pose model, or the name of one, which is then loaded with its weights. A given
-            model keeps its device, type and mode: it runs in evaluation mode whatever it is in,
-            and where device or type differ, `predictor.model` is a copy.
+        model: a pose model, or the name of one, which is then loaded with its weights. The default
+            is ViTPose-B with the simple decoder: reported AP 75.5 on COCO val2017, 17.5 GMACs a
+            person and twice that with flip test, a download of 344 MB. A given model keeps its
+            device, type and mode: it runs in evaluation mode whatever it is in, and where device
+            or type differ, `predictor.model` is a copy.
         detector: used for images that come without boxes: "auto" or a short name of
             `posezoo.detectors.DETECTORS`, a callable, or None (the whole image is one box).
             It is loaded when the first such image arrives.
@@ -78,18 +81,17 @@ class PosePredictor:
 
     def __init__(
         self,
-        model: nn.Module | str,
+        model: nn.Module | str = DEFAULT_MODEL,
         *,
         detector: str | Detector | None = "auto",
         device: str | int | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = torch.float32,
         batch_size: int = 64,
         flip_test: bool | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise InputError(f"dtype must be a floating-point type of torch, got {dtype!r}")
+        dtype = choose_dtype(dtype)
         if isinstance(model, str):
             device = choose_device(device)
             model = create_model(model, pretrained=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from .weights.addresses import hub_id
+from .errors import InputError
 from .zoo.catalog import get_pretrained_cfg, list_models
 from .zoo.config import PretrainedCfg
 from .zoo.factory import create_model
@@ -46,7 +46,7 @@ def register_with_timm() -> list[str]:
 def _timm_cfg(cfg: PretrainedCfg) -> dict[str, Any]:
     """The part of our configuration that timm has fields for."""
     return {
-        "hf_hub_id": hub_id(cfg),
+        "url": next((a.link for a in cfg.source.addresses), ""),  # for timm's lists
         "input_size": (3, *cfg.input.size),
         "mean": cfg.input.mean,
         "std": cfg.input.std,
@@ -70,6 +70,11 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
     ) -> nn.Module:
         if pretrained_cfg_overlay:
             raise ValueError(f"{name} takes no pretrained_cfg_overlay; change the model afterwards")
+        if unsupported := sorted({"features_only", "out_indices"} & set(model_args)):
+            raise InputError(
+                f"{name} does not take {unsupported[0]} from timm; its maps at strides 4, 8, 16 "
+                "and 32 are model.forward_intermediates(images)"
+            )
         tag = pretrained_cfg if isinstance(pretrained_cfg, str) else ""
         model = create_model(
             f"{name}.{tag}" if tag else name,

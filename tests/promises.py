@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,6 +21,25 @@ from posezoo.zoo.catalog import build_model, model_arguments
 from posezoo.zoo.model import Classifier, PoseModel, Tokenizer, ZooModel
 
 TASKS = {"pose": PoseModel, "classification": Classifier, "tokenizer": Tokenizer}
+
+
+@contextmanager
+def _set(setter: Any, value: Any, usual: Any) -> Iterator[None]:
+    setter(value)
+    try:
+        yield
+    finally:
+        setter(usual)
+
+
+TORCH_STATES = {
+    "bfloat16": lambda: _set(torch.set_default_dtype, torch.bfloat16, torch.float32),
+    "float64": lambda: _set(torch.set_default_dtype, torch.float64, torch.float32),
+    "meta": lambda: _set(torch.set_default_device, "meta", None),
+    "inference": torch.inference_mode,
+    "no_grad": torch.no_grad,
+    "deterministic": lambda: _set(torch.use_deterministic_algorithms, True, False),
+}
 
 
 def tensors(output: Any) -> list[Tensor]:
@@ -174,6 +195,58 @@ class Promises:
                 model(torch.zeros(shape))
         with pytest.raises(InputError, match="floating point"):
             model(torch.zeros(1, channels, height, width, dtype=torch.uint8))
+
+    def test_images_of_another_type_or_device_are_refused(self, model):
+        if isinstance(model, Tokenizer):
+            return
+        (images,) = inputs_of(model, 2)
+        for dtype in (torch.float64, torch.float16, torch.bfloat16):
+            with pytest.raises(InputError, match=f"images are {dtype}, the model torch.float32"):
+                model(images.to(dtype))
+        with pytest.raises(InputError, match="images are on meta, the model on cpu"):
+            model(images.to("meta"))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.isfinite(tensors(model(images.bfloat16()))[0]).all()
+            with pytest.raises(InputError, match="images are torch.float64"):
+                model(images.double())
+        with pytest.raises(InputError, match="images are torch.float32, the model torch.float64"):
+            copy.deepcopy(model).double()(images)
+
+    @pytest.mark.parametrize("state", TORCH_STATES)
+    def test_what_torch_is_set_to_changes_nothing(self, model, state, tmp_path):
+        inputs, name = inputs_of(model), model.pretrained_cfg.name
+
+        def build() -> list[ZooModel]:
+            torch.manual_seed(0)
+            folder = posezoo.save_pretrained(model, tmp_path)
+            return [
+                posezoo.create_model(name, **model.model_args),
+                posezoo.create_model(f"local-dir:{folder}"),
+            ]
+
+        expected, output = build(), run(model, inputs)
+        with TORCH_STATES[state]():
+            found = build()
+            assert_close(run(model, inputs), output, rtol=0, atol=0)
+            assert_close(list(inputs_of(model)), list(inputs), rtol=0, atol=0)
+        for left, right in zip(found, expected):
+            for one, other in zip(left.state_dict().values(), right.state_dict().values()):
+                assert one.dtype == other.dtype and torch.equal(one, other)
+                assert not one.is_inference()
+        assert_close(run(found[1], inputs), output, rtol=0, atol=0)
+
+    def test_maps_after_stages_are_given_or_refused(self, model):
+        if isinstance(model, Tokenizer) or "tcformer" in model.pretrained_cfg.architecture:
+            return
+        (images,) = inputs_of(model)
+        with pytest.raises(InputError, match="no tokens that are regions.*TCFormer's"):
+            model.forward_intermediates(images, tokens=True)
+        try:
+            maps = model.forward_intermediates(images)
+        except InputError as error:
+            assert "no stages with maps" in str(error)
+        else:
+            assert [images.shape[2] // x.shape[2] for x in maps] == [4, 8, 16, 32]
 
     def test_token_regions_cover_the_image_or_are_refused(self, model):
         if not isinstance(model, PoseModel):

@@ -7,8 +7,10 @@ import collections
 import os
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from goldens.fill import make_state, manifests
@@ -17,7 +19,12 @@ from safetensors.torch import save_file
 import posezoo
 from posezoo.errors import CheckpointError, IntegrityError
 from posezoo.weights.files import sha256_of
-from posezoo.weights.tensors import read_checkpoint, read_metadata, write_safetensors
+from posezoo.weights.tensors import (
+    read_checkpoint,
+    read_metadata,
+    read_weights,
+    write_safetensors,
+)
 from posezoo.weights.verify import check_hash, check_named_hash
 
 TENSORS = {
@@ -38,18 +45,170 @@ def _refuses(path, *words):
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "module"])
+def _written(content, path, *, legacy=False):
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    return path
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [None, "state_dict", "model", "module", "model_state_dict", "state_dict_ema", "model_ema"],
+)
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.module._orig_mod.model."])
 def test_every_wrapper_of_a_pickle_is_understood(tmp_path, wrapper, legacy, prefix):
-    """Old mmcv files hold configurations and other objects beside the tensors; none is imported."""
+    """Old mmcv files hold configurations and other objects beside the tensors; none is built."""
     content = {prefix + k: v for k, v in TENSORS.items()}
-    meta = {"args": argparse.Namespace(lr=1), "seen": collections.Counter("ab"), "p": Path("x")}
-    wrapped = content if wrapper is None else {wrapper: content, "meta": meta}
-    path = tmp_path / "really_a_pickle.safetensors"
-    torch.save(wrapped, path, _use_new_zipfile_serialization=not legacy)
-    for mapped in (False, True):
-        assert _same(read_checkpoint(path, mapped=mapped), TENSORS)
+    meta = {
+        "args": argparse.Namespace(lr=1), "seen": collections.Counter("ab"), "p": Path("x"),
+        "numbers": np.arange(3), "queue": collections.deque([1]), "set": {1, (2, 3)},
+        "sets": collections.defaultdict(set), "type": np.float64, "text": "x" * 300,
+    }  # fmt: skip
+    wrapped = content if wrapper is None else {wrapper: content, "meta": meta, "epoch": 2**40}
+    path = _written(wrapped, tmp_path / "weights.pth", legacy=legacy)
+    assert _same(read_checkpoint(path), TENSORS)
+
+
+def test_tensors_that_are_views_come_back_with_their_numbers(tmp_path):
+    base = torch.arange(24.0).reshape(4, 6)
+    views = {"t": base.t(), "row": base[1], "all": base, "step": base[::2, 1::2], "none": base[:0],
+             "zero": torch.tensor(3.5), "same": base[:1].expand(3, 6)}  # fmt: skip
+    for legacy in (False, True):
+        path = _written(
+            {**views, "p": torch.nn.Parameter(base[2:])}, tmp_path / "v.pth", legacy=legacy
+        )
+        assert _same(read_checkpoint(path), {**views, "p": base[2:]})
+
+
+@pytest.mark.parametrize("inner", [{}, {"state_dict": {"x": 1}}])
+def test_weights_are_preferred_to_averages_and_losses_are_left_out(tmp_path, inner):
+    average = {k: v + 1 for k, v in TENSORS.items()}
+    path = tmp_path / "run.pth"
+    _written({"state_dict_ema": average, "model": TENSORS, **inner}, path)
+    assert _same(read_checkpoint(path), TENSORS)
+    ours = {**{f"model.{k}": v for k, v in TENSORS.items()}, "loss.scale": torch.ones(1)}
+    _written({"objective": ours, "average": average, "step": 3}, path)
+    assert _same(read_checkpoint(path), TENSORS)
+    averaged = {**{f"module.{k}": v for k, v in TENSORS.items()}, "n_averaged": torch.tensor(2)}
+    assert _same(read_checkpoint(_written(averaged, path)), TENSORS)
+    _written({**TENSORS, "_orig_mod.layer.weight": TENSORS["layer.weight"]}, path)
+    _refuses(path, "twice")
+
+
+def test_reading_leaves_the_process_as_it_is(tmp_path, monkeypatch):
+    """torch has one list of allowed names for all threads, and changing it lets others' in."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError
+
+    path = _written({"model": TENSORS, "meta": argparse.Namespace()}, tmp_path / "w.pth")
+    for name in ("safe_globals", "add_safe_globals", "clear_safe_globals"):
+        monkeypatch.setattr(torch.serialization, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    assert _same(read_checkpoint(path), TENSORS)
+
+
+def test_safetensors_name_must_hold_safetensors(tmp_path):
+    _written(TENSORS, tmp_path / "model.safetensors")
+    _refuses(tmp_path / "model.safetensors", "called safetensors but holds a PyTorch file")
+    save_file(TENSORS, tmp_path / "model.pth")
+    assert _same(read_checkpoint(tmp_path / "model.pth"), TENSORS)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])
+@pytest.mark.parametrize("change", ["cut", "overwritten", "replaced"])
+def test_file_that_changes_while_it_is_read_is_never_a_mixture(tmp_path, kind, change, monkeypatch):
+    path, other = tmp_path / "weights", tmp_path / "other"
+    for name, offset in ((path, 0), (other, 5)):
+        tensors = {"w": torch.arange(40_000.0) + offset}
+        if kind == "safetensors":
+            save_file(tensors, name)
+        else:
+            _written(tensors, name, legacy=kind == "legacy")
+    fstat, calls = os.fstat, []
+
+    def changing(number):
+        found = fstat(number)
+        calls.append(number)
+        if len(calls) == 1:
+            if change == "replaced":
+                os.replace(other, path)
+            else:
+                os.utime(path, ns=(0, 0))  # no clock is too coarse for this test
+                os.truncate(path, 90_000)
+                if change == "overwritten":
+                    path.write_bytes(other.read_bytes())
+        return found
+
+    monkeypatch.setattr(os, "fstat", changing)
+    if change == "replaced":
+        assert torch.equal(read_checkpoint(path)["w"], torch.arange(40_000.0))
+    else:
+        _refuses(path)
+
+
+def test_hash_is_that_of_the_bytes_that_are_used(tmp_path):
+    for name in ("w.safetensors", "w.pth"):
+        path = tmp_path / name
+        save_file(TENSORS, path) if name.endswith("s") else _written(TENSORS, path)
+        digest = sha256_of(path)
+        assert read_weights(path).sha256 == digest
+        for known in (digest, digest[:8]):
+            assert _same(read_weights(path, sha256=known).tensors, TENSORS)
+        with pytest.raises(IntegrityError, match=f"{path} has hash {digest[:16]}"):
+            read_weights(path, sha256="0" * 64)
+
+
+def _scripted(path):
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(path)
+
+
+def _exported(path):
+    torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), path)
+
+
+def _zipped(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("photos/1.jpg", b"x")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (_scripted, "TorchScript"), (_exported, "torch.export.load"), (_zipped, "photos/1.jpg"),
+        (lambda p: torch.save(torch.nn.Linear(2, 2), p), "class torch.nn.modules.linear.Linear"),
+        (lambda p: _written(torch.nn.Linear(2, 2), p, legacy=True), "linear.Linear"),
+        (lambda p: torch.save([torch.ones(2)], p), "holds a list"),
+        (lambda p: p.write_bytes(pickle.dumps(TENSORS)), "not one of PyTorch"),
+    ],
+    ids=["script", "pt2", "zip", "module", "legacy module", "list", "plain pickle"],
+)  # fmt: skip
+def test_file_of_another_kind_is_named(tmp_path, write, words):
+    write(tmp_path / "other.pt")
+    _refuses(tmp_path / "other.pt", words)
+
+
+ODD = {
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "qtensor": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+    "meta": lambda: torch.empty(3, device="meta"),
+    "complex64": lambda: torch.ones(2, dtype=torch.complex64),
+    "int8": lambda: torch.ones(2, dtype=torch.int8),
+    "float8": lambda: torch.ones(2).to(torch.float8_e4m3fn),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ODD)
+def test_tensors_that_are_no_weights_are_named(tmp_path, kind, model):
+    tensors = {**TENSORS, "layer.odd": ODD[kind]()}
+    _refuses(_written({"model": tensors}, tmp_path / "odd.pth"), kind, "'layer.odd'")
+    with pytest.raises(CheckpointError, match="the given state dict holds 'layer.odd'"):
+        posezoo.load_checkpoint(model, tensors)
+    if kind in ("int8", "float8", "complex64"):
+        save_file(tensors, tmp_path / "odd.safetensors")
+        _refuses(tmp_path / "odd.safetensors", "'layer.odd'", "floating-point")
 
 
 class _Attack:
@@ -76,7 +235,7 @@ def test_malicious_pickle_runs_nothing(tmp_path, function, form, capsys):
     try:
         read_checkpoint(path)
     except CheckpointError as error:
-        assert form == "bare" or "never" in str(error)
+        assert form == "bare", error
     assert not mark.exists()
     assert capsys.readouterr().out == ""
 
@@ -92,15 +251,14 @@ def test_malicious_pickle_runs_nothing(tmp_path, function, form, capsys):
         (struct.pack("<Q", 500) + b'{"a":1}', "truncated"),
         (struct.pack("<Q", 7) + b'{"a":1}', "safetensors"),
         (b"PK\x03\x04" + b"\x00" * 60, "PyTorch file"),
-        (b"\x80\x02}q\x00.", "PyTorch file"),
+        (b"\x80\x02}q\x00.", "not one of PyTorch"),
     ],
     ids=["empty", "html", "lfs", "zeros", "text", "short", "header", "zip", "pickle"],
 )
 def test_file_that_is_no_weights_is_named_for_what_it_is(tmp_path, content, words):
-    for suffix in (".pth", ".safetensors"):
-        path = tmp_path / f"weights{suffix}"
-        path.write_bytes(content)
-        _refuses(path, words)
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    _refuses(path, words)
 
 
 def test_missing_file_folder_and_file_without_weights(tmp_path):
@@ -152,7 +310,7 @@ def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "weights.safetensors"
     write_safetensors(TENSORS, path, {})
     before = path.read_bytes()
-    with pytest.raises(KeyError):
+    with pytest.raises(CheckpointError, match="'a' as torch.complex64"):
         write_safetensors({"a": torch.zeros(2, dtype=torch.complex64)}, path, {})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -202,6 +360,11 @@ def _does_not_load(model, state, *words):
 
 def test_nan_is_refused_and_the_tensor_named(model, state):
     _does_not_load(model, {**state, QKV: torch.full((960, 320), float("nan"))}, "NaN", QKV)
+
+
+def test_number_that_the_model_cannot_hold_is_refused(model, state):
+    huge = {**state, QKV: torch.full((960, 320), 1e300, dtype=torch.float64)}
+    _does_not_load(model, huge, "holds 1.0e+300", QKV, "torch.float32 can hold")
 
 
 def test_two_keys_that_become_one_are_refused(model, state):

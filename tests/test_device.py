@@ -8,15 +8,24 @@ from click.testing import CliRunner
 
 import posezoo
 from posezoo.cli import main
-from posezoo.device import choose_device
+from posezoo.device import choose_device, choose_dtype
 from posezoo.errors import InputError
-from posezoo.evaluation import RunOptions, evaluate_model
+from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 
 
 def test_default_is_cuda_where_there_is_one():
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert choose_device(None).type == expected
     assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_type_is_torchs_or_its_name():
+    for dtype in (torch.float16, "float16", "torch.float16"):
+        assert choose_dtype(dtype) == torch.float16
+        assert EvaluationSettings(dtype=dtype).dtype == torch.float16
+    for dtype in ("float8", "half", torch.int8, torch.float8_e4m3fn, None, 16):
+        with pytest.raises(InputError, match="valid: a floating-point type, float32"):
+            choose_dtype(dtype)
 
 
 def test_cuda_without_a_number_is_the_one_of_the_local_rank(monkeypatch):

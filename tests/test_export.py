@@ -74,6 +74,19 @@ def test_program_with_other_numbers_is_not_written(small, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "wrap", [lambda m: torch.compile(m, backend="eager"), torch.nn.DataParallel]
+)
+def test_wrapped_model_is_exported_whatever_torch_is_set_to(small, tmp_path, wrap):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert export_model(wrap(small), tmp_path / "m.pt2") < 1e-4
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with pytest.raises(TypeError, match="Linear has no pretrained_cfg"):
+        export_model(torch.nn.Linear(2, 2), tmp_path / "n.pt2")
+
+
 def test_mode_of_the_model_stays(small, tmp_path):
     small.train()
     export_model(small, tmp_path / "m.pt2")

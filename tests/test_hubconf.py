@@ -11,6 +11,7 @@ import torch
 from goldens.fill import make_state, manifests
 
 import posezoo
+from posezoo.errors import InputError
 from posezoo.weights.convert import convert_file
 
 ROOT = str(Path(__file__).parents[1])
@@ -22,8 +23,13 @@ def _upload(hub, family, name, folder):
     torch.save(state, folder / "w.pth")
     convert_file(folder / "w.pth", posezoo.get_pretrained_cfg(name), folder / "out")
     files = {p.name: p.read_bytes() for p in (folder / "out").iterdir()}
-    hub.add(f"posezoo/{name}", files)
+    hub.add(f"mine/{name}", files)
     return state
+
+
+@pytest.fixture(autouse=True)
+def _namespace(monkeypatch):
+    monkeypatch.setenv("POSEZOO_HUB_NAMESPACE", "mine")
 
 
 @pytest.fixture
@@ -87,3 +93,5 @@ def test_timm_knows_the_classifiers_on_request(on_hub):
         tagged.head.weight, make_state(manifests("uniformer")["uniformer_small"])["head.weight"]
     )
     assert "uniformer_small" in timm.list_models("uniformer*")
+    with pytest.raises(InputError, match="features_only.*forward_intermediates"):
+        timm.create_model("uniformer_small", features_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..device import choose_dtype
 from ..errors import InputError
 from ..stopping import never
 
@@ -22,7 +23,8 @@ class EvaluationSettings:
         boxes: "gt", "det" for the common detection file (person AP 56.4) in the folder, or a
             detection file. COCO and COCO-WholeBody only; for keypoints of one's own "det" is "gt".
         annotations: the annotation file, where it is not the usual one of the data set.
-        dtype: float32 and float64 run as such, bfloat16 and float16 under autocast.
+        dtype: torch's or its name; float32 and float64 run as such, bfloat16 and float16 under
+            autocast.
         tf32: let CUDA round float32 products and convolutions to TF32.
         compile: run the network through torch.compile.
         flip_test: average with the mirrored image; None is the recipe's choice.
@@ -46,8 +48,7 @@ class EvaluationSettings:
     category: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.dtype.is_floating_point:
-            raise InputError(f"dtype is {self.dtype}; valid: a floating-point type")
+        object.__setattr__(self, "dtype", choose_dtype(self.dtype))
         if self.limit is not None:
             _require_positive({"limit": self.limit})
 

@@ -49,7 +49,7 @@ def check_images(
     size: tuple[int, int] | None,
     multiple: int,
     *,
-    like: Tensor | None = None,
+    like: Tensor,
 ) -> None:
     """Check that `x` is a batch of images of the right size.
 
@@ -79,14 +79,15 @@ def check_images(
         )
     if not x.is_floating_point():
         raise InputError(f"images must be normalised floating point, got {x.dtype}")
-    if like is None:
-        return
     if x.device != like.device:
         raise InputError(f"images are on {x.device}, the model on {like.device}; move one of them")
-    if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
+    # autocast converts everything but float64
+    if x.dtype != like.dtype and (
+        torch.float64 in (x.dtype, like.dtype) or not torch.is_autocast_enabled(x.device.type)
+    ):
         raise InputError(
             f"images are {x.dtype}, the model {like.dtype}; convert one of them, or use "
-            "torch.autocast"
+            "torch.autocast for float16 and bfloat16"
         )
 
 

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, PoseZooError
 from ..zoo.catalog import build_model
 from ..zoo.config import PretrainedCfg
+from ..zoo.defaults import usual_torch
 from ..zoo.model import DerivedBuffers, ZooModel
-from .files import sha256_of
+from ..zoo.wrapped import unwrap
 from .keys import Conversion, Convertible
 from .recognise import looks_like
-from .tensors import read_checkpoint, read_metadata
+from .tensors import WeightsFile, read_checkpoint, read_weights
+from .wrappers import unwrap_state
 
-__all__ = ["LoadReport", "load_checkpoint", "load_new", "load_state"]
+__all__ = ["LoadReport", "load_checkpoint", "load_new", "load_state", "new_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +51,10 @@ def load_checkpoint(
     """Load a file or a state dict into `model`, converting the authors' keys where needed.
 
     Args:
-        model: a posezoo model; it keeps its device and dtype. It is changed only if
-            everything fits.
-        source: safetensors or pickle file, or a mapping of tensors.
+        model: a posezoo model, or one in a wrapper (torch.compile, DataParallel, DDP, averaged
+            copies); it keeps its device and dtype. It is changed only if everything fits.
+        source: safetensors or PyTorch file, or a mapping of tensors, in any of the wrappers that
+            `unwrap_state` knows.
         strict: raise unless every key and shape fits. Otherwise what fits is loaded and the
             rest is listed in the report.
 
@@ -61,11 +64,21 @@ def load_checkpoint(
     """
     if isinstance(source, (str, Path)):
         return load_state(model, read_checkpoint(source), str(source), strict=strict)
-    return load_state(model, source, "the given state dict", strict=strict)
+    where = "the given state dict"
+    state = unwrap_state(source, where) if source else {}
+    return load_state(model, state, where, strict=strict)
 
 
 def load_new(
-    cfg: PretrainedCfg, path: Path, model_args: Mapping[str, Any], *, mapped: bool = False
+    cfg: PretrainedCfg, path: Path, model_args: Mapping[str, Any], *, sha256: str | None = None
+) -> tuple[ZooModel, LoadReport]:
+    """Read a file with `read_weights` and make a model of it with `new_model`."""
+    return new_model(cfg, read_weights(path, sha256=sha256), model_args)
+
+
+@usual_torch()
+def new_model(
+    cfg: PretrainedCfg, file: WeightsFile, model_args: Mapping[str, Any]
 ) -> tuple[ZooModel, LoadReport]:
     """Build a model without memory, load a file strictly, and compute its derived buffers.
 
@@ -73,21 +86,20 @@ def load_new(
 
     Args:
         cfg: the configuration that the model gets.
-        path: the weights file.
+        file: the weights.
         model_args: arguments beside those of the configuration.
-        mapped: leave the weights of a pickle in the file: enough to write them down again.
 
     Returns:
         The model in evaluation mode, and what loading did.
 
     Raises:
         TypeError, InputError: arguments that the architecture does not take.
-        CheckpointError: the file cannot be read or does not fit.
+        CheckpointError: the file does not fit.
     """
     with torch.device("meta"):
         model = build_model(cfg.architecture, **{**cfg.model_args, **model_args})
     model.pretrained_cfg = cfg
-    report = load_state(model, read_checkpoint(path, mapped=mapped), str(path))
+    report = load_state(model, file.tensors, str(file.path))
     for module in model.modules():
         for key, buffer in module.named_buffers(recurse=False):
             if buffer.is_meta:
@@ -95,17 +107,15 @@ def load_new(
     for module in model.modules():
         if isinstance(module, DerivedBuffers):
             module.init_non_persistent_buffers()
-    model.origin = _origin(path, report)
+    model.origin = _origin(file, report)
     return model.eval(), report
 
 
-def _origin(path: Path, report: LoadReport) -> dict[str, str]:
+def _origin(file: WeightsFile, report: LoadReport) -> dict[str, str]:
     """Return where the weights came from: our file's own record, or the file itself."""
-    if report.converted_from is None and path.suffix == ".safetensors":
-        metadata = read_metadata(path)
-        if "origin_sha256" in metadata:
-            return {k: v for k, v in metadata.items() if k not in ("format", "posezoo")}
-    return {"origin_file": path.name, "origin_sha256": sha256_of(path)}
+    if report.converted_from is None and "origin_sha256" in file.metadata:
+        return {k: v for k, v in file.metadata.items() if k not in ("format", "posezoo")}
+    return {"origin_file": file.path.name, "origin_sha256": file.sha256}
 
 
 def load_state(
@@ -115,6 +125,7 @@ def load_state(
 
     A model on the meta device takes the tensors themselves.
     """
+    model = unwrap(model)
     conversion = _under_our_keys(model, state, where)
     target = model.state_dict()
     # BatchNorm's update counters carry no weight: files without them are complete
@@ -135,7 +146,7 @@ def load_state(
     )
     if strict and (missing or unexpected or mismatched):
         raise CheckpointError(_misfit(model, where, report, state))
-    _check_finite(conversion, loaded, where)
+    _check_finite(conversion, {key: target[key].dtype for key in loaded}, where)
     _fill(model, {k: conversion.state[k] for k in loaded}, target)
     return report
 
@@ -164,16 +175,26 @@ def _form(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)}" + f" {tensor.dtype}" * (not tensor.is_floating_point())
 
 
-def _check_finite(conversion: Conversion, keys: list[str], where: str) -> None:
-    for key in keys:
+def _check_finite(conversion: Conversion, types: Mapping[str, torch.dtype], where: str) -> None:
+    """Refuse what is no number, or none any more in the type of the model."""
+    for key, dtype in types.items():
         tensor = conversion.state[key]
         if not tensor.is_floating_point() or not tensor.numel():
             continue
-        if not all(torch.isfinite(v) for v in torch.aminmax(tensor)):  # both keep NaN
+        extremes = torch.stack(torch.aminmax(tensor))  # both keep NaN
+        if torch.isfinite(extremes.to(dtype)).all():
+            continue
+        name = conversion.sources[key]
+        if torch.isfinite(extremes).all():
             raise CheckpointError(
-                f"{where} holds NaN or infinity in {conversion.sources[key]!r}; "
-                "the file is damaged or the training diverged"
+                f"{where} holds {extremes.abs().max():.1e} in {name!r}, more than the model's "
+                f"{dtype} can hold; the file is damaged, or convert the model to its type "
+                f"({tensor.dtype}) first"
             )
+        raise CheckpointError(
+            f"{where} holds NaN or infinity in {name!r}; the file is damaged or the training "
+            "diverged"
+        )
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], target: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..zoo.catalog import build_model, get_pretrained_cfg, list_models
 from .keys import Convertible
 
-__all__ = ["looks_like"]
+__all__ = ["fits", "looks_like"]
 
 
 def looks_like(state: Mapping[str, Tensor]) -> list[str]:
@@ -29,14 +29,15 @@ def looks_like(state: Mapping[str, Tensor]) -> list[str]:
             continue
         with torch.device("meta"):
             model = build_model(name)
-        if _fits(model, state):
+        if fits(model, state):
             found.append(name)
-        elif not backbones and _fits(dict(model.named_children()).get("backbone"), state):
+        elif not backbones and fits(dict(model.named_children()).get("backbone"), state):
             backbones.append(f"the backbone of {name}")
     return found or backbones
 
 
-def _fits(model: nn.Module | None, state: Mapping[str, Tensor]) -> bool:
+def fits(model: nn.Module | None, state: Mapping[str, Tensor]) -> bool:
+    """Whether the model takes exactly these tensors, by keys (the authors' or ours) and shapes."""
     if not isinstance(model, Convertible):
         return False
     try:

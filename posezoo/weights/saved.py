@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ..errors import CheckpointError
-from ..zoo.catalog import model_arguments
+from ..errors import CheckpointError, PoseZooError
+from ..zoo.catalog import build_model, check_arguments, model_arguments
 from ..zoo.config import PretrainedCfg
+from ..zoo.defaults import usual_torch
 from ..zoo.model import Classifier, ZooModel
+from ..zoo.wrapped import zoo_model
 from .cache import CONFIG_FILE, WEIGHTS_FILE
-from .files import write_text
+from .files import replacing
 from .tensors import write_safetensors
 
 __all__ = ["SavedConfig", "read_config", "save_pretrained"]
@@ -35,28 +38,52 @@ class SavedConfig:
 def save_pretrained(model: nn.Module, directory: str | Path) -> Path:
     """Write `model.safetensors` and `config.json`; `create_model("local-dir:…")` reads them.
 
-    Files are written under temporary names and moved, so nothing half done is left behind.
+    Files are written under temporary names, read back and moved, so nothing half done is left
+    behind.
+
+    Args:
+        model: made by `create_model`; it may be in a wrapper (torch.compile, DataParallel, DDP,
+            averaged copies).
+        directory: the folder; it is made if it does not exist.
 
     Raises:
         TypeError: not a model made by `create_model`.
+        CheckpointError: the model was changed so that its architecture does not take its weights.
     """
-    cfg = vars(model).get("pretrained_cfg")
-    if not isinstance(model, ZooModel) or not isinstance(cfg, PretrainedCfg):
-        raise TypeError(f"{type(model).__name__} has no pretrained_cfg; make it with create_model")
-    directory = Path(directory)
-    metadata = {"format": "pt", "posezoo": cfg.name, **model.origin}
-    write_safetensors(model.state_dict(), directory / WEIGHTS_FILE, metadata)
+    model, directory = zoo_model(model), Path(directory)
+    cfg = model.pretrained_cfg
+    state, args = model.state_dict(), _saved_args(model)
+    _check_loads(cfg, args, state)
     config: dict[str, Any] = {
         "architecture": cfg.architecture,
-        "model_args": _saved_args(model),
+        "model_args": args,
         "posezoo": cfg.to_dict(),
     }
     if model.origin:
         config["origin"] = dict(sorted(model.origin.items()))
     if isinstance(model, Classifier):
         config |= _timm_fields(model)
-    write_text(directory / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    with replacing(directory / CONFIG_FILE) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        metadata = {"format": "pt", "posezoo": cfg.name, **model.origin}
+        write_safetensors(state, directory / WEIGHTS_FILE, metadata)
     return directory
+
+
+def _check_loads(cfg: PretrainedCfg, args: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that a new model of the same architecture and arguments does not take."""
+    with usual_torch(), torch.device("meta"):
+        new = build_model(cfg.architecture, **{**cfg.model_args, **args}).state_dict()
+    shapes = {key: tensor.shape for key, tensor in state.items()}
+    for key, tensor in new.items():
+        if shapes.pop(key, None) != tensor.shape:
+            shapes[key] = tensor.shape
+    other = list(shapes)
+    if other:
+        raise CheckpointError(
+            f"{cfg.architecture} was changed after it was made: {', '.join(other[:5])} would not "
+            "load again; nothing was written. Save its state_dict() with torch.save instead"
+        )
 
 
 def _saved_args(model: ZooModel) -> dict[str, Any]:
@@ -95,7 +122,7 @@ def read_config(path: Path) -> SavedConfig:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, PoseZooError) as error:
         raise CheckpointError(f"{path} is not a posezoo configuration: {error}") from error
 
 
@@ -113,4 +140,5 @@ def _parse(config: Any) -> SavedConfig:
     cfg = PretrainedCfg.from_dict(config["posezoo"])
     if cfg.architecture != architecture:
         raise ValueError("'architecture' and 'posezoo.architecture' disagree")
+    check_arguments(architecture, {**cfg.model_args, **model_args})
     return SavedConfig(cfg=cfg, model_args=model_args)

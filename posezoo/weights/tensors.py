@@ -1,47 +1,69 @@
-"""Files of tensors: safetensors and pickles are read, safetensors are written.
+"""Weights files: read once, in one pass, and hashed on the way; safetensors are also written.
 
-The two kinds are told apart by content, not by name.
+A file is opened once, and what is hashed is what is used, so a file that is replaced or cut
+while it is read gives an error and never a mixture. Formats are told apart by content.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import math
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError
-from .files import replacing
-from .pickles import read_pickle
+from ..errors import CheckpointError, IntegrityError
+from ..zoo.defaults import usual_torch
+from .files import replacing, sha256_of
+from .pickles import memory_of_size, read_pickle
+from .wrappers import TYPES, check_type, unwrap_state
 
-__all__ = ["read_checkpoint", "read_metadata", "write_safetensors"]
+__all__ = ["WeightsFile", "read_checkpoint", "read_metadata", "read_weights", "write_safetensors"]
 
-_WRAPPERS = ("state_dict", "model", "module")
-_TYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+_KINDS = {name: dtype for dtype, name in TYPES.items()}
+_LONGEST_HEADER = 100_000_000  # of the format
 
 
-def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Tensor]:
-    """Read the tensors of a weights file, out of whatever wrapper they are in.
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """What a weights file held when it was read.
 
-    Accepts safetensors and pickles that hold a state dict, bare or below `state_dict`, `model`
-    or `module`. A leading `module.` of the keys is removed. Nothing in the file is executed.
+    Attributes:
+        path: the file.
+        sha256: of all its bytes, 64 hex digits.
+        tensors: under the model's own keys.
+        metadata: the text of a safetensors file (origin, licence, converter version).
+    """
+
+    path: Path
+    sha256: str
+    tensors: dict[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@usual_torch()
+def read_weights(path: str | Path, *, sha256: str | None = None) -> WeightsFile:
+    """Read a weights file, out of whatever wrapper the tensors are in.
+
+    Accepts safetensors and PyTorch files; `unwrap_state` says where tensors are looked for.
+    Nothing in the file is executed.
 
     Args:
         path: the file.
-        mapped: leave the tensors of a pickle in the file until they are used, which saves
-            memory where they are only written down again.
+        sha256: its hash, 64 hex digits or the first 8, if it is known.
 
     Raises:
-        CheckpointError: the file is missing, truncated, not a weights file, or holds no
-            state dict; the message says what it looks like.
+        IntegrityError: the bytes that were read have another hash.
+        CheckpointError: the file is missing, truncated, changed while it was read, not a weights
+            file, or holds no state dict; the message says what it looks like.
     """
     path = Path(path)
     if path.is_dir():
@@ -50,11 +72,23 @@ def read_checkpoint(path: str | Path, *, mapped: bool = False) -> dict[str, Tens
         )
     if not path.is_file():
         raise CheckpointError(f"no weights file at {path}")
-    if _is_safetensors(path):
-        state: Mapping[str, Tensor] = _read_safetensors(path)
-    else:
-        state = _unwrap(read_pickle(path, mapped=mapped), path)
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    try:
+        with open(path, "rb") as file:
+            before = os.fstat(file.fileno())
+            is_safetensors = _is_safetensors(file, before.st_size, path)
+            read = _read_safetensors if is_safetensors else _read_pytorch
+            found = read(file, before.st_size, path, sha256)
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise CheckpointError(f"{path} was changed while it was read; wait, and load it again")
+    return found
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of a weights file; see `read_weights`."""
+    return read_weights(path).tensors
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -64,17 +98,19 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         CheckpointError: it is none.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except Exception as error:
-        raise CheckpointError(f"cannot read {path} as safetensors: {error}") from error
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if _is_safetensors(file, size, Path(path)):
+                return _read_header(file, size, Path(path)).metadata
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    raise CheckpointError(f"{path} is a PyTorch file, not safetensors")
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Tell safetensors from pickle by the first bytes; name what is neither."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        head = file.read(512)
+def _is_safetensors(file: io.BufferedReader, size: int, path: Path) -> bool:
+    """Tell safetensors from PyTorch files by the first bytes; name what is neither."""
+    head = file.read(512)
+    file.seek(0)
     if not head:
         raise CheckpointError(f"{path} is empty (0 bytes); fetch it again")
     text = head.lstrip().lower()
@@ -88,7 +124,7 @@ def _is_safetensors(path: Path) -> bool:
             f"{path} is a Git LFS pointer of {size} bytes, not the weights; run `git lfs pull`"
         )
     length = struct.unpack("<Q", head[:8])[0] if len(head) >= 9 else 0
-    if head[8:9] == b"{" and length < 100_000_000:
+    if head[8:9] == b"{" and length < _LONGEST_HEADER:
         if 8 + length > size:
             raise CheckpointError(
                 f"{path} is truncated: its safetensors header needs {8 + length} bytes, "
@@ -96,6 +132,11 @@ def _is_safetensors(path: Path) -> bool:
             )
         return True
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":  # zip archive, or a bare pickle
+        if path.suffix == ".safetensors":
+            raise CheckpointError(
+                f"{path} is called safetensors but holds a PyTorch file; somebody may have "
+                "replaced it: fetch it again, or name it .pth if you trust it"
+            )
         return False
     raise CheckpointError(
         f"{path} is neither safetensors nor a PyTorch file (first bytes {head[:8]!r}); "
@@ -103,56 +144,100 @@ def _is_safetensors(path: Path) -> bool:
     )
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read tensors into memory of their own.
+def _read_pytorch(
+    file: io.BufferedReader, size: int, path: Path, sha256: str | None
+) -> WeightsFile:
+    """Read a PyTorch file into memory, then take it apart."""
+    data = memory_of_size(size)
+    with memoryview(data) as view:
+        file.readinto(view)
+        digest = hashlib.sha256(view).hexdigest()
+    _compare(digest, sha256, path)
+    state = unwrap_state(read_pickle(data, str(path)), str(path))
+    return WeightsFile(path=path, sha256=digest, tensors=state)
 
-    The library checks the header but maps the file, which doubles the memory until it is copied
-    and crashes a running model if somebody cuts the file.
+
+def _compare(found: str, expected: str | None, path: Path) -> None:
+    if expected is not None and not found.startswith(expected):
+        raise IntegrityError(
+            f"{path} has hash {found[:16]}… but {expected[:16]}… is expected; the file is damaged "
+            "or was replaced: delete it and fetch it again"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """The beginning of a safetensors file: its bytes, and for each key (in the order of the
+    data) the type and shape; the data have no gaps."""
+
+    raw: bytes
+    tensors: dict[str, tuple[torch.dtype, list[int]]]
+    metadata: dict[str, str]
+
+
+def _read_header(file: io.BufferedReader, size: int, path: Path) -> _Header:
+    """Read and check the header; the file stays at the first byte of the data.
+
+    Raises:
+        CheckpointError: it contradicts itself or the size of the file.
     """
+    raw = file.read(8)
+    raw += file.read(struct.unpack("<Q", raw)[0])
     try:
-        with safe_open(path, framework="pt") as checked, open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-            state = {}
-            for key in checked.keys():
-                start, end = header[key]["data_offsets"]
-                tensor = torch.empty(end - start, dtype=torch.uint8)
-                file.seek(8 + length + start)
-                if file.readinto(tensor.numpy().data) != end - start:
-                    raise ValueError(f"the data of {key!r} ends early")
-                kind = _TYPES[header[key]["dtype"]]
-                state[key] = tensor.view(kind).reshape(header[key]["shape"])
-            return state
-    except MemoryError:
-        raise
-    except Exception as error:  # the Rust reader raises its own type
+        entries = json.loads(raw[8:])
+        metadata = {str(k): str(v) for k, v in entries.pop("__metadata__", {}).items()}
+        position, tensors = 0, {}
+        for key in sorted(entries, key=lambda key: list(entries[key]["data_offsets"])):
+            (start, end), shape = entries[key]["data_offsets"], entries[key]["shape"]
+            check_type(str(entries[key]["dtype"]), key, str(path))
+            dtype = _KINDS[entries[key]["dtype"]]
+            if start != position or not _is_shape(shape):
+                raise ValueError(f"the data or the shape of {key!r} is impossible")
+            position += math.prod(shape) * dtype.itemsize
+            if end != position:
+                raise ValueError(f"{key!r} of shape {shape} is said to end at {end}")
+            tensors[key] = dtype, shape
+        if len(raw) + position != size:
+            raise ValueError(f"{len(raw) + position} bytes are announced, the file has {size}")
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise CheckpointError(
-            f"cannot read {path} as safetensors ({error!r}); "
+            f"cannot read {path} as safetensors ({str(error)[:200]}); "
             "it is truncated or damaged: fetch it again"
         ) from error
+    return _Header(raw=raw, tensors=tensors, metadata=metadata)
 
 
-def _is_state(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+def _is_shape(shape: list[int]) -> bool:
+    return all(type(n) is int and n >= 0 for n in shape) and math.prod(filter(None, shape)) < 2**60
+
+
+def _read_safetensors(
+    file: io.BufferedReader, size: int, path: Path, sha256: str | None
+) -> WeightsFile:
+    """Read each tensor into memory of its own, so that no second copy is ever held."""
+    header = _read_header(file, size, path)
+    digest = hashlib.sha256(header.raw)
+    state = {}
+    for key, (dtype, shape) in header.tensors.items():
+        tensor = torch.empty(shape, dtype=dtype, device="cpu")
+        view = _bytes_of(tensor)
+        if len(view) and file.readinto(view) != len(view):
+            raise CheckpointError(f"{path} was cut while it was read; load it again")
+        digest.update(view)
+        state[key] = tensor
+    _compare(digest.hexdigest(), sha256, path)
+    return WeightsFile(
+        path=path,
+        sha256=digest.hexdigest(),
+        tensors=unwrap_state(state, str(path)),
+        metadata=header.metadata,
     )
 
 
-def _unwrap(content: Any, path: Path) -> Mapping[str, Tensor]:
-    inside = [content.get(w) for w in _WRAPPERS] if isinstance(content, Mapping) else []
-    for candidate in (content, *inside):
-        if _is_state(candidate):
-            state: Mapping[str, Tensor] = candidate
-            return state
-    found = f"a {type(content).__name__}"
-    if isinstance(content, Mapping):
-        found = ", ".join(sorted(map(str, content))[:8]) or "nothing"
-    raise CheckpointError(
-        f"{path} holds no state dict, neither bare nor below {', '.join(_WRAPPERS)}; "
-        f"it holds {found}"
-    )
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """Return the memory of a tensor without gaps."""
+    flat = tensor.reshape(-1)
+    return flat.view(torch.uint8).numpy().data if len(flat) else memoryview(b"")
 
 
 def write_safetensors(
@@ -161,25 +246,43 @@ def write_safetensors(
     """Write tensors, whole or not at all; the same input gives the same bytes.
 
     The library's own writer orders metadata by a random hash and holds a second copy of all
-    tensors. This one writes one after the other, widest type first (alignment), then by key.
+    tensors. This one writes one after the other, widest type first (alignment), then by key,
+    and reads what is on the disk before it counts as written.
+
+    Raises:
+        CheckpointError: a tensor of a kind that is not written, or the disk holds other bytes.
     """
-    kinds = {dtype: name for name, dtype in _TYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     offset = 0
     order = sorted(state, key=lambda key: (-state[key].element_size(), key))
     for key in order:
         tensor = state[key]
+        check_type(TYPES.get(tensor.dtype, str(tensor.dtype)), key, str(path))
         end = offset + tensor.numel() * tensor.element_size()
         header[key] = {
-            "dtype": kinds[tensor.dtype],
+            "dtype": TYPES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [offset, end],
         }
         offset = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for key in order:
-            flat = state[key].detach().cpu().contiguous().reshape(-1)
-            file.write(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    digest = hashlib.sha256()
+    with replacing(Path(path)) as temporary:
+        with open(temporary, "wb") as file:
+            for part in _parts(text, [state[key] for key in order]):
+                digest.update(part)
+                file.write(part)
+        with open(temporary, "rb") as file:
+            keys = _read_header(file, temporary.stat().st_size, temporary).tensors
+        if set(keys) != set(state) or sha256_of(temporary) != digest.hexdigest():
+            raise CheckpointError(
+                f"{path} was not written: the disk gives other bytes than it was given"
+            )
+
+
+def _parts(text: bytes, tensors: list[Tensor]) -> Iterator[bytes | memoryview]:
+    """Yield a file in pieces: the header with its length, then the data of each tensor."""
+    yield struct.pack("<Q", len(text)) + text
+    for tensor in tensors:
+        yield _bytes_of(tensor.detach().cpu().contiguous())

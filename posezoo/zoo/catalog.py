@@ -6,11 +6,12 @@ import difflib
 import fnmatch
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import models  # noqa: F401  the families register themselves
 from ..errors import UnknownModelError
+from ..weights.trust import is_automatic
 from .config import PretrainedCfg, Task
 from .registry import ARCHITECTURES, Architecture
 
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
     from .model import ZooModel
 
 __all__ = [
+    "DEFAULT_MODEL",
     "build_model",
+    "check_arguments",
     "find",
     "get_pretrained_cfg",
     "is_model",
     "list_models",
+    "matching",
     "model_arguments",
 ]
+
+
+DEFAULT_MODEL = "vitpose_b_simple_256x192"
+"""Used where no model is named: COCO AP 75.5 (reported), 85.9 M parameters, 17.5 GMACs, 344 MB."""
 
 
 def find(name: str) -> tuple[Architecture, PretrainedCfg]:
@@ -33,6 +41,11 @@ def find(name: str) -> tuple[Architecture, PretrainedCfg]:
     Raises:
         UnknownModelError: the architecture or the tag does not exist; close names are listed.
     """
+    if not isinstance(name, str):
+        raise UnknownModelError(
+            f"the name of a model is text, got {name!r}; for a folder write "
+            "'local-dir:<folder>', for a weights file an architecture and checkpoint="
+        )
     first, dot, tag = name.partition(".")
     if first not in ARCHITECTURES:
         raise UnknownModelError(f"no model named {name!r}; {_suggestion(first)}")
@@ -86,7 +99,7 @@ def list_models(
         filter: one or several shell patterns, matched against the architecture and against
             `architecture.tag`.
         task: only models for this task.
-        pretrained: only models with weights.
+        pretrained: only models whose weights come without hands: in the package, or fetched.
         tags: list `architecture.tag` for each set of weights instead of architectures.
     """
     patterns = [filter] if isinstance(filter, str) else list(filter)
@@ -95,9 +108,23 @@ def list_models(
         for cfg in architecture.cfgs.values():
             names = (cfg.architecture, cfg.name)
             matches = any(fnmatch.fnmatchcase(name, p) for name in names for p in patterns)
-            if matches and task in (None, cfg.task) and (cfg.has_weights or not pretrained):
+            if matches and task in (None, cfg.task) and (not pretrained or is_automatic(cfg)):
                 found.add(names[tags])
     return sorted(found, key=_natural)
+
+
+def matching(patterns: Sequence[str]) -> list[str]:
+    """List every `architecture.tag` that one of the patterns matches, in natural order.
+
+    Raises:
+        UnknownModelError: a pattern matches nothing; close names are listed.
+    """
+    for pattern in patterns:
+        if not list_models(pattern, tags=True):
+            raise UnknownModelError(
+                f"no model matches {pattern!r}; {_suggestion(pattern.partition('.')[0].strip('*'))}"
+            )
+    return list_models(patterns, tags=True)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
@@ -112,24 +139,34 @@ def model_arguments(name: str) -> dict[str, Any]:
     return {key: arg.default for key, arg in architecture.args.items()} | dict(cfg.model_args)
 
 
-def build_model(name: str, **model_args: Any) -> ZooModel:
-    """Build `architecture[.tag]` with random weights and attach its configuration.
+def check_arguments(name: str, model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments as the types that `architecture[.tag]` takes.
 
     Raises:
         UnknownModelError: no such name.
         TypeError: an argument that the model does not take; the valid ones are listed.
         InputError: a value of the wrong type or out of range.
     """
-    architecture, cfg = find(name)
+    architecture, _ = find(name)
     known = architecture.args
     for key in model_args:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
+            close = difflib.get_close_matches(str(key), known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise TypeError(
                 f"{architecture.name} takes no argument {key!r}{hint}; valid: {', '.join(known)}"
             )
-    given = {key: known[key].check(key, value) for key, value in model_args.items()}
+    return {key: known[key].check(key, value) for key, value in model_args.items()}
+
+
+def build_model(name: str, **model_args: Any) -> ZooModel:
+    """Build `architecture[.tag]` with random weights and attach its configuration.
+
+    Raises:
+        UnknownModelError, TypeError, InputError: as `check_arguments`.
+    """
+    architecture, cfg = find(name)
+    given = check_arguments(name, model_args)
     module, _, function = architecture.build.partition(":")
     builder = getattr(importlib.import_module(module), function)
     model: ZooModel = builder(**architecture.fixed, **(model_arguments(name) | given))

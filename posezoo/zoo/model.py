@@ -142,12 +142,27 @@ class ZooModel(nn.Module):
         """
         raise InputError(f"{self.pretrained_cfg.architecture} has no part trained on ImageNet")
 
+    def forward_intermediates(self, x: Tensor, *, tokens: bool = False) -> Any:
+        """Return the maps after each stage; families say which, and what else they can return.
+
+        Args:
+            x: normalised images (B, 3, H, W).
+            tokens: return the regions of tokens too, which only TCFormer has.
+
+        Raises:
+            InputError: the model has no stages with maps, or no tokens that are regions.
+        """
+        what, others = "stages with maps", "UniFormer, TCFormer and PCT"
+        if tokens:
+            what, others = "tokens that are regions of the image", "TCFormer's models"
+        raise InputError(f"{self.pretrained_cfg.architecture} has no {what}; {others} have")
+
     def example_inputs(
         self, batch: int = 1, generator: torch.Generator | None = None
     ) -> tuple[Tensor, ...]:
         """Return random inputs that `forward` accepts, on the CPU, float32."""
         size = (batch, self.in_chans, *self.pretrained_cfg.input.size)
-        return (torch.randn(size, generator=generator),)
+        return (torch.randn(size, generator=generator, dtype=torch.float32, device="cpu"),)
 
 
 class PoseModel(ZooModel):
@@ -252,8 +267,10 @@ class Tokenizer(ZooModel):
     ) -> tuple[Tensor, ...]:
         """Return poses, their visibility and, where they are needed, image features."""
         (images,) = super().example_inputs(batch, generator)
-        keypoints = 256 * torch.rand(batch, self.num_keypoints, 2, generator=generator)
-        visible = torch.ones(batch, self.num_keypoints)
+        size = (batch, self.num_keypoints, 2)
+        keypoints = torch.rand(size, generator=generator, dtype=torch.float32, device="cpu")
+        keypoints = 256 * keypoints
+        visible = torch.ones(size[:2], dtype=torch.float32, device="cpu")
         if not self.image_guided:
             return keypoints, visible
         return keypoints, visible, self.forward_features(images)

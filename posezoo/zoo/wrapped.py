@@ -7,18 +7,38 @@ from typing import TypeVar
 
 from torch import nn
 
-__all__ = ["copy_sharing_weights", "unwrap"]
+from .config import PretrainedCfg
+from .model import ZooModel
+
+__all__ = ["copy_sharing_weights", "unwrap", "zoo_model"]
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside torch.compile, DataParallel, DDP or an averaged copy of timm's."""
+    """Return the model inside torch.compile, DataParallel, DDP or an averaged copy.
+
+    What is no module comes back as it is, for the caller to name.
+    """
+    if not isinstance(model, nn.Module):
+        return model
     children = dict(model.named_children())
     for name in ("_orig_mod", "module"):
         if set(children) == {name}:
             return unwrap(children[name])
     return model
+
+
+def zoo_model(model: nn.Module) -> ZooModel:
+    """Return the model of the zoo in whatever wrapper.
+
+    Raises:
+        TypeError: it was not made by `create_model`.
+    """
+    model = unwrap(model)
+    if isinstance(model, ZooModel) and isinstance(vars(model).get("pretrained_cfg"), PretrainedCfg):
+        return model
+    raise TypeError(f"{type(model).__name__} has no pretrained_cfg; make it with create_model")
 
 
 def copy_sharing_weights(model: M) -> M:

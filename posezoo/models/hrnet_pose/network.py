@@ -30,7 +30,7 @@ class HRNetPose(HeatmapPose):
         Raises:
             InputError: wrong shape or type.
         """
-        check_images(x, self.in_chans, self.input_size, 16)
+        check_images(x, self.in_chans, self.input_size, 16, like=self.trunk.conv1.weight)
         return self.trunk(x)
 
 

@@ -94,16 +94,18 @@ class SwinModel(ZooModel):
         Raises:
             InputError: wrong shape or type.
         """
-        check_images(x, 3, INPUT_SIZE, STRIDE)
+        check_images(x, 3, INPUT_SIZE, STRIDE, like=self.backbone.patch_embed.proj.weight)
         return self.backbone(x)
 
-    def forward_intermediates(self, x: Tensor) -> list[Tensor]:
+    def forward_intermediates(self, x: Tensor, *, tokens: bool = False) -> list[Tensor]:
         """Return the maps after each stage, (B, D, h, w) at strides 4, 8, 16, 32.
 
         Raises:
-            InputError: wrong shape or type.
+            InputError: wrong shape or type, or tokens are asked for.
         """
-        check_images(x, 3, INPUT_SIZE, STRIDE)
+        if tokens:
+            super().forward_intermediates(x, tokens=tokens)
+        check_images(x, 3, INPUT_SIZE, STRIDE, like=self.backbone.patch_embed.proj.weight)
         return self.backbone.forward_intermediates(x)
 
 

@@ -177,5 +177,5 @@ class PCTTokenizer(Tokenizer):
         """
         if self.backbone is None:
             raise InputError("this tokenizer has no backbone; it takes coordinates alone")
-        check_images(x, 3, INPUT_SIZE, STRIDE)
+        check_images(x, 3, INPUT_SIZE, STRIDE, like=self.backbone.patch_embed.proj.weight)
         return self.backbone(x)

@@ -45,13 +45,14 @@ class TCFormer(ZooModel):
         Raises:
             InputError: wrong shape or type.
         """
-        check_images(x, self.in_chans, self.input_size, 1)
+        weight = self.backbone.patch_embed.proj.weight
+        check_images(x, self.in_chans, self.input_size, 1, like=weight)
         if min(x.shape[2:]) < SMALLEST_INPUT:
             size = tuple(x.shape[2:])
             raise InputError(f"image height and width must be {SMALLEST_INPUT} or more, got {size}")
         return self.backbone(x)
 
-    @overload
+    @overload  # type: ignore[override]  # a literal decides the type
     def forward_intermediates(self, x: Tensor, *, tokens: Literal[False] = ...) -> list[Tensor]: ...
 
     @overload

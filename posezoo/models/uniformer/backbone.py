@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -53,7 +55,10 @@ class Stage(nn.Module):
     """Patch embedding, then blocks; `norm` (pose only) makes the stage's output map."""
 
     def __init__(
-        self, patch_embed: nn.Module, blocks: list[nn.Module], norm_dim: int | None
+        self,
+        patch_embed: nn.Module,
+        blocks: Sequence[LocalBlock | GlobalBlock],
+        norm_dim: int | None,
     ) -> None:
         super().__init__()
         self.patch_embed = patch_embed
@@ -102,7 +107,7 @@ class UniFormerBackbone(nn.Module):
         embed = ConvStem if conv_stem else PatchEmbed
         stages = []
         for i, (dim, rates) in enumerate(zip(WIDTHS, drop_path_rates(depths, drop_path_rate))):
-            blocks: list[nn.Module] = [
+            blocks = [
                 LocalBlock(dim, MLP_RATIO, rate)
                 if i < 2
                 else GlobalBlock(

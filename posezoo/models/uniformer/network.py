@@ -27,19 +27,25 @@ class UniFormer(ZooModel):
         self.input_size = input_size
 
     def check(self, x: Tensor) -> None:
-        """Raise InputError where `x` is not a batch of images of the right size."""
-        check_images(x, self.in_chans, self.input_size, 32)
+        """Raise InputError where `x` is no batch of images of the right size, type and device."""
+        weight = self.backbone.stages[0].blocks[0].norm1.weight
+        check_images(x, self.in_chans, self.input_size, 32, like=weight)
 
-    def forward_intermediates(self, x: Tensor, *, norm: bool = False) -> list[Tensor]:
+    def forward_intermediates(
+        self, x: Tensor, *, tokens: bool = False, norm: bool = False
+    ) -> list[Tensor]:
         """Return the maps after each stage, (B, D, h, w) at strides 4, 8, 16, 32.
 
         Args:
             x: normalised images (B, 3, H, W).
+            tokens: UniFormer has none that are regions; see TCFormer.
             norm: apply the stage norms that pose backbones have.
 
         Raises:
-            InputError: wrong shape or type.
+            InputError: wrong shape or type, or tokens are asked for.
         """
+        if tokens:
+            super().forward_intermediates(x, tokens=tokens)
         self.check(x)
         return self.backbone.forward_intermediates(x, norm=norm)
 

@@ -147,7 +147,7 @@ class ViTPose(HeatmapPose):
         Raises:
             InputError: wrong shape or type.
         """
-        check_images(x, self.in_chans, self.input_size, PATCH)
+        check_images(x, self.in_chans, self.input_size, PATCH, like=self.patch_embed.weight)
         x = self.patch_embed(x).flatten(2).transpose(1, 2)  # (B, N, D), row-major
         x = x + (self.pos_embed[:, 1:] + self.pos_embed[:, :1])
         for block in self.blocks:
