@@ -58,6 +58,10 @@ _NOBODY = CropRequest(
 class PosePredictor:
     """Find the keypoints of people in images.
 
+    torch's threads do not survive a fork: a process forked after a predictor ran on the CPU with
+    several threads hangs in its first forward. Start processes with `spawn`, or make the
+    predictor inside them.
+
     Args:
         model: a pose model, or the name of one, which is then loaded with its weights. A given
             model keeps its device, type and mode: it runs in evaluation mode whatever it is in,
