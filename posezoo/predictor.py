@@ -26,6 +26,7 @@ from .errors import InputError, PoseZooError
 from .geometry import check_bboxes, get_convention
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
+from .zoo.catalog import DEFAULT_MODEL
 from .zoo.factory import create_model
 from .zoo.model import PoseNetwork, ZooModel
 from .zoo.wrapped import copy_sharing_weights, unwrap
@@ -63,9 +64,11 @@ class PosePredictor:
     predictor inside them.
 
     Args:
-        model: a pose model, or the name of one, which is then loaded with its weights. A given
-            model keeps its device, type and mode: it runs in evaluation mode whatever it is in,
-            and where device or type differ, `predictor.model` is a copy.
+        model: a pose model, or the name of one, which is then loaded with its weights. The default
+            is ViTPose-B with the simple decoder: reported AP 75.5 on COCO val2017, 17.5 GMACs a
+            person and twice that with flip test, a download of 344 MB. A given model keeps its
+            device, type and mode: it runs in evaluation mode whatever it is in, and where device
+            or type differ, `predictor.model` is a copy.
         detector: used for images that come without boxes: "auto" or a short name of
             `posezoo.detectors.DETECTORS`, a callable, or None (the whole image is one box).
             It is loaded when the first such image arrives.
@@ -82,7 +85,7 @@ class PosePredictor:
 
     def __init__(
         self,
-        model: nn.Module | str,
+        model: nn.Module | str = DEFAULT_MODEL,
         *,
         detector: str | Detector | None = "auto",
         device: str | int | torch.device | None = None,

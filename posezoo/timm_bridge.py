@@ -16,7 +16,6 @@ from typing import Any
 from torch import nn
 
 from .errors import InputError
-from .weights.addresses import hub_id
 from .zoo.catalog import get_pretrained_cfg, list_models
 from .zoo.config import PretrainedCfg
 from .zoo.factory import create_model
@@ -47,7 +46,7 @@ def register_with_timm() -> list[str]:
 def _timm_cfg(cfg: PretrainedCfg) -> dict[str, Any]:
     """The part of our configuration that timm has fields for."""
     return {
-        "hf_hub_id": hub_id(cfg),
+        "url": next((a.link for a in cfg.source.addresses), ""),  # for timm's lists
         "input_size": (3, *cfg.input.size),
         "mean": cfg.input.mean,
         "std": cfg.input.std,

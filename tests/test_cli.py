@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from posezoo import cli
 from posezoo.synthetic import write_coco
 from posezoo.weights.files import sha256_of
 from posezoo.weights.tensors import read_metadata
+from posezoo.zoo import registry
+from posezoo.zoo.catalog import DEFAULT_MODEL
 
 SMALL = "hrnet_xs_128x96"  # its weights are in the package
 
@@ -54,7 +58,7 @@ def counts(data) -> list[int]:
 def test_help_of_every_command_is_there_and_the_overview_is_complete():
     assert list(cli.main.commands) == [
         "list", "info", "predict", "export", "demo", "eval", "train",
-        "convert", "verify", "push", "publish",
+        "fetch", "convert", "verify", "push", "publish",
     ]  # fmt: skip
     for name, command in cli.main.commands.items():
         assert name in cli.__doc__ and command.help
@@ -72,10 +76,38 @@ def test_list_filters_and_speaks_json():
     assert "no model matches" in run("list", "zebra*").output
 
 
+def test_list_pretrained_means_fetched_without_hands():
+    header, *rows = run("list", "--pretrained").output.splitlines()
+    assert header.split() == [
+        "name", "data", "input", "params", "GMACs", "reported", "licence", "weights"
+    ]  # fmt: skip
+    assert [row.split()[0] for row in rows] == posezoo.list_models(pretrained=True)
+    text = "\n".join(rows)
+    assert "by hand" not in text and "none" not in text and "pct_swin" not in text
+    assert "in the package" in next(r for r in rows if r.startswith("pct_tokenizer_swin_base_wo"))
+    everything = run("list").output
+    assert "by hand: needs a browser" in everything and "none published" in everything
+
+
+def test_list_as_json_has_terms_size_addresses_and_whether_pinned():
+    rows = {r["name"]: r for r in json.loads(run("list", "--tags", "--json").output)}
+    vitpose = rows["vitpose_b_simple_256x192.coco"]
+    assert vitpose["pinned"] and vitpose["automatic"] and vitpose["address_kinds"] == ["hub"]
+    assert vitpose["license"] == "apache-2.0" and vitpose["size"] == 4 * 85_912_337
+    mmpose = rows["uniformer_s_256x192.coco"]
+    assert not mmpose["pinned"] and mmpose["automatic"] and mmpose["address_kinds"] == ["https"]
+    assert "COCO" in mmpose["data_terms"]
+    by_hand = rows["pct_swin_base.coco"]
+    assert not by_hand["automatic"] and by_hand["by_hand"] and by_hand["address_kinds"] == []
+    assert rows["tmpose_b_256x192.coco"]["unavailable"]
+    assert rows["hrnet_xs_128x96.rendered"]["address_kinds"] == ["package"]
+
+
 def test_info_shows_recipe_licence_and_reported_numbers():
     output = run("info", "uniformer_s_256x192").output
     for word in ("reported", "AP 74.0", "bbox=det56.4", "apache-2.0", "25.23 M", "block_eps=1e-05",
-                 "hf-hub:posezoo/uniformer_s_256x192.coco"):  # fmt: skip
+                 "only 8 digits of the sha256 is published", "published by OpenMMLab, mmpose",
+                 "https://download.openmmlab.com/mmpose/v1"):  # fmt: skip
         assert word in output
     assert json.loads(run("info", "uniformer_s_256x192", "--json").output)["tag"] == "coco"
     assert "block_eps=1e-06" in run("info", "uniformer_s_256x192.coco_official").output
@@ -96,7 +128,9 @@ def test_convert_writes_a_model_and_refuses_files_that_do_not_fit(tmp_path):
     assert result.exit_code == 0, result.output
     assert "352 read, 352 used, 0 ignored" in result.output
     written = folder / "model.safetensors"
-    assert read_metadata(written)["origin_sha256"] == sha256_of(weights)
+    metadata = read_metadata(written)
+    assert metadata["origin_sha256"] == sha256_of(weights)
+    assert metadata["origin_check"] == "not the published file" and "origin_url" not in metadata
     assert f"output   sha256 {sha256_of(written)}" in result.output
     assert posezoo.create_model(f"local-dir:{folder}").origin["origin_file"] == weights.name
 
@@ -108,6 +142,51 @@ def test_convert_writes_a_model_and_refuses_files_that_do_not_fit(tmp_path):
     result = run("convert", small, "--model", "tokenpose_xs_128x96", "--out", tmp_path / "x")
     assert result.exit_code == 1 and f"looks like {SMALL}" in result.output
     assert not (tmp_path / "x").exists()
+
+
+def test_file_that_is_not_the_published_one_never_becomes_the_default(tmp_path, hub):
+    for name, words in [
+        ("uniformer_s_256x192", "the published one d4a7fdac"),
+        ("uniformer_small_plus_dim64", "no hash of it was published"),
+    ]:
+        random = tmp_path / f"{name}.pth"
+        torch.save(posezoo.create_model(name).state_dict(), random)
+        result = run("convert", random, "--model", name)
+        assert result.exit_code == 1 and words in result.output and "--out FOLDER" in result.output
+        assert not (tmp_path / "posezoo-cache" / "converted").exists()
+
+
+def test_convert_recognises_the_set_of_weights(tmp_path, monkeypatch):
+    weights, out = tmp_path / "x.pth", tmp_path / "out"
+    torch.save(posezoo.create_model("tcformer_light").state_dict(), weights)
+    result = run("convert", weights, "--out", out)
+    assert result.exit_code == 0 and "model    tcformer_light.in1k" in result.output
+    assert "not the published file" in result.output
+    torch.save(posezoo.create_model("uniformer_s_256x192").state_dict(), weights)
+    result = run("convert", weights, "--out", out)
+    assert result.exit_code == 2 and result.output.count("\n") == 1
+    for name in ("uniformer_s_256x192.coco", "uniformer_s_448x320.coco_official", "--model NAME"):
+        assert name in result.output
+    cfg = posezoo.get_pretrained_cfg("uniformer_s_384x288.coco")
+    source = dataclasses.replace(cfg.source, original_sha256=sha256_of(weights))
+    known = dataclasses.replace(cfg, source=source)
+    monkeypatch.setitem(registry.ARCHITECTURES[cfg.architecture].cfgs, "coco", known)
+    result = run("convert", weights)  # by its hash, and as the default
+    assert result.exit_code == 0 and "model    uniformer_s_384x288.coco" in result.output
+    assert "sha256 as published" in result.output
+    posezoo.create_model("uniformer_s_384x288", pretrained=True)
+    torch.save({"x": torch.zeros(3)}, weights)
+    assert "fits no registered model" in run("convert", weights).output
+
+
+def test_predict_has_a_default_model_that_is_fetched_without_hands():
+    cfg = posezoo.get_pretrained_cfg(DEFAULT_MODEL)
+    help_text = " ".join(run("predict", "--help").output.split())
+    assert DEFAULT_MODEL in posezoo.list_models(pretrained=True) and DEFAULT_MODEL in help_text
+    assert f"AP {100 * cfg.metrics.values['AP']:.1f}" in help_text
+    assert f"{cfg.macs / 1e9:.1f} GMACs" in help_text
+    assert f"{4 * cfg.params / 1e6:.0f} MB" in help_text
+    assert inspect.signature(posezoo.PosePredictor).parameters["model"].default == DEFAULT_MODEL
 
 
 def test_predict_writes_json_and_pictures(data, photos, counts, tmp_path):

@@ -21,6 +21,7 @@ from posezoo.errors import CheckpointError, InputError, IntegrityError, UnknownM
 from posezoo.weights.convert import convert_file
 from posezoo.weights.files import sha256_of
 from posezoo.weights.publish import golden_of
+from posezoo.zoo.address import Address, https, hub
 from posezoo.zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
 from posezoo.zoo.factory import resolve_cfg
 from posezoo.zoo.registry import ARCHITECTURES
@@ -288,8 +289,12 @@ CROP = InputCfg(size=(8, 8), geometry="mmpose0")
         (lambda: MetricsCfg(values={"AP": 74.0}, protocol="", url=""), "AP is 74.0"),
         (lambda: SourceCfg(sha256="abc"), "sha256 is 'abc'"),
         (lambda: SourceCfg(original_sha256="xyz"), "original_sha256 is 'xyz'"),
-        (lambda: SourceCfg(original_urls=("ftp://x/y",)), "original_urls is 'ftp"),
+        (lambda: https("ftp://x/y"), "https address is 'ftp"),
+        (lambda: hub("o/r", "f", revision="main"), "revision is 'main'"),
+        (lambda: Address(kind="ftp", where="x"), "kind is 'ftp'"),
+        (lambda: Address(kind="hub", where="o/r"), "only, have a file"),
         (lambda: SourceCfg(packaged="../x"), "packaged is"),
+        (lambda: SourceCfg(packaged="x"), "needs its sha256"),
         (lambda: SourceCfg(packaged="x", unavailable="lost"), "unavailable"),
         (lambda: PretrainedCfg(task="pose", dataset="coco", input=CROP, macs=0), "macs is 0"),
         (lambda: PretrainedCfg(task="pose", dataset="coco", input=InputCfg(size=(8, 8)),

@@ -23,8 +23,13 @@ def _upload(hub, family, name, folder):
     torch.save(state, folder / "w.pth")
     convert_file(folder / "w.pth", posezoo.get_pretrained_cfg(name), folder / "out")
     files = {p.name: p.read_bytes() for p in (folder / "out").iterdir()}
-    hub.add(f"posezoo/{name}", files)
+    hub.add(f"mine/{name}", files)
     return state
+
+
+@pytest.fixture(autouse=True)
+def _namespace(monkeypatch):
+    monkeypatch.setenv("POSEZOO_HUB_NAMESPACE", "mine")
 
 
 @pytest.fixture

@@ -24,15 +24,16 @@ POSE_MODELS = {"uniformer_s_256x192": ("uniformer", "uniformer_s_256x192")}
 
 
 @pytest.fixture(params=POSE_MODELS)
-def published(request, hub, tmp_path) -> str:
-    """A variant with stand-in weights, published on the stand-in Hub under its own name."""
+def published(request, hub, tmp_path, monkeypatch) -> str:
+    """A variant with stand-in weights, in the user's namespace on the stand-in Hub."""
+    monkeypatch.setenv("POSEZOO_HUB_NAMESPACE", "mine")
     family, variant = POSE_MODELS[request.param]
     weights = tmp_path / "original.pth"
     torch.save({"state_dict": make_state(manifests(family)[variant])}, weights)
     model = posezoo.create_model(request.param, checkpoint=weights)
     folder = posezoo.save_pretrained(model, tmp_path / "published")
     name = model.pretrained_cfg.name
-    hub.add(f"posezoo/{name}", {p.name: p.read_bytes() for p in folder.iterdir()})
+    hub.add(f"mine/{name}", {p.name: p.read_bytes() for p in folder.iterdir()})
     return request.param
 
 

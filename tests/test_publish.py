@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from click.testing import CliRunner
 from goldens.fill import make_state, manifests
+from huggingface_hub import constants
 from safetensors.torch import load
 from standins.hub import answering
+from standins.weights import pin_of, sha256
 
 import posezoo
 from posezoo.cli import main
 from posezoo.weights.cards import variant_card
 from posezoo.weights.convert import convert_file
-from posezoo.weights.locate import find_converted
+from posezoo.weights.locate import find_converted, find_weights
+from posezoo.weights.pins import as_text, read_pins
 from posezoo.weights.publish import golden_of, publish
+from posezoo.zoo import registry
 
 # one variant of each kind -> its manifest
 VARIANTS = {
@@ -33,17 +39,26 @@ def converted(request, hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     family, variant = VARIANTS[request.param]
     torch.save({"state_dict": make_state(manifests(family)[variant])}, tmp_path / "original.pth")
-    convert_file(tmp_path / "original.pth", posezoo.get_pretrained_cfg(request.param))
+    cfg = posezoo.get_pretrained_cfg(request.param)
+    cfg = replace(cfg, source=replace(cfg.source, original_sha256=None))
+    monkeypatch.setitem(registry.ARCHITECTURES[cfg.architecture].cfgs, cfg.tag, cfg)
+    convert_file(tmp_path / "original.pth", cfg)
     return request.param
 
 
-def _publish_one(name, **options):
-    (report,) = publish([name], "team", **options)
-    return report
+@pytest.fixture
+def publish_one(tmp_path):
+    """Publish one variant to the stand-in, pinned in a file of the test's."""
+
+    def one(name, **options):
+        (report,) = publish([name], "team", pins_file=tmp_path / "pins.json", **options)
+        return report
+
+    return one
 
 
-def test_published_model_comes_back_equal_to_the_last_bit(converted, hub, tmp_path):
-    report = _publish_one(converted)
+def test_published_model_comes_back_equal_to_the_last_bit(converted, hub, tmp_path, publish_one):
+    report = publish_one(converted)
     assert report.state == "published" and report.repo_id == f"team/{converted}"
     files = hub.repos[report.repo_id].files
     assert set(files) >= {"model.safetensors", "config.json", "README.md"}
@@ -58,20 +73,78 @@ def test_published_model_comes_back_equal_to_the_last_bit(converted, hub, tmp_pa
     torch.testing.assert_close(again["output.0"], golden["output.0"], rtol=1e-3, atol=1e-4)
 
 
-def test_interrupted_upload_is_finished_and_a_second_one_changes_nothing(converted, hub):
-    report = _publish_one(converted, dry_run=True)
-    assert report.state == "would publish" and "MB" in report.detail and not hub.repos
-    hub.faults["/commit/main"] = answering(500)
-    assert _publish_one(converted).state == "failed"
-    hub.faults.clear()
-    assert _publish_one(converted).state == "published"
-    commits = dict(hub.repos[f"team/{converted}"].commits)
-    assert _publish_one(converted).state == "unchanged"
+def test_second_run_changes_nothing_and_a_pinned_model_loads(converted, hub, tmp_path, publish_one):
+    assert publish_one(converted).state == "published"
+    text, commits = (
+        (tmp_path / "pins.json").read_text(),
+        dict(hub.repos[f"team/{converted}"].commits),
+    )
+    assert publish_one(converted).state == "unchanged"
+    assert (tmp_path / "pins.json").read_text() == text
     assert hub.repos[f"team/{converted}"].commits == commits
+    pins = read_pins(tmp_path / "pins.json")
+    weights = hub.repos[f"team/{converted}"].files["model.safetensors"]
+    assert pins[converted].sha256 == sha256(weights) and pins[converted].size == len(weights)
+    found = find_weights(posezoo.get_pretrained_cfg(converted), tmp_path / "new", pins=pins)
+    assert found.path.read_bytes() == weights and found.path.is_relative_to(
+        tmp_path / "new" / "hub"
+    )
+
+
+def test_interrupted_upload_is_finished_and_a_dry_run_asks_nothing(converted, hub, publish_one):
+    hub.log.clear()
+    report = publish_one(converted, dry_run=True)
+    assert report.state == "would publish" and "MB" in report.detail and hub.log == []
+    hub.faults["/commit/main"] = answering(500)
+    report = publish_one(converted)
+    assert report.state == "failed" and "cannot be published" in report.detail
+    assert "\n" not in report.detail
+    hub.faults.clear()
+    assert publish_one(converted).state == "published"
+
+
+def _check(tmp_path, *patterns):
+    arguments = ["publish", *patterns, "--check", "--pins", str(tmp_path / "pins.json")]
+    return CliRunner().invoke(main, arguments)
+
+
+def test_check_compares_the_hub_with_the_pins(hub, tmp_path):
+    weights = b"w" * 2000
+    for name in ("uniformer_small.in1k", "uniformer_base.in1k"):
+        commit = hub.add(f"team/{name}", {"model.safetensors": weights})
+        pins = read_pins(tmp_path / "pins.json")
+        pins[name] = pin_of(f"team/{name}", commit, weights)
+        (tmp_path / "pins.json").write_text(as_text(pins))
+    result = _check(tmp_path)
+    assert result.exit_code == 0 and result.output.count("as pinned") == 2
+    repo = hub.repos["team/uniformer_small.in1k"]
+    hub.add("team/uniformer_small.in1k", {"model.safetensors": b"x" * 2000})
+    result = _check(tmp_path, "uniformer_small")
+    assert result.exit_code == 1 and "moved on" in result.output
+    repo.commits[pins["uniformer_small.in1k"].revision]["model.safetensors"] = b"y" * 2000
+    assert "changed" in _check(tmp_path).output
+    hub.repos.clear()
+    result = _check(tmp_path)
+    assert result.exit_code == 1 and result.output.count("failed") == 2
+    assert _check(tmp_path, "tcformer*").exit_code == 2
+
+
+def test_wrong_use_exits_2_with_one_line(hub, tmp_path):
+    for arguments, words in [
+        (["publish", "nothing*", "--namespace", "team"], "no model matches 'nothing*'"),
+        (["publish", "uniformer_smal", "--namespace", "team"], "did you mean uniformer_small"),
+        (["publish", "uniformer_small"], "--namespace is needed"),
+        (["verify", "nope"], "no model matches 'nope'"),
+    ]:
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 2 and words in result.output, result.output
+        assert result.output.count("\n") == 1
 
 
 def test_failures_do_not_stop_the_others_and_set_the_exit_status(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     names = ["uniformer_small*", "tmpose_b_256x192"]
     result = CliRunner().invoke(main, ["publish", *names, "--namespace", "team"])
     assert result.exit_code == 1
@@ -108,10 +181,10 @@ def _verify(name):
     return CliRunner().invoke(main, ["verify", name])
 
 
-def test_verify_names_damage_in_both_caches(converted, hub):
-    _publish_one(converted)
-    hub.add(f"posezoo/{converted}", hub.repos[f"team/{converted}"].files)
-    path = find_converted(posezoo.get_pretrained_cfg(converted))
+def test_verify_names_damage_in_both_caches(converted, hub, monkeypatch, publish_one):
+    publish_one(converted)
+    monkeypatch.setenv("POSEZOO_HUB_NAMESPACE", "team")
+    path = find_converted(posezoo.get_pretrained_cfg(converted)).path
     hidden = path.rename(path.with_suffix(".hidden"))
     posezoo.create_model(converted, pretrained=True)  # now from the Hub
     hidden.rename(path)
@@ -126,8 +199,18 @@ def test_verify_names_damage_in_both_caches(converted, hub):
     assert "nothing in the cache" in _verify("uniformer_base.in1k").output
 
 
-def test_push_command_prints_the_commit(converted, hub):
-    folder = find_converted(posezoo.get_pretrained_cfg(converted)).parent
-    result = CliRunner().invoke(main, ["push", str(folder), "--repo", "me/mine"])
+def test_verify_knows_what_is_in_the_package():
+    result = _verify("hrnet_xs_192x144")
+    assert result.exit_code == 0 and "fine" in result.output and "assets" in result.output
+
+
+def test_push_command_prints_the_commit_or_one_line(converted, hub):
+    folder = find_converted(posezoo.get_pretrained_cfg(converted)).path.parent
+    arguments = ["push", str(folder), "--repo", "me/mine"]
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0 and "/me/mine/commit/" in result.output
     assert set(hub.repos["me/mine"].files) == {"model.safetensors", "config.json"}
+    hub.faults["/preupload/main"] = answering(403)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1 and result.output.count("\n") == 1
+    assert result.output.startswith("posezoo: error: me/mine cannot be published")

@@ -123,7 +123,7 @@ def test_configuration_survives_json_and_obeys_the_schema_of_its_task(name):
     if cfg.has_weights:
         assert cfg.source.license and cfg.source.dataset_license
         source = cfg.source
-        assert source.original_urls or source.original_page or source.packaged
+        assert source.addresses or source.original_page or source.packaged
     if cfg.task == "pose":
         assert cfg.decode and cfg.input.geometry and cfg.input.bbox_padding
         assert posezoo.get_skeleton(cfg.dataset)

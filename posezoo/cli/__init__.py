@@ -1,9 +1,9 @@
 """The command line: `posezoo COMMAND`.
 
-    list, info                        what there is
-    predict, export, demo             use a model
-    eval, train                       with a data set
-    convert, verify, push, publish    weights
+    list, info                               what there is
+    predict, export, demo                    use a model
+    eval, train                              with a data set
+    fetch, convert, verify, push, publish    weights
 
 Each command parses its options, calls the library, and prints. Exit status: 0 fine, 1 a file
 failed or a result is outside its tolerance, 2 wrong usage. Whatever takes long to import (torch
@@ -27,7 +27,7 @@ from .export import export
 from .models import info, list_command
 from .predict import predict
 from .train import train
-from .weights import convert, publish, push, verify
+from .weights import convert, fetch, publish, push, verify
 
 __all__ = ["main"]
 
@@ -78,6 +78,7 @@ def main(debug: bool) -> None:
 
 
 for command in (
-    list_command, info, predict, export, demo, eval_command, train, convert, verify, push, publish,
+    list_command, info, predict, export, demo, eval_command, train,
+    fetch, convert, verify, push, publish,
 ):  # fmt: skip
     main.add_command(command)

@@ -6,11 +6,16 @@ import json
 
 import click
 
-from ..weights.addresses import describe
+from ..weights.addresses import describe, kinds, listing, summary
+from ..weights.pins import packaged_pins
+from ..weights.trust import by_hand_reason, is_automatic, is_pinned
 from ..zoo.catalog import get_pretrained_cfg, list_models, model_arguments
 from ..zoo.config import PretrainedCfg, Task
 
 __all__ = ["info", "list_command"]
+
+_HEADER = ("name", "data", "input", "params", "GMACs", "reported", "licence", "weights")
+_MAIN_METRICS = ("AP", "Whole AP", "top1", "PCKh")
 
 
 @click.command("list")
@@ -20,7 +25,11 @@ __all__ = ["info", "list_command"]
     type=click.Choice(["pose", "classification", "tokenizer"]),
     help="Only models for this task.",
 )
-@click.option("--pretrained", is_flag=True, help="Only models with weights.")
+@click.option(
+    "--pretrained",
+    is_flag=True,
+    help="Only models whose weights come without hands: in the package, or fetched.",
+)
 @click.option("--tags", is_flag=True, help="One line per set of weights: architecture.tag.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def list_command(
@@ -28,33 +37,68 @@ def list_command(
 ) -> None:
     """List models whose name matches PATTERN (shell wildcards, default all)."""
     names = list_models(pattern, task=task, pretrained=pretrained, tags=tags)
-    rows = [(name, get_pretrained_cfg(name)) for name in names]
+    cfgs = [(name, _shown(name, pretrained=pretrained)) for name in names]
     if as_json:
-        click.echo(json.dumps([_as_dict(*row) for row in rows], indent=2))
+        click.echo(json.dumps([_as_dict(*row) for row in cfgs], indent=2))
         return
-    for row in rows:
-        click.echo(_as_line(*row))
-    if not names:
+    rows = [_HEADER, *(_as_row(*row) for row in cfgs)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
+    if names:
+        for row in rows:
+            click.echo("  ".join(text.ljust(w) for text, w in zip(row, widths)).rstrip())
+    else:
         click.echo(f"no model matches {pattern!r}", err=True)
 
 
+def _shown(name: str, *, pretrained: bool) -> PretrainedCfg:
+    """Return the weights that a name is listed with: its default, or the first that are fetched."""
+    cfg = get_pretrained_cfg(name)
+    if not pretrained or is_automatic(cfg):
+        return cfg
+    return get_pretrained_cfg(list_models(f"{name}.*", pretrained=True, tags=True)[0])
+
+
 def _as_dict(name: str, cfg: PretrainedCfg) -> dict[str, object]:
+    pin, source = packaged_pins().get(cfg.name), cfg.source
     return {
         "name": name,
+        "weights": cfg.name,
         "task": cfg.task,
         "dataset": cfg.dataset,
         "input_size": list(cfg.input.size),
         "params": cfg.params,
         "macs": cfg.macs,
+        "reported": dict(cfg.metrics.values) if cfg.metrics else {},
         "has_weights": cfg.has_weights,
+        "automatic": is_automatic(cfg),
+        "by_hand": by_hand_reason(cfg),
+        "unavailable": source.unavailable,
+        "pinned": is_pinned(cfg),
+        "size": pin.size if pin else 4 * cfg.params if cfg.params else None,
+        "size_is_exact": pin is not None,
+        "address_kinds": kinds(cfg),
+        "addresses": listing(cfg),
+        "license": source.license,
+        "data_terms": source.dataset_license,
     }
 
 
-def _as_line(name: str, cfg: PretrainedCfg) -> str:
-    params = f"{cfg.params / 1e6:.1f} M" if cfg.params else "-"
-    macs = f"{cfg.macs / 1e9:.1f} GMACs" if cfg.macs else "-"
-    note = "" if cfg.has_weights else "  (no published weights)"
-    return f"{name:42s} {cfg.dataset:15s} {_size(cfg):>8s} {params:>9s} {macs:>12s}{note}"
+def _as_row(name: str, cfg: PretrainedCfg) -> tuple[str, ...]:
+    return (
+        name,
+        cfg.dataset,
+        _size(cfg),
+        f"{cfg.params / 1e6:.1f} M" if cfg.params else "-",
+        f"{cfg.macs / 1e9:.1f}" if cfg.macs else "-",
+        _reported(cfg),
+        cfg.source.license or "-",
+        summary(cfg) if cfg.has_weights else "none published",
+    )
+
+
+def _reported(cfg: PretrainedCfg) -> str:
+    values = cfg.metrics.values if cfg.metrics else {}
+    return next((f"{k} {100 * values[k]:.1f}" for k in _MAIN_METRICS if k in values), "-")
 
 
 def _size(cfg: PretrainedCfg) -> str:
@@ -93,7 +137,8 @@ def _facts(cfg: PretrainedCfg) -> dict[str, str | None]:
         if decode
         else None,
         "weights": describe(cfg),
-        "original": ", ".join(source.original_urls) or source.original_page,
+        "addresses": f"\n  {'':11s} ".join(listing(cfg)),
+        "sha256": source.sha256 or source.original_sha256,
         "license": source.license,
         "data terms": source.dataset_license,
         "paper": source.paper,

@@ -13,6 +13,7 @@ import click
 
 from ..errors import InputError
 from ..stopping import Stop
+from ..zoo.catalog import DEFAULT_MODEL
 from . import options
 from .guards import keep_inputs, require_file_name
 
@@ -25,7 +26,14 @@ __all__ = ["predict"]
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=options.PATH)
-@click.option("--model", "name", required=True, help="Registered name, hf-hub:… or local-dir:…")
+@click.option(
+    "--model",
+    "name",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Registered name, hf-hub:… or local-dir:…. The default is ViTPose-B with the simple "
+    "decoder: reported AP 75.5 on COCO, 17.5 GMACs a person, a download of 344 MB.",
+)
 @options.checkpoint
 @click.option(
     "--boxes",

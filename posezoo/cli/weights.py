@@ -1,4 +1,4 @@
-"""`posezoo convert`, `verify`, `push` and `publish`: weights on disk and on the Hub."""
+"""`posezoo fetch`, `convert`, `verify`, `push`, `publish`: weights on disk and on the Hub."""
 
 from __future__ import annotations
 
@@ -7,26 +7,48 @@ from pathlib import Path
 
 import click
 
-from ..zoo.catalog import get_pretrained_cfg
+from ..errors import InputError
 from . import options
 
-__all__ = ["convert", "publish", "push", "verify"]
+__all__ = ["convert", "fetch", "publish", "push", "verify"]
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option(
+    "--to",
+    "folder",
+    type=options.PATH,
+    help="Folder to add them to, for POSEZOO_MIRROR; default: only the cache.",
+)
+def fetch(names: tuple[str, ...], folder: Path | None) -> None:
+    """Fetch, verify and convert the weights of NAMES (or patterns), to be used offline."""
+    from ..weights.collect import fetch_all
+
+    failed = 0
+    for report in fetch_all(list(names), folder):
+        failed += not report.is_fine
+        click.echo(f"{report.name:42s} {report.detail}", err=not report.is_fine)
+    sys.exit(1 if failed else 0)
 
 
 @click.command()
 @click.argument("source", type=options.PATH)
-@click.option("--model", "name", required=True, help="Registered name: architecture[.tag].")
+@click.option(
+    "--model", "name", help="Registered name: architecture[.tag]; default: found by hash or keys."
+)
 @click.option(
     "--out",
     type=options.PATH,
-    help="Folder to write; default: where pretrained=True looks first.",
+    help="Folder to write; default, for the published file only: where pretrained=True looks.",
 )
-def convert(source: Path, name: str, out: Path | None) -> None:
+def convert(source: Path, name: str | None, out: Path | None) -> None:
     """Convert the authors' checkpoint SOURCE to safetensors. Nothing in it is executed."""
-    from ..weights.convert import convert_file
+    from ..weights.convert import convert_own
 
-    report = convert_file(source, get_pretrained_cfg(name), out)
-    click.echo(f"input    sha256 {report.sha256}")
+    report = convert_own(source, name, out)
+    click.echo(f"model    {report.name}")
+    click.echo(f"input    sha256 {report.sha256}: {report.checked}")
     click.echo(
         f"tensors  {report.read} read, {report.used} used, {report.read - report.used} ignored"
     )
@@ -62,16 +84,34 @@ def push(directory: Path, repo: str, private: bool) -> None:
 
 @click.command()
 @click.argument("patterns", nargs=-1)
-@click.option("--namespace", required=True, help="Hub user or organisation.")
-@click.option("--dry-run", is_flag=True, help="Do everything but upload.")
+@click.option("--namespace", help="Hub user or organisation; needed except for --check.")
+@click.option("--dry-run", is_flag=True, help="Do everything but upload; the Hub is not asked.")
+@click.option("--check", is_flag=True, help="Compare the Hub with pins.json; nothing is uploaded.")
 @click.option("--private", is_flag=True, help="Make new repositories private.")
-def publish(patterns: tuple[str, ...], namespace: str, dry_run: bool, private: bool) -> None:
-    """Fetch, convert, verify and upload every architecture.tag that matches PATTERNS."""
+@click.option("--pins", type=options.PATH, help="File of pins; default: the package's pins.json.")
+def publish(
+    patterns: tuple[str, ...],
+    namespace: str | None,
+    dry_run: bool,
+    check: bool,
+    private: bool,
+    pins: Path | None,
+) -> None:
+    """Fetch, convert, verify, upload and pin every architecture.tag that matches PATTERNS."""
     from ..weights import publish as library
+    from ..weights.pins import PINS_FILE, read_pins
 
-    failed = 0
-    reports = library.publish(list(patterns) or ["*"], namespace, dry_run=dry_run, private=private)
+    names, file = list(patterns) or ["*"], pins or PINS_FILE
+    if check:
+        reports = library.check_published(names, pins=read_pins(file))
+    elif namespace is None:
+        raise InputError("--namespace is needed: the Hub user or organisation to publish to")
+    else:
+        reports = library.publish(
+            names, namespace, dry_run=dry_run, private=private, pins_file=file
+        )
+    wrong = 0
     for report in reports:
-        failed += report.state == "failed"
+        wrong += report.state in ("failed", "changed", "moved on")
         click.echo(f"{report.repo_id:52s} {report.state:14s} {report.detail}")
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if wrong else 0)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..zoo.config import PretrainedCfg
+from .addresses import summary
 
 __all__ = ["family_section", "variant_card"]
 
@@ -71,7 +72,7 @@ def family_section(cfgs: Sequence[PretrainedCfg], title: str, about: str) -> str
         macs = f"{cfg.macs / 1e9:.2f}" if cfg.macs else ""
         rows.append(
             f"| `{cfg.name}` | {_trained_on(cfg)} | {size} | {params} | {macs} | "
-            f"{_values(cfg)} | {_where(cfg)} |"
+            f"{_values(cfg)} | {summary(cfg)} |"
         )
     terms = sorted({_terms(cfg) for cfg in cfgs})
     protocols = sorted(
@@ -152,14 +153,6 @@ def _values(cfg: PretrainedCfg) -> str:
         f"{name} {value:.3f}" if name == "loss" else f"{name} {100 * value:.1f}"
         for name, value in cfg.metrics.values.items()
     )
-
-
-def _where(cfg: PretrainedCfg) -> str:
-    if not cfg.has_weights:
-        return f"none: {cfg.source.unavailable}"
-    if cfg.source.packaged:
-        return "in the package"
-    return "authors' file by browser" if not cfg.source.original_urls else "yes"
 
 
 def _trained_on(cfg: PretrainedCfg) -> str:

@@ -1,141 +1,104 @@
-"""The authors' own files: plain HTTPS, Google Drive, or somebody else's Hub repository.
-
-They are the way to weights that are not on the Hub yet. A file is downloaded under a temporary
-name, its length and hash are checked, and only then it gets its name.
-"""
+"""From an address to a file whose content was checked."""
 
 from __future__ import annotations
 
 import logging
-import sys
-import time
-import urllib.error
+import os
+import shutil
 import urllib.parse
-import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
 from html.parser import HTMLParser
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, TypeVar
-
-from tqdm import tqdm
 
 from ..errors import IntegrityError, WeightsUnavailableError
+from ..zoo.address import Address
 from . import hub
-from .cache import CacheDir
+from .archives import extract
+from .cache import CacheDir, hub_dir, is_inside
 from .files import replacing
+from .transfer import is_full, save
 from .verify import check_hash
+from .web import Web, page
 
-__all__ = ["Web", "fetch"]
+__all__ = ["fetch"]
 
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
-_LASTING_ERRORS = (28, 30)  # no space, read-only
-_BLOCK = 1 << 20
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Web:
-    """How web servers are asked.
-
-    Attributes:
-        waits: seconds before each retry.
-        timeout: seconds without a byte after which a connection counts as broken.
-        drive: where Google Drive answers.
-    """
-
-    waits: tuple[float, ...] = (1.0, 3.0)
-    timeout: float = 30.0
-    drive: str = "https://drive.google.com/uc"
 
 
 def fetch(
-    address: str,
-    target: Path,
-    *,
-    sha256: str | None,
-    cache_dir: CacheDir = None,
-    web: Web | None = None,
-) -> Path:
-    """Fetch `https://…`, `gdrive:<id>` or `hf:<owner>/<repository>/<file>` and check its hash.
+    address: Address, target: Path, *, sha256: str | None, cache_dir: CacheDir, web: Web
+) -> None:
+    """Fetch the file at an address and check its hash.
 
     Args:
         address: where the file is.
-        target: what to call it (Hub files stay in the Hub client's cache).
-        sha256: its hash, or the first 8 digits; None where none was published.
+        target: the file to write.
+        sha256: its hash, or the first 8 digits; None where none is known.
         cache_dir: as in `create_model`.
-        web: how to ask web servers; None is the usual way.
-
-    Returns:
-        The path of the file.
+        web: how to ask web servers.
 
     Raises:
         WeightsUnavailableError: it cannot be fetched now.
         IntegrityError: other bytes came.
     """
     _log.info("fetching %s", address)
-    if address.startswith("hf:"):
-        owner, repo, filename = address.removeprefix("hf:").split("/", 2)
-        path = hub.fetch(hub.HubFile(f"{owner}/{repo}", filename), cache_dir=cache_dir)
-        if sha256 is not None:
-            check_hash(path, sha256, name=address)
-        return path
-    web = web or Web()
-    is_drive = address.startswith("gdrive:")
-    url = _drive_url(address, web) if is_drive else address
-    _retrying(lambda: _download(url, target, web), address, web)
+    if address.member is None:
+        _fetch(address, target, sha256, cache_dir, web)
+        return
+    archive = target.with_name(target.name + ".archive")
+    try:
+        _fetch(address, archive, None, cache_dir, web, is_pinned=is_full(sha256))
+        extract(archive, address.member, target)
+    finally:
+        archive.unlink(missing_ok=True)
+    _check(target, sha256, address)
+
+
+def _fetch(
+    address: Address,
+    target: Path,
+    sha256: str | None,
+    cache_dir: CacheDir,
+    web: Web,
+    *,
+    is_pinned: bool = False,
+) -> None:
+    if address.is_hub:
+        found = hub.fetch(
+            hub.file_at(address),
+            sha256=sha256 if is_full(sha256) else None,
+            cache_dir=cache_dir,
+            web=web,
+        )
+        if is_inside(found.path, hub_dir(cache_dir)):
+            os.replace(found.path, target)  # it will be converted; no need to keep both
+        else:
+            _copy(found.path, target)
+    elif address.kind == "folder":
+        path = Path(address.where).expanduser() / (address.file or "")
+        if not path.is_file():
+            raise WeightsUnavailableError("no such file")
+        _copy(path, target)
+    elif hub.is_offline():
+        raise WeightsUnavailableError("offline mode is on (HF_HUB_OFFLINE=1)")
+    else:
+        url = _drive_url(address.where, web) if address.kind == "drive" else address.where
+        save(url, target, sha256=sha256, is_pinned=is_pinned, web=web)
+        return
+    _check(target, sha256, address)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _check(target: Path, sha256: str | None, address: Address) -> None:
     try:
         if sha256 is not None:
-            check_hash(target, sha256, name=address)
+            check_hash(target, sha256, name=target.name)
     except IntegrityError:
         target.unlink()
         raise
-    return target
-
-
-def _retrying(step: Callable[[], T], address: str, web: Web) -> T:
-    """Run a network step; transient failures are tried again, then become one error."""
-    waits = list(web.waits)
-    while True:
-        try:
-            return step()
-        except (OSError, HTTPException) as error:
-            lasting = isinstance(error, urllib.error.HTTPError) and error.code not in _TRANSIENT
-            lasting |= isinstance(error, OSError) and error.errno in _LASTING_ERRORS
-            if lasting or not waits:
-                raise WeightsUnavailableError(f"{address} cannot be fetched: {error}") from error
-            wait = waits.pop(0)
-            _log.info("%s: %s; trying again in %.0f s", address, error, wait)
-            time.sleep(wait)
-
-
-def _open(url: str, web: Web) -> Any:
-    request = urllib.request.Request(url, headers={"User-Agent": "posezoo"})
-    return urllib.request.urlopen(request, timeout=web.timeout)
-
-
-def _download(url: str, target: Path, web: Web) -> None:
-    with _open(url, web) as response:
-        if "text/html" in response.headers.get("Content-Type", ""):
-            raise WeightsUnavailableError(f"{url} answers with a web page instead of the file")
-        announced = response.headers.get("Content-Length")
-        total = int(announced) if announced else None
-        with (
-            replacing(target) as temporary,
-            open(temporary, "wb") as file,
-            tqdm(
-                total=total, unit="B", unit_scale=True, desc=target.name,
-                disable=not sys.stderr.isatty(),
-            ) as bar,
-        ):  # fmt: skip
-            while block := response.read(_BLOCK):
-                file.write(block)
-                bar.update(len(block))
-            if total is not None and file.tell() != total:
-                raise OSError(f"the connection was cut after {file.tell()} of {total} bytes")
 
 
 class _Form(HTMLParser):
@@ -154,27 +117,18 @@ class _Form(HTMLParser):
             self.fields[values["name"]] = values.get("value", "")
 
 
-def _drive_url(address: str, web: Web) -> str:
+def _drive_url(file_id: str, web: Web) -> str:
     """Return the URL of a Drive file, past the page that asks to confirm large files."""
-    query = urllib.parse.urlencode(
-        {"export": "download", "id": address.removeprefix("gdrive:"), "confirm": "t"}
-    )
+    query = urllib.parse.urlencode({"export": "download", "id": file_id, "confirm": "t"})
     first = f"{web.drive}?{query}"
-
-    def page() -> str | None:
-        with _open(first, web) as response:
-            is_page = "text/html" in response.headers.get("Content-Type", "")
-            return response.read(_BLOCK).decode("utf-8", "replace") if is_page else None
-
-    text = _retrying(page, address, web)
-    if text is None:
+    is_page, content = page(first, web)
+    if not is_page:
         return first
     form = _Form()
-    form.feed(text)
+    form.feed(content.decode("utf-8", "replace"))
     if not form.action or "id" not in form.fields:
         raise WeightsUnavailableError(
-            f"{address}: Google Drive refuses the file (deleted, private, or downloaded too often "
-            "today); fetch it with a browser and run `posezoo convert`"
+            "Google Drive refuses the file (deleted, private, or fetched too often today)"
         )
     action = urllib.parse.urljoin(first, form.action)
     return f"{action}?{urllib.parse.urlencode(form.fields)}"

@@ -9,14 +9,13 @@ import hashlib
 import json
 import logging
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from ..errors import IntegrityError
-from .cache import HASH_FILE, CacheDir, cache_root
+from .cache import CacheDir, cache_root
 from .files import sha256_of, write_text
 
-__all__ = ["check_hash", "check_named_hash", "recorded_hash", "verify_file"]
+__all__ = ["check_hash", "check_named_hash", "verify_file"]
 
 _NAMED_HASH = re.compile(r"-([0-9a-f]{8})(?:_\d{8})?\.pth$")
 _SHA1, _SHA256, _SHA256_START = 40, 64, 8  # hex digits
@@ -68,15 +67,6 @@ def verify_file(path: Path, expected: str, *, cache_dir: CacheDir = None) -> Non
         write_text(remembered, json.dumps(record))
     except OSError:
         _log.debug("cannot remember the check of %s (read-only cache)", path)
-
-
-def recorded_hash(path: Path) -> str | None:
-    """Return the sha256 that was recorded for a file of the cache: beside what was converted, or
-    as the name under which the Hub client keeps it."""
-    with suppress(OSError):
-        return (path.parent / HASH_FILE).read_text().strip()
-    name = path.resolve().name
-    return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
 def check_named_hash(path: Path, sha256: str) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..errors import InputError
 from ..skeletons import Skeleton, get_skeleton
+from .address import Address
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -38,8 +39,8 @@ Geometry = Literal["mmpose0", "mmpose1", "tokenpose", "udp"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_RETIRED = ("hf_hub_id", "hf_revision", "original_urls")  # in config.json of earlier versions
 _LARGEST_SIDE = 16_384  # pixels
-_ADDRESS = re.compile(r"https?://.+|gdrive:.+|hf:[^/]+/[^/]+/.+")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _HASH_OR_START = re.compile(r"[0-9a-f]{8}([0-9a-f]{56})?")
 
@@ -54,54 +55,50 @@ class SourceCfg:
     """Where the weights come from and what may be done with them.
 
     Attributes:
-        hf_hub_id: our repository on the Hub, `owner/name`; None is
-            `<namespace>/<architecture>.<tag>`.
-        hf_revision: commit, tag or branch of that repository; None is its main branch.
-        sha256: hash of our `model.safetensors`, 64 hex digits.
-        original_urls: addresses of the authors' file, tried in order: `https://…`,
-            `gdrive:<id>` or `hf:<owner>/<repository>/<file>`.
+        addresses: of the authors' file, tried in order; which may be asked is decided in
+            `posezoo.weights.trust`.
         original_page: a page where the authors' file can be fetched with a browser.
         original_filename: what the file is called there.
         original_sha256: hash of the authors' file, all 64 hex digits or the first 8.
         packaged: a file of ours in `posezoo/assets`, installed with the package; no other
             address is asked.
+        sha256: hash of that file, 64 hex digits.
         license: licence of the weights as the Hub abbreviates it, such as `apache-2.0`.
         dataset_license: terms of the data they were trained on, in words.
         paper: title, authors or venue, and `arXiv:` or `doi:` number.
         unavailable: why there are no weights at all; None where there are.
     """
 
-    hf_hub_id: str | None = None
-    hf_revision: str | None = None
-    sha256: str | None = None
-    original_urls: tuple[str, ...] = ()
+    addresses: tuple[Address, ...] = ()
     original_page: str | None = None
     original_filename: str | None = None
     original_sha256: str | None = None
     packaged: str | None = None
+    sha256: str | None = None
     license: str | None = None
     dataset_license: str | None = None
     paper: str | None = None
     unavailable: str | None = None
 
     def __post_init__(self) -> None:
-        if self.unavailable and (self.original_urls or self.original_page or self.packaged):
+        if self.unavailable and (self.addresses or self.original_page or self.packaged):
             raise InputError("a source cannot be unavailable and name an address")
-        for url in self.original_urls:
-            _check(
-                bool(_ADDRESS.fullmatch(url)), "original_urls", url,
-                "https://…, gdrive:<id> or hf:<owner>/<repository>/<file>",
-            )  # fmt: skip
-        for name, pattern, valid in (
-            ("sha256", _HASH, "64 hex digits"),
-            ("original_sha256", _HASH_OR_START, "64 hex digits or the first 8"),
+        for name, value, pattern, valid in (
+            ("sha256", self.sha256, _HASH, "64 hex digits"),
+            (
+                "original_sha256",
+                self.original_sha256,
+                _HASH_OR_START,
+                "64 hex digits or the first 8",
+            ),
         ):
-            value = getattr(self, name)
             _check(value is None or bool(pattern.fullmatch(value)), name, value, valid)
         _check(
             self.packaged is None or "/" not in self.packaged,
             "packaged", self.packaged, "the name of a file in posezoo/assets",
         )  # fmt: skip
+        if (self.packaged is None) != (self.sha256 is None):
+            raise InputError("a packaged file needs its sha256, and only a packaged file has one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +271,9 @@ class PretrainedCfg:
         Raises:
             InputError: (a ValueError) a key is unknown or missing, or a value cannot be right.
         """
+        if isinstance(data, Mapping) and isinstance(data.get("source"), Mapping):
+            kept = {k: v for k, v in data["source"].items() if k not in _RETIRED}
+            data = {**data, "source": kept}
         return _build(cls, data, "")
 
 

@@ -17,7 +17,6 @@ from ..weights.locate import find_weights
 from ..weights.recognise import fits
 from ..weights.saved import read_config
 from ..weights.tensors import WeightsFile, read_weights
-from ..weights.verify import recorded_hash
 from .catalog import build_model, check_arguments, find, get_pretrained_cfg, model_arguments
 from .config import PretrainedCfg
 from .defaults import usual_torch
@@ -46,8 +45,7 @@ def create_model(
         checkpoint: a weights file to load instead, ours or the authors'; keys are converted.
             In both cases, with another `num_keypoints` or `num_classes` than the weights have,
             they are loaded first and the last layer is then replaced by a fresh one.
-        cache_dir: where downloads are kept; default: the Hub client's cache and
-            `~/.cache/posezoo`.
+        cache_dir: where downloads are kept; default: `$POSEZOO_CACHE` or `~/.cache/posezoo`.
         **model_args: arguments of the architecture (`posezoo info NAME` lists them).
 
     Returns:
@@ -73,9 +71,8 @@ def create_model(
         return _filled(plan, read_weights(plan.weights, sha256=plan.sha256), model_args)
     if not pretrained:
         return _random(plan.cfg, model_args)
-    weights = find_weights(plan.cfg, cache_dir)
-    sha256 = recorded_hash(weights) or plan.cfg.source.sha256
-    return _filled(plan, read_weights(weights, sha256=sha256), model_args)
+    found = find_weights(plan.cfg, cache_dir)
+    return _filled(plan, read_weights(found.path, sha256=found.sha256), model_args)
 
 
 def resolve_cfg(name: str, *, cache_dir: str | Path | None = None) -> PretrainedCfg:
@@ -107,11 +104,11 @@ def _resolve(name: str, cache_dir: CacheDir, *, with_weights: bool = True) -> _P
     if name.startswith("hf-hub:"):
         repo_id, _, revision = name.removeprefix("hf-hub:").partition("@")
         config, weights = (hub.HubFile(repo_id, n, revision or None) for n in _FILES)
-        plan = _plan_of(hub.fetch(config, cache_dir=cache_dir))
+        plan = _plan_of(hub.fetch(config, cache_dir=cache_dir).path)
         if not with_weights:
             return plan
-        path = hub.fetch(weights, cache_dir=cache_dir)
-        return replace(plan, weights=path, sha256=recorded_hash(path))
+        found = hub.fetch(weights, cache_dir=cache_dir)
+        return replace(plan, weights=found.path, sha256=found.sha256)
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:")).expanduser()
         return replace(_plan_of(folder / CONFIG_FILE), weights=folder / WEIGHTS_FILE)

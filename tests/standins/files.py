@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -22,19 +24,25 @@ class LocalOnly(BaseHandler):
     """A handler of urllib that refuses every host but this machine."""
 
     def default_open(self, request: Request) -> None:
-        if not request.host.startswith("127.0.0.1:"):
+        if not request.host.startswith(("127.0.0.1:", "localhost:")):
             raise WeightsUnavailableError(f"{request.full_url} is not asked in tests")
 
 
 class FileServer(LocalServer):
-    """`/files/<name>` serves `files`, `/uc?id=` serves `drive` as Google Drive does."""
+    """`/files/<name>` serves `files`, `/uc?id=` serves `drive` as Google Drive does.
+
+    Pieces of files (Range) are served unless `whole_only`; `sent` counts the bytes of every body.
+    """
 
     def __init__(self) -> None:
         super().__init__(type("FileHandler", (_Handler,), {"owner": self}))
         self.files: dict[str, bytes] = {}
         self.drive: dict[str, bytes] = {}
+        self.redirects: dict[str, str] = {}  # name -> URL
         self.confirm_from = 10_000  # Drive asks to confirm files of this size
+        self.whole_only = False
         self.log: list[str] = []
+        self.sent: list[int] = []
         self.fault: Callable[[Any, bytes], bool] | None = None
 
 
@@ -49,7 +57,13 @@ class _Handler(Handler):
             return self.drive(query["id"])
         if url.path == "/download" and query.get("uuid") == "1234":
             return self.body(server.drive[query["id"]])
-        data = server.files.get(url.path.removeprefix("/files/"))
+        name = url.path.removeprefix("/files/")
+        if name in server.redirects:
+            self.send_response(302)
+            self.send_header("Location", server.redirects[name])
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        data = server.files.get(name)
         return self.body(data) if data is not None else self.send_error(404)
 
     def drive(self, file_id: str) -> None:
@@ -67,9 +81,19 @@ class _Handler(Handler):
         if self.owner.fault is None or not self.owner.fault(self, data):
             self.reply(data, "application/octet-stream")
 
-    def reply(self, data: bytes, kind: str, length: int | None = None) -> None:
-        self.send_response(200)
+    def reply(self, data: bytes, kind: str, cut: int | None = None) -> None:
+        """Answer with the file or the piece asked for; `cut` ends the connection at a byte."""
+        etag = f'"{hashlib.sha256(data).hexdigest()}"'
+        start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        same = self.headers.get("If-Range", etag) == etag
+        first = int(start[1]) if start and same and not self.owner.whole_only else 0
+        self.send_response(206 if first else 200)
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+        self.send_header("ETag", etag)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data) if length is None else length))
+        self.send_header("Content-Length", str(len(data) - first))
         self.end_headers()
-        self.wfile.write(data)
+        body = data[first:cut]
+        self.owner.sent.append(len(body))
+        self.wfile.write(body)

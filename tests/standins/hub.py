@@ -227,7 +227,7 @@ class _Handler(Handler):
 
 _ID = r"([^/]+/[^/]+)"
 _ROUTES = [
-    (rf"/{_ID}/resolve/(.+)", "resolve"),
+    (r"/((?:datasets/)?[^/]+/[^/]+)/resolve/(.+)", "resolve"),
     (rf"/api/models/{_ID}", "info"),
     (rf"/api/models/{_ID}/revision/(.+)", "info"),
     (r"/api/repos/create", "create"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import posezoo
+from posezoo.weights.pins import Pin
 from posezoo.zoo.config import PretrainedCfg, SourceCfg
 
 SMALL = "hrnet_xs_128x96"  # 3 MB
@@ -25,3 +28,20 @@ def small_cfg(**source: Any) -> PretrainedCfg:
     """The small model as if its weights were not in the package but at other addresses."""
     cfg = posezoo.get_pretrained_cfg(SMALL)
     return dataclasses.replace(cfg, source=SourceCfg(license="mit", **source))
+
+
+def pickled(name: str, seed: int = 4) -> bytes:
+    """A file as authors publish it: random weights of a model, as a pickle."""
+    torch.manual_seed(seed)
+    buffer = io.BytesIO()
+    torch.save({"model": posezoo.create_model(name).state_dict()}, buffer)
+    return buffer.getvalue()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def pin_of(repository: str, revision: str, data: bytes) -> Pin:
+    """The pin of weights that a repository has."""
+    return Pin(repository=repository, revision=revision, sha256=sha256(data), size=len(data))

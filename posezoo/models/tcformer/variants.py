@@ -6,14 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ...zoo.address import Address, drive, https
 from ...zoo.arguments import DROP_PATH_RATE, IN_CHANS, NUM_CLASSES, NUM_KEYPOINTS, Argument
 from ...zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
 from ...zoo.registry import register
 
 REPOSITORY = "https://github.com/zengwang430521/TCFormer"
 MMPOSE = "https://github.com/open-mmlab/mmpose/tree/0.x"
-OPENMMLAB = "https://download.openmmlab.com/mmpose/"
+AUTHORS = "the authors, zengwang430521/TCFormer"
 PAPER = "arXiv:2204.08680"
+
+
+def from_authors(file_id: str) -> Address:
+    return drive(file_id, publisher=AUTHORS)
+
+
+def from_mmpose(path: str) -> Address:
+    url = f"https://download.openmmlab.com/mmpose/{path}"
+    return https(url, publisher="OpenMMLab, mmpose")
+
 
 # blocks of the four stages
 LIGHT = (2, 2, 2, 2)
@@ -23,9 +34,9 @@ LARGE = (3, 8, 27, 3)
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One file. `urls` are tried in order; `sha256` is the beginning of the hash."""
+    """One file. `addresses` are tried in order; `sha256` is the beginning of the hash."""
 
-    urls: tuple[str, ...]
+    addresses: tuple[Address, ...]
     file: str | None = None
     sha256: str | None = None
     metrics: Mapping[str, float]
@@ -56,7 +67,7 @@ CLASSIFIERS = [
         gmacs=3.84,
         weights={
             "in1k": Weights(
-                urls=("gdrive:1TvcJCQhHaxXJhGo13i6b5PWErhzIivuD",),
+                addresses=(from_authors("1TvcJCQhHaxXJhGo13i6b5PWErhzIivuD"),),
                 file="tcformer_light-edacd9e5_20220606.pth",
                 sha256="edacd9e5",
                 metrics={"top1": 0.794},
@@ -72,9 +83,9 @@ CLASSIFIERS = [
         gmacs=5.83,
         weights={
             "in1k": Weights(
-                urls=(
-                    f"{OPENMMLAB}pretrain_models/tcformer-4e1adbf1_20220421.pth",
-                    "gdrive:1sIrTzIKFfW5Io2MybIWJoS0sv72Wd-av",
+                addresses=(
+                    from_mmpose("pretrain_models/tcformer-4e1adbf1_20220421.pth"),
+                    from_authors("1sIrTzIKFfW5Io2MybIWJoS0sv72Wd-av"),
                 ),
                 file="tcformer-4e1adbf1_20220421.pth",
                 sha256="4e1adbf1",
@@ -91,7 +102,7 @@ CLASSIFIERS = [
         gmacs=12.15,
         weights={
             "in1k": Weights(
-                urls=("gdrive:1wu9joQJU807IGW51mIlhK4dNnMze8E1K",),
+                addresses=(from_authors("1wu9joQJU807IGW51mIlhK4dNnMze8E1K"),),
                 file="tcformer_large-a47cc309_20220606.pth",
                 sha256="a47cc309",
                 metrics={"top1": 0.836},
@@ -111,7 +122,7 @@ POSE = [
         gmacs=8.71,
         weights={
             "coco_wholebody": Weights(
-                urls=("gdrive:1tRMhOxiab8BcuImi7B64BRgXPZ2A3BAx",),
+                addresses=(from_authors("1tRMhOxiab8BcuImi7B64BRgXPZ2A3BAx"),),
                 file="tcformer_mta_256x192-68d5f8aa_20220606.pth",
                 sha256="68d5f8aa",
                 metrics={
@@ -122,9 +133,10 @@ POSE = [
                 description="whole-body heatmap pose, weights by the authors",
             ),
             "coco_wholebody_mmpose": Weights(
-                urls=(
-                    f"{OPENMMLAB}top_down/tcformer/"
-                    "tcformer_coco-wholebody_256x192-a0720efa_20220627.pth",
+                addresses=(
+                    from_mmpose(
+                        "top_down/tcformer/tcformer_coco-wholebody_256x192-a0720efa_20220627.pth"
+                    ),
                 ),
                 file="tcformer_coco-wholebody_256x192-a0720efa_20220627.pth",
                 sha256="a0720efa",
@@ -148,7 +160,7 @@ POSE = [
         gmacs=38.65,
         weights={
             "coco_wholebody": Weights(
-                urls=("gdrive:1aUIj_-U1EfklVGzELUrierwFNoUp-zrH",),
+                addresses=(from_authors("1aUIj_-U1EfklVGzELUrierwFNoUp-zrH"),),
                 metrics={
                     "Body AP": 0.718, "Body AR": 0.794, "Foot AP": 0.744, "Foot AR": 0.850,
                     "Face AP": 0.790, "Face AR": 0.856, "Hand AP": 0.614, "Hand AR": 0.715,
@@ -235,7 +247,7 @@ def pose_cfg(variant: Variant, weights: Weights) -> PretrainedCfg:
 
 def source_of(weights: Weights, dataset_license: str) -> SourceCfg:
     return SourceCfg(
-        original_urls=weights.urls,
+        addresses=weights.addresses,
         original_filename=weights.file,
         original_sha256=weights.sha256,
         license="apache-2.0",

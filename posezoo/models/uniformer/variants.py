@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from ...zoo.address import Address, drive, https, hub
 from ...zoo.arguments import DROP_PATH_RATE, IN_CHANS, NUM_CLASSES, NUM_KEYPOINTS, Argument
 from ...zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
 from ...zoo.registry import register
@@ -14,6 +15,8 @@ PAPER = (
     "Li et al., TPAMI 2023, arXiv:2201.09450"
 )
 MMPOSE = "https://download.openmmlab.com/mmpose/v1/projects/uniformer/"
+OPENMMLAB = "OpenMMLab, mmpose"
+AUTHORS = "the authors, Sense-X/UniFormer"
 
 # blocks of the four stages
 SMALL = (3, 4, 8, 3)
@@ -25,7 +28,8 @@ BASE = (5, 8, 20, 7)
 class PoseVariant:
     """A pose model with mmpose's copy of the weights and the authors' own file.
 
-    `mmpose_sha256` is the beginning of the hash; both sets of metrics are for COCO val2017.
+    `mmpose_sha256` is the beginning of the hash, `authors_copy` the URL of somebody's copy of the
+    authors' file; both sets of metrics are for COCO val2017.
     """
 
     name: str
@@ -38,6 +42,7 @@ class PoseVariant:
     mmpose_sha256: str
     mmpose_metrics: Mapping[str, float]
     authors_drive_id: str
+    authors_copy: str | None = None
     authors_metrics: Mapping[str, float]
 
 
@@ -75,6 +80,8 @@ POSE = [
         mmpose_file="top_down_256x192_global_base-1713bcd4_20230724.pth", mmpose_sha256="1713bcd4",
         mmpose_metrics={"AP": 0.750, "AP50": 0.905, "AP75": 0.830, "AR": 0.804, "AR50": 0.942},
         authors_drive_id="15tzJaRyEzyWp2mQhpjDbBzuGoyCaJJ-2",
+        authors_copy="https://ascend-repo-modelzoo.obs.cn-east-2.myhuaweicloud.com/model/"
+        "1_PyTorch_PTH/Uniformer/PTH/top_down_256x192_global_base.pth",
         authors_metrics={"AP": 0.750, "AP50": 0.906, "AP75": 0.830, "AR": 0.804},
     ),
     PoseVariant(
@@ -98,7 +105,10 @@ POSE = [
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierVariant:
-    """A classifier, 224x224; `hub_copy` is a copy on the Hub and `sha256` its hash."""
+    """A classifier, 224x224; `on_hub` are the authors' repositories that have the file.
+
+    Of these the commits are not known in full, so content is checked by `sha256` alone.
+    """
 
     name: str
     summary: str
@@ -111,7 +121,8 @@ class ClassifierVariant:
     top1: float
     file: str
     drive_id: str
-    hub_copy: str | None = None
+    on_hub: tuple[str, ...] = ()
+    at_mmpose: bool = False
     sha256: str | None = None
 
 
@@ -120,7 +131,7 @@ CLASSIFIERS = [
         name="uniformer_small", summary="UniFormer-S, ImageNet-1k.", depths=SMALL,
         params=21_545_256, gmacs=3.64, top1=0.829, file="uniformer_small_in1k.pth",
         drive_id="1-uepH3Q3BhTmWU6HK-sGAGQC_MpfIiPD",
-        hub_copy="hf:Andy1621/uniformer/uniformer_small_in1k.pth",
+        on_hub=("Andy1621/uniformer", "Sense-X/uniformer_image"), at_mmpose=True,
         sha256="fd192c31f8bd77670de8f171111bd51f56fd87e6aea45043ab2edc181e1fa775",
     ),
     ClassifierVariant(
@@ -128,7 +139,7 @@ CLASSIFIERS = [
         summary="UniFormer-S+ (convolutional stem, head dimension 32), ImageNet-1k.",
         depths=SMALL_PLUS, head_dim=32, conv_stem=True, params=24_032_552, gmacs=4.21, top1=0.834,
         file="uniformer_small_plus_in1k.pth", drive_id="10IN5ULcjz0Ld_lDokkTGOSmRFXLzUkEs",
-        hub_copy="hf:Sense-X/uniformer_image/uniformer_small_plus_in1k.pth",
+        on_hub=("Sense-X/uniformer_image",),
         sha256="53bc55180eb750f00b12933c75fefb5f9ee652bea606cd26104b738f0c4c472e",
     ),
     ClassifierVariant(
@@ -141,7 +152,7 @@ CLASSIFIERS = [
         name="uniformer_base", summary="UniFormer-B, ImageNet-1k.", depths=BASE, params=49_776_552,
         gmacs=8.27, top1=0.838, file="uniformer_base_in1k.pth",
         drive_id="1-wT39QazTGELxgrQIu6J12D3qcla3hui",
-        hub_copy="hf:Sense-X/uniformer_image/uniformer_base_in1k.pth",
+        on_hub=("Sense-X/uniformer_image",), at_mmpose=True,
         sha256="82c01015818cb897b00a29352043053df53ce4c02c2d012226b3a8a12ccb60eb",
     ),
     ClassifierVariant(
@@ -156,7 +167,7 @@ def pose_cfgs(variant: PoseVariant) -> dict[str, PretrainedCfg]:
     """Tag `coco` is mmpose's copy and table, `coco_official` the authors' own."""
     height, width = variant.size
     source = SourceCfg(
-        original_urls=(MMPOSE + variant.mmpose_file,),
+        addresses=(https(MMPOSE + variant.mmpose_file, publisher=OPENMMLAB),),
         original_filename=variant.mmpose_file,
         original_sha256=variant.mmpose_sha256,
         license="apache-2.0",
@@ -189,7 +200,10 @@ def pose_cfgs(variant: PoseVariant) -> dict[str, PretrainedCfg]:
         model_args={"block_eps": 1e-6},
         source=replace(
             source,
-            original_urls=(f"gdrive:{variant.authors_drive_id}",),
+            addresses=(
+                drive(variant.authors_drive_id, publisher=AUTHORS),
+                *((https(variant.authors_copy),) if variant.authors_copy else ()),
+            ),
             original_filename=None,
             original_sha256=None,
         ),
@@ -204,13 +218,18 @@ def pose_cfgs(variant: PoseVariant) -> dict[str, PretrainedCfg]:
 
 
 def classifier_cfg(variant: ClassifierVariant) -> PretrainedCfg:
-    hub_copy = (variant.hub_copy,) if variant.hub_copy else ()
+    mmpose = (https(MMPOSE + variant.file, publisher=OPENMMLAB),) if variant.at_mmpose else ()
+    addresses: tuple[Address, ...] = (
+        *(hub(repository, variant.file, publisher=AUTHORS) for repository in variant.on_hub),
+        drive(variant.drive_id, publisher=AUTHORS),
+        *mmpose,
+    )
     return PretrainedCfg(
         task="classification",
         dataset="in1k",
-        description="ImageNet-1k classifier",
+        description="ImageNet-1k classifier (MIT on the Hub, Apache-2.0 on GitHub)",
         source=SourceCfg(
-            original_urls=(*hub_copy, f"gdrive:{variant.drive_id}"),
+            addresses=addresses,
             original_filename=variant.file,
             original_sha256=variant.sha256,
             license="mit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...zoo.address import hub
 from ...zoo.arguments import DROP_PATH_RATE, IN_CHANS, NUM_KEYPOINTS, Argument
 from ...zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg
 from ...zoo.registry import register
@@ -24,6 +25,7 @@ _EXPERT = Argument(
     help="the data set whose expert layers are used",
 )
 _README = "https://github.com/ViTAE-Transformer/ViTPose#results-from-this-repo-on-ms-coco-val-set"
+_PUBLISHER = "University of Sydney, usyd-community on the Hub"
 _PAPER = "arXiv:2204.12484"
 _PAPER_PLUS = "arXiv:2212.04246"
 
@@ -57,6 +59,12 @@ class _Variant:
     weights: tuple[_Weights, ...]
 
 
+_TERMS = "COCO: annotations CC BY 4.0, images under mixed Flickr licences"
+_MORE_TERMS = {
+    "coco_aic_mpii": "; MPII: no commercial use; AI Challenger: its own terms",
+    "six": "; MPII: no commercial use; COCO-WholeBody annotations: CC BY-NC 4.0, research and "
+    "non-commercial use only; AI Challenger, AP-10K, APT-36K: their own terms",
+}
 _COCO = "COCO"
 _SIX = "COCO, AI Challenger, MPII, AP-10K, APT-36K and COCO-WholeBody"
 
@@ -204,10 +212,19 @@ def _cfg(variant: _Variant, weights: _Weights) -> PretrainedCfg:
         dataset="coco",
         description=f"heatmap pose on a plain transformer, trained on {weights.trained_on}",
         source=SourceCfg(
-            original_urls=(f"hf:{weights.repository}/model.safetensors",),
+            addresses=(
+                hub(
+                    weights.repository,
+                    "model.safetensors",
+                    revision=weights.revision,
+                    publisher=_PUBLISHER,
+                ),
+            ),
+            original_filename="model.safetensors",
             original_sha256=weights.sha256,
             license="apache-2.0",
-            dataset_license="COCO: annotations CC BY 4.0, images under mixed Flickr licences",
+            dataset_license=_TERMS
+            + _MORE_TERMS.get("six" if weights.trained_on == _SIX else weights.tag, ""),
             paper=_PAPER if variant.expert_dim is None else _PAPER_PLUS,
         ),
         input=InputCfg(size=(256, 192), bbox_padding=1.25, geometry="udp"),
