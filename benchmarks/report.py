@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import posezoo
+from posezoo.evaluation.provenance import is_published_file
 from posezoo.weights.cards import family_section
 
 HERE = Path(__file__).parent
@@ -69,8 +70,16 @@ FAMILIES = {
 
 
 def results() -> dict[str, dict[str, Any]]:
-    """Measured records by row name."""
-    return {p.stem: json.loads(p.read_text()) for p in sorted((HERE / "results").glob("*.json"))}
+    """Measured records by row name: of the published files over whole data sets, and no others."""
+    return {
+        p.stem: record for p in sorted((HERE / "results").glob("*.json"))
+        if is_row(record := json.loads(p.read_text()))
+    }  # fmt: skip
+
+
+def is_row(record: dict[str, Any]) -> bool:
+    cfg = posezoo.get_pretrained_cfg(record["model"])
+    return record.get("labels") == [] and is_published_file(cfg, record["weights"])
 
 
 def rows_table(*, headlines: bool = False) -> str:

@@ -8,8 +8,9 @@
 row is written to results/, from where report.py takes it.
 
 Only values that the authors report can FAIL; a third party's, or one that no second source
-confirms, "differs". With --limit nothing is judged. Exit code 1: a row fails, could not be run,
-or images of it could not be read; 2: no such row.
+confirms, "differs". Only a run of the published file over the whole data set is judged and written
+to results/. Exit code 1: a row fails, could not be run, or images of it could not be read; 2: no
+such row.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import csv
 import fnmatch
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -100,12 +102,14 @@ def keep(row: dict[str, Any], record: dict[str, Any], folder: Path) -> None:
 
 
 def judge(
-    row: dict[str, Any], statistics: dict[str, Any] | None, why: str, partial: bool
+    row: dict[str, Any], statistics: dict[str, Any] | None, why: str, labels: list[str]
 ) -> list[dict[str, Any]]:
-    """One line per column; `why` is the verdict where nothing was measured."""
+    """One line per column; `why` is the verdict where nothing was measured, `labels` say why what
+    was measured is not the row.
+    """
     found: dict[str, Any] = {k.lower(): v for k, v in (statistics or {}).items()}
     lines = [
-        _line(row, metric, reported, found.get(metric.lower()), row["tolerance"], why, partial)
+        _line(row, metric, reported, found.get(metric.lower()), row["tolerance"], why, labels)
         for metric, reported in row["values"].items()
     ]
     if row["model"] is not None:
@@ -115,13 +119,13 @@ def judge(
         for metric, reported in row.get("costs", {}).items():
             decimals = len(str(reported).partition(".")[2])  # half of the last printed digit
             value = None if counted[metric] is None else counted[metric] / units[metric]
-            lines.append(_line(row, metric, reported, value, 0.5 * 10**-decimals, why, False))
+            lines.append(_line(row, metric, reported, value, 0.5 * 10**-decimals, why, []))
     return lines
 
 
 def _line(
     row: dict[str, Any], metric: str, reported: float | None, found: float | None,
-    tolerance: float, why: str, partial: bool,
+    tolerance: float, why: str, labels: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     line = {"row": row["row"], "boxes": row["boxes"], "metric": metric, "reported": reported,
             "measured": found, "difference": None, "tolerance": tolerance}  # fmt: skip
@@ -130,8 +134,8 @@ def _line(
     if reported is None:
         return line | {"verdict": "no published value"}
     line["difference"] = found - reported
-    if partial:
-        return line | {"verdict": "partial, not comparable"}
+    if labels:
+        return line | {"verdict": re.split(r"[:(]", labels[0])[0].strip()}
     if metric in row.get("not_compared", ()):
         return line | {"verdict": "not compared"}
     if abs(found - reported) <= tolerance + 1e-9:
@@ -172,7 +176,7 @@ def main() -> int:
     failed, lines = False, list[dict[str, Any]]()
     measured: dict[tuple[str, str], dict[str, Any]] = {}  # rows of one run differ in their source
     for row in rows:
-        why, statistics = obstacle(row), None
+        why, statistics, labels = obstacle(row), None, list[str]()
         run = (row["model"], row["boxes"])
         try:
             if why is None and run not in measured:
@@ -181,16 +185,16 @@ def main() -> int:
             why, failed = f"error: {error}", True
         if why is None:
             record = measured[run]
-            statistics = record["statistics"]
+            statistics, labels = record["statistics"], record["labels"]
+            for label in labels:
+                print(f"{row['row']}: {label}", file=sys.stderr)
             for reason in record["bad"].values():  # each names its file
                 print(f"{row['row']}: not used: {reason}", file=sys.stderr)
                 failed = True
-            if args.limit is None:
+            if not labels:
                 keep(row, record, args.results)
-        lines += judge(row, statistics, why or "", args.limit is not None)
+        lines += judge(row, statistics, why or "", labels)
     print(render(lines, args.format))
-    if args.limit is not None:
-        print(f"partial, not comparable: the first {args.limit} images only")
     return int(failed or any(line["verdict"] == "FAIL" for line in lines))
 
 

@@ -3,35 +3,72 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import DataError, PoseZooError
 
-__all__ = ["load_json"]
+__all__ = ["load_json", "writing"]
+
+_DEPTH = 64  # nested levels; files of this field have five
+_DIGITS = 308  # as many as a float has before the point
+_LONG = re.compile(rb"\d{%d,}" % (_DIGITS + 1))
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def load_json(path: str | Path, error: type[PoseZooError] = DataError) -> Any:
-    """Return the content of a JSON file.
+    """Return the content of a JSON file in UTF-8, UTF-16 or UTF-32, with or without a mark.
 
     Args:
         path: the file.
         error: what to raise; the kind that the caller's files have.
 
     Raises:
-        PoseZooError: of that kind: the file is missing, unreadable or not complete JSON.
+        PoseZooError: of that kind: the file is missing, unreadable or not complete JSON, is
+            nested more than 64 levels, or holds a number of more than 308 digits.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        data = Path(path).read_bytes()
+        plain = data.replace(b"\0", b"")  # of UTF-16 and UTF-32
+        number = _LONG.search(plain)
+        if number is None and not _is_deep(plain):
+            return json.loads(data)
     except FileNotFoundError as cause:
         raise error(
             f"cannot read {path}: it does not exist; give the path of a JSON file"
         ) from cause
     except OSError as cause:
-        raise error(f"cannot read {path}: {cause.strerror}") from cause
-    except (ValueError, RecursionError) as cause:  # malformed JSON, or bytes that are not UTF-8
+        raise error(f"cannot read {path}: {cause.strerror or cause}") from cause
+    except (ValueError, RecursionError) as cause:  # malformed JSON, or bytes that are no text
         raise error(
-            f"cannot read {path}: it is not complete JSON ({cause}); it is truncated or damaged: "
-            "fetch it again"
+            f"cannot read {path}: it is not complete JSON ({cause}); correct it, or fetch it again "
+            "if it was truncated on the way"
         ) from cause
+    what = "is nested too deep" if number is None else f"has a number of {len(number[0])} digits"
+    raise error(f"cannot read {path}: it {what}; valid: up to {_DEPTH} levels and {_DIGITS} digits")
+
+
+def _is_deep(data: bytes) -> bool:
+    """Whether brackets outside of strings are nested too deep: the innermost go, level by level."""
+    brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+    for _ in range(_DEPTH):
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return len(brackets) > 2 * _DEPTH or b"[]" in brackets or b"{}" in brackets
+
+
+@contextmanager
+def writing(path: Path, way_out: str = "give another --out, or make room") -> Iterator[None]:
+    """Name the file where something in the block cannot be written.
+
+    Raises:
+        DataError: the system refused; torch's writer says so by a RuntimeError.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise DataError(f"cannot write {path}: {reason or error}; {way_out}") from error

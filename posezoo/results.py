@@ -103,13 +103,17 @@ class PoseResult:
 
         `keypoints` is flat [x, y, score, ...]; whole-body poses are split into the five lists
         that COCO-WholeBody uses. `score` is the box score times the mean of the keypoint scores
-        above 0.2 (0 if there is none), `bbox` xywh.
+        above 0.2 (0 if there is none), `bbox` xywh. Numbers that are not finite, which JSON does
+        not have, become 0: a keypoint with its score, a box with the score of its person.
         """
         fields = self.skeleton.coco_fields
         people = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], 2)  # (N, K, 3)
-        scores = rescore(self.keypoint_scores, self.bbox_scores, _THRESHOLD).tolist()
+        people = np.where(np.isfinite(people).all(axis=2, keepdims=True), people, 0)
+        boxes = np.concatenate([self.bboxes, self.bbox_scores[:, None]], 1)  # (N, 5)
+        boxes = np.where(np.isfinite(boxes).all(axis=1, keepdims=True), boxes, 0)
+        scores = rescore(people[..., 2], boxes[:, 4], _THRESHOLD).tolist()
         rows = []
-        for points, (x1, y1, x2, y2), score in zip(people, self.bboxes.tolist(), scores):
+        for points, (x1, y1, x2, y2), score in zip(people, boxes[:, :4].tolist(), scores):
             row: dict[str, Any] = {
                 "image_id": image_id,
                 "category_id": 1,

@@ -53,10 +53,12 @@ class Skeleton:
         count = self.num_keypoints
         if len(set(self.keypoint_names)) != count:
             raise InputError(f"skeleton {self.name!r} has two keypoints of the same name")
-        if len(self.sigmas) != count or min(self.sigmas, default=1.0) <= 0:
+        bad = [sigma for sigma in self.sigmas if not 0 < sigma <= 1]
+        if len(self.sigmas) != count or bad:
             raise InputError(
-                f"skeleton {self.name!r} has {count} keypoints and {len(self.sigmas)} sigmas; "
-                "each keypoint needs one positive sigma"
+                f"skeleton {self.name!r} has {count} keypoints and {len(self.sigmas)} sigmas"
+                + "".join(f", one of them {sigma}" for sigma in bad[:1])
+                + "; each keypoint needs one positive sigma of at most 1"
             )
         for kind, pairs in (("flip pair", self.flip_pairs), ("limb", self.limbs)):
             for a, b in pairs:
@@ -100,9 +102,11 @@ class Skeleton:
             )
         sigmas = content["sigmas"]
         if not isinstance(sigmas, list) or not all(
-            type(sigma) in (int, float) and 0 < sigma < float("inf") for sigma in sigmas
+            type(sigma) in (int, float) and 0 < sigma <= 1 for sigma in sigmas
         ):
-            raise InputError(f"{path}: sigmas is {sigmas!r}; valid: a list of numbers above 0")
+            raise InputError(
+                f"{path}: sigmas is {sigmas!r}; valid: a list of numbers above 0 and at most 1"
+            )
         pairs = {
             kind: _named_pairs(content[kind], names, f"{path}: {kind}")
             for kind in ("flip_pairs", "limbs")

@@ -18,12 +18,16 @@ ROWS, PROTOCOLS = PUBLISHED["rows"], PUBLISHED["protocols"]
 SCRIPTS = sorted(p for p in BENCHMARKS.glob("*.py") if "__main__" in p.read_text())
 
 
-@pytest.fixture(scope="module")
-def validate():
-    spec = importlib.util.spec_from_file_location("validate", BENCHMARKS / "validate.py")
+def _load(name: str):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def validate():
+    return _load("validate")
 
 
 def test_every_row_has_one_name_and_a_registered_model_or_a_reason():
@@ -68,7 +72,7 @@ def test_row_agrees_with_the_configuration_of_its_model(row):
 
 
 def test_printed_sizes_and_costs_are_those_of_the_registry_unless_noted(validate):
-    lines = [line for row in ROWS for line in validate.judge(row, None, "", False)]
+    lines = [line for row in ROWS for line in validate.judge(row, None, "", [])]
     costs = [line for line in lines if line["metric"] in ("params (M)", "GMACs")]
     assert len(costs) > 20 and {line["verdict"] for line in costs} == {"PASS", "not compared"}
 
@@ -80,23 +84,35 @@ ROW = {
 
 
 @pytest.mark.parametrize(
-    ("ap", "status", "partial", "verdict"),
+    ("ap", "status", "labels", "verdict"),
     [
-        (0.742, "reported", False, "PASS"),
-        (0.7379, "reported", False, "FAIL"),
-        (0.7379, "third party", False, "differs (third party)"),
-        (0.742, "not confirmed", False, "PASS"),
-        (0.5, "reported", True, "partial, not comparable"),
+        (0.742, "reported", [], "PASS"),
+        (0.7379, "reported", [], "FAIL"),
+        (0.7379, "third party", [], "differs (third party)"),
+        (0.742, "not confirmed", [], "PASS"),
+        (0.742, "reported", ["partial, not comparable: 4 images"], "partial, not comparable"),
+        (0.742, "reported", ["not the published file (weights: x)"], "not the published file"),
     ],
 )
-def test_verdicts(validate, ap, status, partial, verdict):
+def test_verdicts(validate, ap, status, labels, verdict):
     found = {"AP": ap, "AR": 0.1, "AP75": 0.5}
-    lines = validate.judge(ROW | {"status": status}, found, "", partial)
+    lines = validate.judge(ROW | {"status": status}, found, "", labels)
     assert [line["verdict"] for line in lines] == [
         verdict,
-        "partial, not comparable" if partial else "not compared",
+        verdict if labels else "not compared",
         "no published value",
     ]
+
+
+def test_report_prints_only_the_published_file_over_the_whole_set():
+    is_row = _load("report").is_row
+    model = "hrnet_xs_128x96.rendered"
+    pinned = posezoo.get_pretrained_cfg(model).source.sha256
+    record = {"model": model, "labels": [], "weights": {"origin_sha256": pinned}}
+    assert is_row(record)
+    assert not is_row(record | {"labels": ["partial, not comparable: 4 of 5000 images"]})
+    assert not is_row(record | {"weights": {"origin_sha256": "0" * 64}})
+    assert not is_row({"model": model, "weights": {}})
 
 
 def _run_validate(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -251,7 +251,8 @@ def test_one_bad_photo_is_reported_and_the_others_done(photos, tmp_path):
     assert result.exit_code == 1 and "broken.jpg" in result.output
     broken, good, without_boxes = json.loads((tmp_path / "out.json").read_text())
     assert len(good["persons"]) == 1 and "error" in broken
-    assert "no entry for 000000000002.jpg" in without_boxes["error"]
+    assert "has no entry for" in without_boxes["error"]
+    assert "000000000002.jpg (looked for" in without_boxes["error"]
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,18 @@ def test_dict_is_strict_json_with_names() -> None:
     assert data["persons"][0]["bbox"] == result.bboxes[0].tolist()
 
 
+def test_coco_rows_are_strict_json_and_of_finite_numbers() -> None:
+    result = _result(3)
+    expected = _result(3).to_coco(1)
+    result.keypoints[0, 4], result.keypoint_scores[1, 2] = np.nan, np.inf
+    result.bboxes[1, 0], result.bbox_scores[2] = np.inf, np.nan
+    rows = result.to_coco(1)
+    json.dumps(rows, allow_nan=False)
+    assert rows[0]["keypoints"][12:15] == rows[1]["keypoints"][6:9] == [0, 0, 0]
+    assert rows[0]["keypoints"][:12] == expected[0]["keypoints"][:12]
+    assert rows[1]["bbox"] == [0] * 4 and rows[1]["score"] == rows[2]["score"] == 0
+
+
 def test_nobody_gives_empty_lists() -> None:
     assert _result(0).to_coco(1) == []
     assert _result(0).to_dict()["persons"] == []

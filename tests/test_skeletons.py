@@ -13,6 +13,7 @@ from posezoo.errors import InputError, UnknownModelError
 from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16, Skeleton, get_skeleton
 
 STORED = json.loads((Path(__file__).parent / "goldens/evaluation/keypoints.json").read_text())
+NAN = float("nan")
 SETS = {"coco17": COCO_17, "wholebody133": COCO_WHOLEBODY_133, "mpii16": MPII_16}
 
 
@@ -66,7 +67,7 @@ def test_unknown_name_suggests_close_ones() -> None:
     ("change", "message"),
     [
         ({"sigmas": COCO_17.sigmas[:-1]}, "17 keypoints and 16 sigmas"),
-        ({"sigmas": (0.0, *COCO_17.sigmas[1:])}, "positive sigma"),
+        *(({"sigmas": (s, *COCO_17.sigmas[1:])}, "positive sigma") for s in (0.0, NAN, -1, 2.6)),
         ({"flip_pairs": ((1, 17),)}, r"flip pair \(1, 17\)"),
         ({"flip_pairs": ((1, -2),)}, r"flip pair \(1, -2\)"),
         ({"flip_pairs": ((3, 3),)}, r"flip pair \(3, 3\)"),

@@ -31,6 +31,7 @@ __all__ = ["eval_command"]
     type=options.PATH,
     help="Annotation file; default: the usual one of the model's data set.",
 )
+@options.category
 @options.checkpoint
 @click.option("--out", type=options.PATH, help="Folder for results and record.")
 @options.device
@@ -57,12 +58,16 @@ __all__ = ["eval_command"]
     help="Do part I of N only (from 0); needs --out. The last part to finish scores.",
 )
 @click.option("--resume", is_flag=True, help="Finish the run that --out holds.")
+@click.option(
+    "--images-subset", is_flag=True, help="Leave out images that are missing: not comparable."
+)
 @click.option("--skip-bad", is_flag=True, help="Exit 0 although images could not be used.")
 def eval_command(
     name: str,
     data: Path,
     boxes: str,
     annotations: Path | None,
+    category: str | None,
     checkpoint: Path | None,
     dtype: str,
     tf32: bool,
@@ -70,6 +75,7 @@ def eval_command(
     flip_test: bool | None,
     limit: int | None,
     shard: str | None,
+    images_subset: bool,
     skip_bad: bool,
     **run_options: Any,
 ) -> None:
@@ -81,17 +87,25 @@ def eval_command(
 
     from .. import create_model
     from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
+    from ..stopping import Stop, Stopped
 
     settings = EvaluationSettings(
         boxes=boxes, annotations=annotations, dtype=getattr(torch, dtype), tf32=tf32,
-        compile=compile, flip_test=flip_test, limit=limit,
+        compile=compile, flip_test=flip_test, limit=limit, images_subset=images_subset,
+        category=category,
     )  # fmt: skip
-    run = RunOptions(
-        share=_share(shard), progress=sys.stderr.isatty(),
-        command="posezoo " + " ".join(sys.argv[1:]), **run_options,
-    )  # fmt: skip
+    share = _share(shard)
     model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
-    record = evaluate_model(model, data, settings, run)
+    with Stop() as stop:
+        run = RunOptions(
+            share=share, progress=sys.stderr.isatty(), stop=lambda: stop.requested,
+            command="posezoo " + " ".join(sys.argv[1:]), **run_options,
+        )  # fmt: skip
+        try:
+            record = evaluate_model(model, data, settings, run)
+        except Stopped as error:
+            click.echo(f"posezoo: {error}", err=True)
+            sys.exit(stop.status)
     if record is None:
         click.echo(
             "this share is done; whoever finishes last scores (if nobody did: the same command "

@@ -8,12 +8,16 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["PATH", "batch_size", "checkpoint", "data", "device", "flip_test", "workers"]
+__all__ = ["PATH", "batch_size", "category", "checkpoint", "data", "device", "flip_test", "workers"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 
+category = click.option(
+    "--category",
+    help="Name or id of the people's category; default: 'person', or the only one there is.",
+)
 checkpoint = click.option("--checkpoint", type=PATH, help="Weights file to use instead.")
 data = click.option("--data", required=True, type=PATH, help="Folder of the data set.")
 device = click.option(

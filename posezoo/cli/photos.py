@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..datasets.boxes import PhotoBoxes
+from ..datasets.boxes import BoxEntry, PhotoBoxes
 from ..errors import InputError
+from ..images import load_image
 from ..predictor import Item, PosePredictor
 from ..results import PoseResult
 
@@ -29,21 +30,21 @@ def predict_files(
     Raises:
         InputError, WeightsUnavailableError: the detector cannot be loaded.
     """
-    results = predictor.predict_each(_item(photo, boxes) for photo in photos)
+    entries: Sequence[BoxEntry | InputError | None] = [None] * len(photos)
+    if boxes is not None:
+        entries = boxes.match(photos)
+    results = predictor.predict_each(map(_item, photos, entries))
     yield from zip(photos, results)
 
 
-def _item(photo: Path, boxes: PhotoBoxes | None) -> Item | InputError:
-    """Return a photo with its boxes, found by its name or the digits at the end of it."""
-    if boxes is None:
+def _item(photo: Path, entry: BoxEntry | InputError | None) -> Item | InputError:
+    """Return a photo with its boxes, read as the file of the boxes saw it."""
+    if entry is None:
         return photo, None, None
-    digits = photo.stem.rpartition("_")[2]
-    is_number = digits.isascii() and digits.isdecimal()
-    keys = [photo.name, str(int(digits))] if is_number else [photo.name]
-    for key in keys:
-        if key in boxes:
-            return photo, *boxes[key]
-    return InputError(
-        f"the boxes file has no entry for {photo.name} (looked for {' and '.join(keys)}); "
-        "add one, or leave --boxes out to use a detector"
-    )
+    if isinstance(entry, InputError):
+        return entry
+    try:
+        image = load_image(photo, recorded_size=entry.size)
+    except InputError as error:
+        return error
+    return image, entry.bboxes, entry.scores

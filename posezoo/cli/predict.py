@@ -41,6 +41,7 @@ __all__ = ["predict"]
     help="COCO annotations or detections, or {file name: [[x1, y1, x2, y2], …]}; "
     "default: ask a detector.",
 )
+@options.category
 @click.option("--whole-image", is_flag=True, help="No boxes: the whole image is one person.")
 @click.option("--detector", default="auto", show_default=True, help="torchvision detector.")
 @click.option("--box-threshold", default=0.0, show_default=True, help="Smallest box score used.")
@@ -64,6 +65,7 @@ def predict(
     name: str,
     checkpoint: Path | None,
     boxes: Path | None,
+    category: str | None,
     whole_image: bool,
     detector: str,
     box_threshold: float,
@@ -87,7 +89,7 @@ def predict(
     require_file_name("--out", out)
     keep_inputs([*images, boxes, checkpoint], [out, *drawings.values(), *token_drawings.values()])
     chosen = choose_device(device)
-    known = None if boxes is None else read_boxes(boxes, box_threshold)
+    known = None if boxes is None else read_boxes(boxes, box_threshold, category)
     predictor = PosePredictor(
         create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint),
         detector=None if whole_image else detector,

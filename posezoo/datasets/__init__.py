@@ -1,6 +1,6 @@
 """Data sets: what each consists of, and strict readers of its files."""
 
-from .boxes import PhotoBoxes, read_boxes
+from .boxes import BoxEntry, PhotoBoxes, read_boxes
 from .coco import Annotations, read_annotations
 from .descriptors import DATA_SETS, DataSet, PoseSet, data_set_of
 from .imagenet import ClassSample, read_imagenet, read_imagenet_flat, read_imagenet_folders
@@ -11,6 +11,7 @@ from .samples import BoxRule, ImageSample, Sample, box_source_of, clean_boxes, r
 __all__ = [
     "DATA_SETS",
     "Annotations",
+    "BoxEntry",
     "BoxRule",
     "ClassSample",
     "DataSet",

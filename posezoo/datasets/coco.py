@@ -1,6 +1,6 @@
 """Strict reading of COCO annotations, detections and results as columns.
 
-A file that cannot give a right number is refused. Only category 1, person, is read; rows of
+A file that cannot give a right number is refused. Only the category of people is read; rows of
 other categories are left out and counted in the log.
 """
 
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..files import load_json
 from ..skeletons import Skeleton
+from .categories import only_category, person_category
 from .tables import Table, describe
 
 __all__ = [
-    "PERSON",
     "AnnotationSource",
     "Annotations",
     "Detections",
@@ -35,8 +35,6 @@ __all__ = [
 
 _LOGGER = logging.getLogger(__name__)
 
-PERSON = 1  # category id of COCO
-
 
 @dataclass(frozen=True, kw_only=True)
 class Annotations:
@@ -44,16 +42,19 @@ class Annotations:
 
     Attributes:
         source: the file.
+        category: id of the category of people.
         images: its list of images, `all_image_ids` the ids in it.
         numbers: `(P,)` positions in the file's list of people.
         ids, image_ids: `(P,)`.
         bboxes_xywh: `(P, 4)` in image pixels.
-        areas: `(P,)` of the segments, square pixels.
+        areas: `(P,)` of the segments, square pixels; of the box where the file has none or 0.
+        derived_areas: how many of these people have that of their box.
         is_crowd: `(P,)`.
         keypoints: `(P, K, 3)`: x and y in image pixels, and v, above 0 where labelled.
     """
 
     source: str
+    category: int
     images: Table
     all_image_ids: NDArray[np.int64]
     numbers: NDArray[np.int64]
@@ -63,6 +64,7 @@ class Annotations:
     areas: NDArray[np.float64]
     is_crowd: NDArray[np.bool_]
     keypoints: NDArray[np.float64]
+    derived_areas: int = 0
 
     @property
     def bboxes_xyxy(self) -> NDArray[np.float64]:
@@ -109,7 +111,7 @@ class Annotations:
         Raises:
             DataError: an image has none.
         """
-        columns = [self.images.integers(field, minimum=1) for field in ("height", "width")]
+        columns = [self.images.integers(field, 1, 10**6) for field in ("height", "width")]
         return np.stack(columns, axis=1)
 
 
@@ -146,12 +148,23 @@ ResultSource = str | Path | Sequence[Mapping[str, Any]]
 """A result file or its rows."""
 
 
-def read_annotations(source: AnnotationSource, skeleton: Skeleton) -> Annotations:
+def read_annotations(
+    source: AnnotationSource, skeleton: Skeleton, category: str | None = None
+) -> Annotations:
     """Read the people of a COCO or COCO-WholeBody annotation file.
 
+    Somebody without `iscrowd` is no crowd. `area` is what distances are compared with: where it is
+    missing or 0 for somebody with labelled keypoints, that of the box is taken, and the number of
+    these people is logged.
+
+    Args:
+        source: the file, or its content.
+        skeleton: its keypoints.
+        category: name or id of the category of people, see `person_category`.
+
     Raises:
-        DataError: the file has another form, ids are not unique positive integers, an image
-            is unknown, a field is missing, or a number is not finite or out of range.
+        DataError: the file has another form, ids are not unique integers, an image is unknown, a
+            field is missing, or a number is not finite or out of range.
     """
     if isinstance(source, Annotations):
         return source
@@ -164,40 +177,57 @@ def read_annotations(source: AnnotationSource, skeleton: Skeleton) -> Annotation
     images = Table(content["images"], f"{name}: images")
     all_image_ids = images.integers("id", minimum=0)
     images.require_unique("id", all_image_ids)
-    people = _only_people(Table(content["annotations"], f"{name}: annotations"))
-    ids = people.integers("id", minimum=1)  # pycocotools takes id 0 for "not matched"
+    rows = Table(content["annotations"], f"{name}: annotations")
+    number = person_category(content.get("categories"), rows, name, category)
+    people = only_category(rows, number)
+    ids = people.integers("id", minimum=0)
     people.require_unique("id", ids)
     image_ids = _image_ids(people, all_image_ids, name)
     annotations = Annotations(
         source=name,
+        category=number,
         images=images,
         all_image_ids=all_image_ids,
         numbers=people.numbers,
         ids=ids,
         image_ids=image_ids,
         bboxes_xywh=_bboxes(people),
-        areas=people.floats("area", minimum=0),
-        is_crowd=people.integers("iscrowd", minimum=0, maximum=1) == 1,
+        areas=people.floats("area", minimum=0, default=0.0),
+        is_crowd=people.integers("iscrowd", minimum=0, maximum=1, default=0) == 1,
         keypoints=_keypoints(people, skeleton),
     )
     _require_consistent_counts(people, annotations.keypoints[:, slice(*skeleton.parts["body"])])
-    return annotations
+    return _with_areas(annotations, people)
 
 
 def read_detections(path: str | Path, annotations: Annotations) -> Detections:
     """Read a detection file: a list of `image_id`, `category_id`, `bbox` xywh and `score`.
 
+    Boxes of images that are not annotated are left out and counted in the log, so that the file
+    of a whole set serves a part of it.
+
     Raises:
-        DataError: the list is empty or holds no person, an image is unknown, a field is
-            missing, or a number is not finite or out of range.
+        DataError: the list is empty, holds no person or none of the images, a field is missing,
+            or a number is not finite or out of range.
     """
     table = Table(load_json(path), f"{path}: detections")
     if not len(table):
         raise DataError(f"{path} is an empty list; valid: at least one person box")
-    people = _only_people(table)
+    people = only_category(table, annotations.category)
+    image_ids = people.integers("image_id", minimum=0)
+    is_known = np.isin(image_ids, annotations.all_image_ids)
+    others = len(people) - int(is_known.sum())
+    if others == len(people):
+        people.require_known("image_id", image_ids, annotations.all_image_ids, annotations.source)
+    if others:
+        _LOGGER.warning(
+            "%s: %d rows of images that %s does not have are left out",
+            people.name, others, annotations.source,
+        )  # fmt: skip
+        people, image_ids = people.select(is_known), image_ids[is_known]
     return Detections(
         numbers=people.numbers,
-        image_ids=_image_ids(people, annotations.all_image_ids, annotations.source),
+        image_ids=image_ids,
         bboxes_xywh=_bboxes(people),
         scores=people.floats("score"),
     )
@@ -223,7 +253,7 @@ def read_results(
     table = Table(content, f"{name}: results")
     if not len(table):
         raise DataError(f"{name} is an empty list; valid: at least one result")
-    people = _only_people(table)
+    people = only_category(table, annotations.category)
     image_ids = _image_ids(people, annotations.all_image_ids, annotations.source)
     keypoints = _keypoints(people, skeleton)
     if area_of_bbox:
@@ -248,16 +278,6 @@ def _content(source: Any, name: str) -> tuple[str, Any]:
     if isinstance(source, (str, Path)):
         return str(source), load_json(source)
     return name, source
-
-
-def _only_people(table: Table) -> Table:
-    is_person = table.integers("category_id", minimum=0) == PERSON
-    others = len(table) - int(is_person.sum())
-    if others == len(table):
-        raise DataError(f"{table.name} holds no person (category_id {PERSON}) in {others} rows")
-    if others:
-        _LOGGER.warning("%s: %d rows of other categories are left out", table.name, others)
-    return table.select(is_person) if others else table
 
 
 def _image_ids(table: Table, known: NDArray[np.int64], source: str) -> NDArray[np.int64]:
@@ -293,3 +313,26 @@ def _require_consistent_counts(table: Table, body: NDArray[np.float64]) -> None:
             raise table.blame(
                 int(bad.argmax()), "num_keypoints", "the number of keypoints with v > 0"
             )
+
+
+def _with_areas(annotations: Annotations, table: Table) -> Annotations:
+    """Take the area of the box where there is none, and refuse those that mean nothing."""
+    boxes = annotations.bboxes_xywh[:, 2:].prod(axis=1)
+    derived = annotations.is_counted & (annotations.areas == 0)
+    areas = np.where(derived, boxes, annotations.areas)
+    bad = annotations.is_counted & (areas == 0)
+    if annotations.images.has("width") and annotations.images.has("height"):
+        by_image = dict(zip(annotations.all_image_ids.tolist(), annotations.sizes().prod(axis=1)))
+        images = np.array([by_image[i] for i in annotations.image_ids.tolist()])
+        bad |= annotations.is_counted & (areas > np.maximum(boxes, images))
+    if bad.any():
+        row = int(bad.argmax())
+        raise table.blame(
+            row, "bbox" if derived[row] else "area",
+            "square pixels above 0, no more than the image or the box has",
+        )  # fmt: skip
+    if derived.any():
+        _LOGGER.warning(
+            "%s: %d people have no area; that of their box is taken", table.name, derived.sum()
+        )
+    return replace(annotations, areas=areas, derived_areas=int(derived.sum()))

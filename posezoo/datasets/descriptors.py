@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import DataError, InputError
@@ -64,6 +64,8 @@ class DataSet:
         metric: name of the number by which the best weights are kept, and `statistic`, under
             which the statistics of an evaluation have it.
         note: is printed below a table row.
+        counts: how many images, annotated people and boxes of a detector the published `val` has;
+            a run on less or more compares with no published number. Empty for other data.
     """
 
     name: str
@@ -73,6 +75,7 @@ class DataSet:
     metric: str
     statistic: str
     note: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def split(self, name: str) -> Split:
         """Return the part of a name.
@@ -88,7 +91,7 @@ class DataSet:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoSet(DataSet):
-    """People in the form of COCO; `detections` are the names of the common detection file."""
+    """People in the form of COCO; `detections` are names of the common detection file, if any."""
 
     skeleton: Skeleton
     detections: tuple[str, ...] = ("COCO_val2017_detections_AP_H_56_person.json",)
@@ -125,6 +128,7 @@ COCO = CocoSet(
     val=Split(name="val2017", images="val2017", annotations=("person_keypoints_val2017.json",)),
     metric="AP",
     statistic="AP",
+    counts={"images": 5000, "people": 6352, "boxes of det56.4": 104125},
     skeleton=COCO_17,
 )
 COCO_WHOLEBODY = CocoSet(
@@ -136,6 +140,7 @@ COCO_WHOLEBODY = CocoSet(
     val=Split(name="val2017", images="val2017", annotations=("coco_wholebody_val_v1.0.json",)),
     metric="AP",
     statistic="Whole AP",
+    counts={"images": 5000, "boxes of det56.4": 104125},
     skeleton=COCO_WHOLEBODY_133,
 )
 MPII = MpiiSet(
@@ -145,6 +150,7 @@ MPII = MpiiSet(
     val=Split(name="valid", images="images", annotations=("valid.json", "mpii_val.json")),
     metric="PCKh",
     statistic="mean",
+    counts={"people": 2958},
     note="PCKh; mean_at_0_11 is what the HRNet lineage prints as Mean@0.1",
     skeleton=MPII_16,
 )
@@ -155,6 +161,7 @@ IMAGENET = ImagenetSet(
     val=Split(name="val", images="val", annotations=()),
     metric="top1",
     statistic="top1",
+    counts={"images": 50000},
 )
 DATA_SETS: dict[str, PoseSet | ImagenetSet] = {
     data_set.name: data_set for data_set in (COCO, COCO_WHOLEBODY, MPII, IMAGENET)
@@ -168,7 +175,8 @@ def data_set_of(cfg: PretrainedCfg) -> PoseSet | ImagenetSet:
         InputError: posezoo knows no such data set.
     """
     if cfg.own_skeleton is not None:
-        return replace(COCO, name=cfg.dataset, skeleton=cfg.own_skeleton)
+        own = cfg.own_skeleton
+        return replace(COCO, name=cfg.dataset, skeleton=own, detections=(), counts={})
     if cfg.dataset not in DATA_SETS:
         raise InputError(
             f"{cfg.name} is for the data set {cfg.dataset!r}; known: {', '.join(DATA_SETS)}, and "

@@ -8,10 +8,20 @@ from pathlib import Path
 
 from ..errors import DataError
 from .descriptors import IMAGENET
+from .matlab import load_mat
 from .samples import Sample
-from .tables import load_mat
 
-__all__ = ["ClassSample", "read_imagenet", "read_imagenet_flat", "read_imagenet_folders"]
+__all__ = [
+    "ClassSample",
+    "class_names",
+    "read_class_folders",
+    "read_imagenet",
+    "read_imagenet_flat",
+    "read_imagenet_folders",
+    "wordnet_ids",
+]
+
+_CLASSES = 1000
 
 _DEVKIT_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.jpe?g", re.IGNORECASE)
 
@@ -23,18 +33,21 @@ class ClassSample(Sample):
     label: int
 
 
-def read_imagenet(data: Path) -> list[ClassSample]:
+def read_imagenet(data: Path, num_classes: int = _CLASSES) -> list[ClassSample]:
     """Read the validation images from the folder of the data set.
 
     It holds class folders, here or in `val/`, or the images of the development kit, here or in
-    `val/`, beside its list of classes and `meta.mat` or `synsets.txt`.
+    `val/`, beside its list of classes and `meta.mat` or `synsets.txt`. Another number of classes
+    than 1000 are one's own: a folder for each, here or in `val/`.
 
     Raises:
-        DataError: see `read_imagenet_folders` and `read_imagenet_flat`.
+        DataError: see `read_class_folders`, `read_imagenet_folders` and `read_imagenet_flat`.
     """
     images = data / IMAGENET.val.images
     if not images.is_dir():
         images = data
+    if num_classes != _CLASSES:
+        return read_class_folders(images, num_classes)
     truth = data / IMAGENET.truth
     if not truth.is_file():
         return read_imagenet_folders(images)
@@ -48,13 +61,8 @@ def read_imagenet_folders(images: str | Path) -> list[ClassSample]:
     Raises:
         DataError: the folders are not the 1000 classes, or one of them holds no image.
     """
-    from torchvision.datasets import ImageFolder
-
     root = Path(images)
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; give the folder that holds the class folders")
-    expected = _wordnet_ids()
-    found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    expected, found = wordnet_ids(), class_names(root)
     missing = sorted(set(expected) - set(found))
     extra = sorted(set(found) - set(expected))
     if missing or extra:
@@ -67,6 +75,38 @@ def read_imagenet_folders(images: str | Path) -> list[ClassSample]:
             f"{root} holds {len(found)} class folders, not the 1000 of ImageNet-1k; "
             + "; ".join(parts)
         )
+    return _in_folders(root)
+
+
+def read_class_folders(root: Path, num_classes: int) -> list[ClassSample]:
+    """Read images sorted into one folder per class of one's own, numbered by sorted names.
+
+    Raises:
+        DataError: another number of folders, or one of them holds no image.
+    """
+    names = class_names(root)
+    if len(names) != num_classes:
+        raise DataError(
+            f"{root} holds {len(names)} class folders ({', '.join(names[:5])} …); the model has "
+            f"{num_classes} classes"
+        )
+    return _in_folders(root)
+
+
+def class_names(root: Path) -> list[str]:
+    """Return the names of the class folders, sorted.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; give the folder that holds the class folders")
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+
+
+def _in_folders(root: Path) -> list[ClassSample]:
+    from torchvision.datasets import ImageFolder
+
     try:
         samples = ImageFolder(str(root)).samples
     except FileNotFoundError as error:
@@ -113,7 +153,7 @@ def read_imagenet_flat(
     ]
 
 
-def _wordnet_ids() -> list[str]:
+def wordnet_ids() -> list[str]:
     """Return the WordNet ids of ImageNet-1k in the order of the class index."""
     from timm.data import ImageNetInfo
 
@@ -131,7 +171,7 @@ def _text_lines(path: Path) -> list[str]:
 def _labels_of_devkit_ids(path: Path) -> list[int]:
     """Return the class index of each ILSVRC2012_ID, the first for ID 1."""
     ids = _meta_mat(path) if path.suffix == ".mat" else _text_lines(path)
-    expected = _wordnet_ids()
+    expected = wordnet_ids()
     if sorted(ids) != expected:
         unknown = sorted(set(ids) - set(expected))
         raise DataError(

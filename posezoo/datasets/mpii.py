@@ -15,8 +15,10 @@ from ..errors import DataError
 from ..files import load_json
 from ..geometry import mpii_center_size
 from .descriptors import MPII
-from .samples import Sample, find_images, rows_by_image
-from .tables import Table, load_mat, real_numbers
+from .matlab import load_mat
+from .names import find_images
+from .samples import Sample, rows_by_image
+from .tables import Table, real_numbers
 
 __all__ = [
     "MAT_NAMES",
@@ -174,14 +176,15 @@ def read_mpii_truth(path: str | Path) -> MpiiTruth:
     absent = {"dataset_joints", "jnt_missing", "pos_gt_src", "headboxes_src"} - set(content)
     if absent:
         raise DataError(f"{path} has no variable {', '.join(sorted(absent))}; give gt_valid.mat")
-    names = [str(np.ravel(cell)[0]) for cell in np.ravel(content["dataset_joints"])]
+    cells = np.ravel(content["dataset_joints"])
+    names = ["".join(map(str, np.ravel(cell)[:1])) for cell in cells]
     if tuple(names) != MAT_NAMES:
         raise DataError(f"{path}: dataset_joints is {names}; valid: {', '.join(MAT_NAMES)}")
     positions, heads, missing = (
         real_numbers(content[name], f"{path}: {name}")
         for name in ("pos_gt_src", "headboxes_src", "jnt_missing")
     )
-    count = positions.shape[-1]
+    count = positions.shape[-1] if positions.ndim else 0
     for name, values, shape in (
         ("pos_gt_src", positions, (16, 2, count)),
         ("headboxes_src", heads, (2, 2, count)),

@@ -1,11 +1,12 @@
 """The images of a COCO-form set with the boxes to crop from each: files to samples.
 
 Nothing here opens an image; that the files exist is checked while reading, so that a run does
-not end halfway for want of one.
+not end halfway because one is missing.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ..geometry import CropConvention, get_convention
 from ..skeletons import Skeleton
 from .coco import Annotations, read_annotations, read_detections
 from .descriptors import COCO
+from .names import find_images, images_that_exist
 
 __all__ = [
     "BoxRule",
@@ -27,10 +29,13 @@ __all__ = [
     "Sample",
     "box_source_of",
     "clean_boxes",
-    "find_images",
+    "find_subset",
     "read_coco",
     "rows_by_image",
+    "sizes_by_image",
 ]
+
+_LOGGER = logging.getLogger(__name__)
 
 BoxRule = str | CropConvention
 """A crop convention or its name."""
@@ -82,6 +87,7 @@ def read_coco(
     boxes: Literal["gt"] | Path,
     skeleton: Skeleton,
     rule: BoxRule,
+    subset: bool = False,
 ) -> list[ImageSample]:
     """Read the images of a COCO or COCO-WholeBody set that have person boxes, in file order.
 
@@ -92,6 +98,7 @@ def read_coco(
         boxes: "gt", or a detection file, whose boxes are used as they are.
         skeleton: the keypoints that the annotations hold.
         rule: the crop convention, or its name, whose cleaning of annotated boxes to follow.
+        subset: leave out the images that are missing instead of refusing the set.
 
     Annotated boxes are those of people who are no crowd and have a labelled body keypoint.
     Rows of other categories than person are left out and counted in the log.
@@ -114,8 +121,8 @@ def read_coco(
         raise DataError(f"{people.source} holds no box to evaluate; all {len(keep)} were left out")
     rows = rows_by_image(image_ids, keep)
     files = {i: name for i, name in people.file_names().items() if i in rows}
-    sizes = _sizes_by_image(people)
-    paths = find_images(Path(images), list(files.values()), COCO.val.images)
+    sizes = sizes_by_image(people)
+    paths = find_subset(Path(images), list(files.values()), COCO.val.images, subset=subset)
     return [
         ImageSample(
             image_id=i,
@@ -127,7 +134,22 @@ def read_coco(
             box_source=source,
         )
         for i, path in zip(files, paths)
+        if path is not None
     ]
+
+
+def find_subset(
+    folder: Path, names: Sequence[str], below: str, *, subset: bool
+) -> Sequence[Path | None]:
+    """Return the paths of images; with `subset` None for missing ones.
+
+    Raises:
+        DataError: an image is missing, or with `subset` all are.
+    """
+    paths = images_that_exist(folder, names, below)
+    if subset and any(paths):
+        return paths
+    return find_images(folder, names, below, "; --images-subset evaluates those that are there")
 
 
 def box_source_of(path: str | Path) -> str:
@@ -154,13 +176,16 @@ def _annotated_boxes(
     sizes = people.sizes()[rows]  # (P, 2)
     boxes, keep = convention.clean_boxes(people.bboxes_xywh, people.areas, sizes)
     body = people.of_keypoints(slice(*skeleton.parts["body"]))
+    empty = int((body.is_counted & ~keep).sum())
+    if empty:
+        _LOGGER.warning("%s: %d people without a box to crop are left out", people.source, empty)
     if len(skeleton.parts) == 1:
         return boxes, keep & body.is_counted
     # for whole body the code bases ask for any number above zero, for COCO for a label
     return boxes, keep & ~people.is_crowd & (body.keypoints > 0).any(axis=(1, 2))
 
 
-def _sizes_by_image(people: Annotations) -> dict[int, tuple[int, int]]:
+def sizes_by_image(people: Annotations) -> dict[int, tuple[int, int]]:
     """Return (H, W) by image id; nothing where the file does not have them all."""
     if not (people.images.has("width") and people.images.has("height")):
         return {}
@@ -175,22 +200,3 @@ def rows_by_image(
     rows = rows[np.argsort(image_ids[rows], kind="stable")]
     ids, starts = np.unique(image_ids[rows], return_index=True)
     return dict(zip(ids.tolist(), np.split(rows, starts[1:])))
-
-
-def find_images(folder: Path, names: Sequence[str], below: str) -> list[Path]:
-    """Return the paths of images in `folder` or in its subfolder `below`, in order.
-
-    Raises:
-        DataError: there is no such folder, or an image is missing.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; give the folder of the images")
-    root = next((r for r in (folder, folder / below) if (r / names[0]).is_file()), folder)
-    paths = [root / name for name in names]
-    missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(set(paths))} images are missing, first {missing[0]}; they "
-            f"must be in {folder} or in {folder / below}"
-        )
-    return paths

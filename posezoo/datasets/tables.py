@@ -1,4 +1,4 @@
-"""Strict reading of the values in data-set files: lists of JSON objects, and MATLAB files.
+"""Strict reading of the values in data-set files: lists of JSON objects, and arrays.
 
 A value that cannot give a right number ends in one `DataError` that names the file, the row,
 the field, the value and what is valid.
@@ -7,7 +7,6 @@ the field, the value and what is valid.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["Table", "describe", "load_mat", "real_numbers"]
+__all__ = ["Table", "describe", "real_numbers"]
 
 Array = NDArray[Any]
 
@@ -54,14 +53,20 @@ class Table:
         rows = [row for row, chosen in zip(self.rows, keep.tolist()) if chosen]
         return Table(rows, self.name, self.numbers[keep])
 
+    def pick(self, indices: Array) -> Table:
+        """Return the rows at positions `indices (N,)`, likewise."""
+        return Table([self.rows[i] for i in indices.tolist()], self.name, self.numbers[indices])
+
     def blame(self, index: int, field: str, valid: str) -> DataError:
         """Return the error for a bad value in row `index` of this table."""
         value = self.rows[index].get(field)
         where = f"{self.name}[{self.numbers[index]}].{field}"
         return DataError(f"{where} is {describe(value)}; valid: {valid}")
 
-    def integers(self, field: str, minimum: int, maximum: int = 2**63 - 1) -> NDArray[np.int64]:
-        """Return a column of integers, `(N,)`.
+    def integers(
+        self, field: str, minimum: int, maximum: int = 2**63 - 1, default: int | None = None
+    ) -> NDArray[np.int64]:
+        """Return a column of integers, `(N,)`; `default` is for rows without one.
 
         Raises:
             DataError: a value is missing, not an integer, or out of range.
@@ -71,7 +76,7 @@ class Table:
             is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             return is_integer and minimum <= value <= maximum
 
-        values = self._column(field)
+        values = self._column(field, default)
         # the rows are only searched if something is wrong with the whole column
         if set(map(type, values)) == {int} and minimum <= min(values) <= max(values) <= maximum:
             return np.array(values, dtype=np.int64)
@@ -90,15 +95,19 @@ class Table:
         return values
 
     def floats(
-        self, field: str, shape: tuple[int, ...] = (), minimum: float | None = None
+        self,
+        field: str,
+        shape: tuple[int, ...] = (),
+        minimum: float | None = None,
+        default: float | None = None,
     ) -> NDArray[np.float64]:
-        """Return a column of finite numbers, `(N, *shape)`.
+        """Return a column of finite numbers, `(N, *shape)`; `default` is for rows without one.
 
         Raises:
             DataError: a value is missing, not numeric, not finite, below `minimum`, or has
                 another shape.
         """
-        values = self._column(field)
+        values = self._column(field, default)
         if not values:
             return np.zeros((0, *shape))
 
@@ -132,7 +141,9 @@ class Table:
                 f"({len(unknown)} of {len(values)} rows name another image)",
             )
 
-    def _column(self, field: str) -> list[Any]:
+    def _column(self, field: str, default: float | None = None) -> list[Any]:
+        if default is not None:
+            return [row.get(field, default) for row in self.rows]
         try:
             return [row[field] for row in self.rows]
         except KeyError:
@@ -170,22 +181,6 @@ def describe(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"an object with the keys {', '.join(map(str, value))[:80]}"
     return repr(value)[:80]
-
-
-def load_mat(path: str | Path, *, squeeze: bool = False) -> dict[str, Any]:
-    """Return the variables of a MATLAB file; `squeeze` drops axes of length 1.
-
-    Raises:
-        DataError: scipy is not installed, or the file is missing or no MATLAB file.
-    """
-    try:
-        from scipy.io import loadmat
-    except ModuleNotFoundError as error:
-        raise DataError(f"reading {path} needs scipy; run: pip install 'posezoo[eval]'") from error
-    try:
-        return dict(loadmat(path, squeeze_me=squeeze))
-    except Exception as error:  # scipy raises many kinds on a damaged file
-        raise DataError(f"cannot read {path} as a MATLAB file: {error}") from error
 
 
 def real_numbers(values: Any, name: str) -> NDArray[np.float64]:

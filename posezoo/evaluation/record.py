@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from ..datasets.descriptors import DATA_SETS
 from ..version import __version__
+from .provenance import NOT_PUBLISHED
 
 __all__ = ["EvaluationRecord", "environment"]
 
@@ -23,7 +24,9 @@ class EvaluationRecord:
     """One measured row: what was measured, on what, with what, and how long it took.
 
     Attributes:
-        model, dataset: their names.
+        model, dataset: their names; whether they are what these names say is in `labels`.
+        labels: why the numbers compare with no published row; empty where they do.
+        notes: what else a reader of the numbers should know about the data.
         box_source: which boxes, "none" for whole images.
         statistics: as fractions.
         settings: what decides the numbers; `run` only how fast they come.
@@ -39,6 +42,8 @@ class EvaluationRecord:
 
     model: str
     dataset: str
+    labels: Sequence[str]
+    notes: Sequence[str]
     box_source: str
     statistics: Mapping[str, Any]
     settings: Mapping[str, Any]
@@ -67,14 +72,12 @@ class EvaluationRecord:
         ]
         if self.dataset in DATA_SETS:
             lines.append(DATA_SETS[self.dataset].note)
-        if self.settings["limit"] is not None:
-            lines.append(f"partial, not comparable: the first {self.settings['limit']} images only")
-        if self.bad:
-            lines.append(f"images that could not be used and count as empty: {len(self.bad)}")
+        lines += [*self.labels, *self.notes]
         return "\n".join(line for line in lines if line)
 
     def _protocol(self) -> list[str]:
-        words = [self.model, self.dataset]
+        own = any(label.startswith(NOT_PUBLISHED) for label in self.labels)
+        words = [self.model + f", {NOT_PUBLISHED}" * own, self.dataset]
         if self.box_source != "none":
             chosen = self.settings["flip_test"]
             flip = "flip test" if chosen else "no flip test"

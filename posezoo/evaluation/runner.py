@@ -9,7 +9,6 @@ gives the same bytes in any number of processes.
 from __future__ import annotations
 
 import datetime
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -23,10 +22,13 @@ from tqdm import tqdm
 
 from ..device import choose_device
 from ..errors import InputError
+from ..launcher import launched
+from ..stopping import Stopped
 from ..zoo.config import PretrainedCfg
 from ..zoo.model import PoseNetwork, ZooModel
 from ..zoo.wrapped import unwrap
 from .blocks import BlockFolder, write_json
+from .provenance import labels_of
 from .record import EvaluationRecord, environment
 from .settings import EvaluationSettings, RunOptions, Share
 from .tasks import EvaluationTask, make_task
@@ -56,7 +58,9 @@ def evaluate_model(
         The record; None where this process only did its share.
 
     Raises:
-        DataError: files that are missing or malformed, predictions that are not finite, a folder
+        Stopped: `run.stop` said so; the message says how to go on.
+        DataError: files that are missing or malformed, another process that writes the same,
+            predictions that are not finite, a folder
             that cannot be written or holds another run, or blocks that are missing or overlap.
         InputError: an option that the model or this machine does not have, several processes
             without `out`, or a share under torchrun.
@@ -81,8 +85,14 @@ def evaluate_model(
         **(network.settings() if isinstance(network, ZooModel) else {}),
     }
     origin = dict(network.origin) if isinstance(network, ZooModel) else {}
+    if settings.images_subset:
+        recorded["images_subset"] = True
+    if settings.category is not None:
+        recorded["category"] = settings.category
     with _out_folder(run.out) as out, _tf32(settings.tf32):
-        return _Run(cfg, origin, task, recorded, run, out).evaluate(device)
+        run_here = _Run(cfg, origin, task, recorded, run, out)
+        with run_here.blocks.locked(run_here.share):
+            return run_here.evaluate(device)
 
 
 class _Run:
@@ -125,6 +135,8 @@ class _Run:
         options = self.options
         record = EvaluationRecord(
             model=self.cfg.name,
+            labels=labels_of(self.cfg, self.origin, self.task.counts, self.settings, len(bad)),
+            notes=list(self.task.notes),
             dataset=self.cfg.dataset,
             box_source=self.task.box_source,
             statistics=statistics,
@@ -168,9 +180,19 @@ class _Run:
             for block in todo:
                 done = []
                 for i in block:
+                    if self.options.stop():
+                        raise Stopped(self._how_to_go_on())
                     done.append(next(rows))
                     bar.update(self.task.samples[i].count)
                 self.blocks.write(block, done)
+
+    def _how_to_go_on(self) -> str:
+        missing = sum(len(block) for block in self.blocks.missing(self.share))
+        mine = sum(len(block) for block in self.blocks.blocks[self.share.index :: self.share.count])
+        text = f"stopped after {mine - missing} of {mine} images"
+        if self.options.out is None:
+            return f"{text}; nothing is kept without --out"
+        return f"{text}, which are in {self.blocks.folder}; the same command with --resume goes on"
 
     def merges(self) -> bool:
         """Tell whether this process merges: rank 0, or of a job array who finishes last."""
@@ -192,7 +214,7 @@ def _launched_share(options: RunOptions) -> Share | None:
     Raises:
         InputError: the options have another.
     """
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if launched() is None:
         return None
     if options.share is not None:
         raise InputError("a share under torchrun, which hands out the shares itself; give one")

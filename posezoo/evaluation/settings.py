@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 
 from ..device import choose_dtype
 from ..errors import InputError
+from ..stopping import never
 
 __all__ = ["EvaluationSettings", "RunOptions", "Share"]
 
@@ -20,7 +21,7 @@ class EvaluationSettings:
 
     Attributes:
         boxes: "gt", "det" for the common detection file (person AP 56.4) in the folder, or a
-            detection file. COCO and COCO-WholeBody only.
+            detection file. COCO and COCO-WholeBody only; for keypoints of one's own "det" is "gt".
         annotations: the annotation file, where it is not the usual one of the data set.
         dtype: torch's or its name; float32 and float64 run as such, bfloat16 and float16 under
             autocast.
@@ -28,6 +29,9 @@ class EvaluationSettings:
         compile: run the network through torch.compile.
         flip_test: average with the mirrored image; None is the recipe's choice.
         limit: only the first so many images; such numbers compare with nothing.
+        images_subset: leave out the images that are missing; such numbers compare with nothing.
+        category: name or id of the category of people, where it is neither named "person" nor
+            the only one. COCO's form only.
 
     Raises:
         InputError: a value out of range.
@@ -40,6 +44,8 @@ class EvaluationSettings:
     compile: bool = False
     flip_test: bool | None = None
     limit: int | None = None
+    images_subset: bool = False
+    category: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", choose_dtype(self.dtype))
@@ -81,6 +87,7 @@ class RunOptions:
         resume: use the blocks that an earlier run left in `out`. Shares always do.
         progress: show a bar.
         command: for the record.
+        stop: asked after each block whether to end early.
 
     Raises:
         InputError: a number below 1, or a share without a folder.
@@ -94,6 +101,7 @@ class RunOptions:
     resume: bool = False
     progress: bool = False
     command: str = ""
+    stop: Callable[[], bool] = never
 
     def __post_init__(self) -> None:
         _require_positive({"batch_size": self.batch_size, "workers": self.workers})

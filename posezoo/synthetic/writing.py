@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..datasets.coco import PERSON
+from ..datasets.categories import PERSON
 from ..datasets.descriptors import COCO, COCO_WHOLEBODY, MPII
 from ..datasets.mpii import MAT_NAMES
 from ..errors import InputError

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ from timm.data.mixup import Mixup
 from torch import Tensor
 
 from ..datasets.imagenet import ClassSample
+from ..datasets.pictures import Pictures
 from ..errors import InputError
 from ..transforms import load_image
 from ..zoo.config import PretrainedCfg
 from ..zoo.recipe import ClassAugmentation
-from .data import Batch, TrainingSet
+from .data import Batch, TrainingSet, digest_of
 
 __all__ = ["ClassBatch", "ClassDataset", "seeded"]
 
@@ -87,6 +89,14 @@ class ClassDataset(TrainingSet):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def pictures(self) -> Pictures:
+        return {sample.path: None for sample in self.samples}
+
+    def digest(self, data: Path) -> str:
+        labels = np.array([sample.label for sample in self.samples])
+        return digest_of(data, [sample.path for sample in self.samples], labels.tobytes())
 
     def summary(self) -> str:
         """Say how many images of how many classes there are."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ..files import writing
+
 __all__ = ["draw_curves"]
 
 
@@ -17,7 +19,7 @@ def draw_curves(log: Path, metric: str, target: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     figure, left = pyplot.subplots(figsize=(7, 4), layout="constrained")
     right = left.twinx()
     for axis, key, color in ((left, "loss", "tab:blue"), (right, metric, "tab:orange")):
@@ -26,5 +28,8 @@ def draw_curves(log: Path, metric: str, target: Path) -> None:
         axis.set_ylabel(key, color=color)
     left.set_yscale("log")
     left.set_xlabel("step")
-    figure.savefig(target, dpi=110)
-    pyplot.close(figure)
+    try:
+        with writing(target):
+            figure.savefig(target, dpi=110)
+    finally:
+        pyplot.close(figure)

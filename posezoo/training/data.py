@@ -4,8 +4,11 @@ of workers or processes nor a restart changes what is seen.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..datasets.people import People
+from ..datasets.pictures import Pictures
 from ..errors import DataError, InputError
 from ..geometry import crop_matrices
 from ..skeletons import Skeleton
@@ -24,7 +28,16 @@ from ..zoo.recipe import Augmentation
 from .augment import mirror_keypoints, rotate_matrix, sample_crop
 from .pixels import drop_grid, jitter_colors
 
-__all__ = ["Batch", "EpochSampler", "PersonDataset", "TrainingBatch", "TrainingSet"]
+__all__ = [
+    "Batch",
+    "EpochSampler",
+    "Fault",
+    "Guarded",
+    "PersonDataset",
+    "TrainingBatch",
+    "TrainingSet",
+    "digest_of",
+]
 
 B = TypeVar("B", bound="Batch")
 
@@ -75,6 +88,15 @@ class TrainingSet(Dataset[Any]):
         """Stack samples to a batch."""
         raise NotImplementedError
 
+    @property
+    def pictures(self) -> Pictures:
+        """The images that are read, each with its annotated size."""
+        raise NotImplementedError
+
+    def digest(self, data: Path) -> str:
+        """Return a hash over what there is to learn: names of images from `data` on, and labels."""
+        raise NotImplementedError
+
     def summary(self) -> str:
         """Say in one line what there is to learn from."""
         raise NotImplementedError
@@ -109,6 +131,15 @@ class PersonDataset(TrainingSet):
 
     def __len__(self) -> int:
         return len(self.people.paths)
+
+    @property
+    def pictures(self) -> Pictures:
+        return dict(zip(self.people.paths, self.people.sizes))
+
+    def digest(self, data: Path) -> str:
+        people = self.people
+        labels = (people.keypoints, people.centers, people.box_sizes)
+        return digest_of(data, people.paths, b"".join(array.tobytes() for array in labels))
 
     def summary(self) -> str:
         """Say how many people there are, how much of them is labelled, and what never is."""
@@ -152,7 +183,8 @@ class PersonDataset(TrainingSet):
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
         matrix, keypoints, flipped = self.sample(index, rng)
-        picture = torch.from_numpy(load_image(self.people.paths[index]))
+        path, size = self.people.paths[index], self.people.sizes[index]
+        picture = torch.from_numpy(load_image(path, recorded_size=size))
         crop = warp_crops(picture, matrix[None], self.cfg.input.size)[0]
         if rng.random() < self.augmentation.color:
             crop = jitter_colors(crop, rng)
@@ -169,6 +201,39 @@ class PersonDataset(TrainingSet):
             keypoints=keypoints[..., :2],
             labelled=keypoints[..., 2] > 0,
         )
+
+
+class Fault(str):
+    """Why a sample or a batch cannot be made. It is handed on as a value: an exception in a worker
+    process would arrive as its traceback."""
+
+
+class Guarded(Dataset[Any]):
+    """A training set whose unusable samples are faults."""
+
+    def __init__(self, samples: TrainingSet) -> None:
+        self.samples = samples
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        try:
+            return self.samples[key]
+        except InputError as error:
+            return Fault(error)
+
+    def collate(self, samples: Sequence[Any]) -> Batch | Fault:
+        """Stack samples, or return the first fault."""
+        try:
+            faults = [sample for sample in samples if isinstance(sample, Fault)]
+            return faults[0] if faults else self.samples.collate(samples)
+        except InputError as error:
+            return Fault(error)
+
+
+def digest_of(data: Path, paths: Sequence[Path], labels: bytes) -> str:
+    """Return a hash over names of images, from the folder `data` on, and their labels."""
+    digest = hashlib.sha256(labels)
+    digest.update("\n".join(os.path.relpath(path, data) for path in paths).encode())
+    return digest.hexdigest()
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):

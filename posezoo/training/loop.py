@@ -3,18 +3,21 @@
 An output folder holds `last.pt` (everything that a resumed run needs), `best/` (weights and
 configuration, as `save_pretrained` writes them), `log.jsonl` and `curves.png`. A run that finds
 `last.pt` goes on from there. What is trained, and on what, is the objective's matter.
+
+Everything that a run will need is read and checked before its first step: annotations of both
+splits, the headers of all images, the output folder and its space. An image that cannot be read
+later ends the run after `last.pt` is written; its file can be replaced by one of the same size.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +27,42 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .. import create_model, save_pretrained
+from ..datasets.pictures import check_pictures
 from ..device import choose_device
-from ..errors import DataError, InputError
+from ..errors import DataError
+from ..files import writing
+from ..launcher import launched
+from ..lock import one_writer
 from ..skeletons import Skeleton
-from ..weights.files import replacing
+from ..stopping import Stopped, never, uninterruptible
 from ..zoo.model import ZooModel
 from ..zoo.recipe import Recipe
+from .checkpoint import CHECKPOINT, Given, read_state, require_space, trim_log, write_state
 from .curves import draw_curves
-from .data import Batch, EpochSampler
+from .data import Batch, EpochSampler, Fault, Guarded
 from .objectives import Objective, objective_of
 from .optimizers import make_optimizer, make_schedule
-from .start import fill, give_skeleton
+from .start import fill, give_classes, give_skeleton, start_of
 
 __all__ = ["CHECKPOINT", "Progress", "fit", "train"]
 
 _log = logging.getLogger(__name__)
-CHECKPOINT = "last.pt"
 _SAVE_EVERY = 200  # steps between two checkpoints
+_ASK_EVERY = 10  # steps after which several processes agree whether to stop
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far a run is: steps done of all, the running loss, the last and best value of the
-    metric ("AP", "PCKh", …)."""
+    metric ("AP", "PCKh", …); None where there is none yet. `is_done` where nothing is left."""
 
     step: int
     steps: int
-    loss: float
+    loss: float | None
     metric: str
     value: float | None
     best: float | None
+    is_done: bool
 
 
 Report = Callable[[Progress], None]
@@ -66,27 +75,34 @@ def train(
     *,
     init: str | None = None,
     skeleton: Skeleton | None = None,
+    category: str | None = None,
+    more_epochs: bool = False,
     device: str | None = None,
     workers: int = 0,
     stop_after: int | None = None,
     log_every: int = 20,
     report: Report = lambda progress: None,
+    stop: Callable[[], bool] = never,
 ) -> Progress:
     """Train a model and return how far the run is.
 
     Args:
         recipe: what to do.
-        data: the folder of the data set, laid out as it is published.
+        data: the folder of the data set, laid out as it is published. A classifier may have
+            classes of its own: folders in `train` and `val`.
         out: see the module; under torchrun all processes need to see it.
         init: what to start from instead of the recipe's `start`: "scratch", "imagenet" (trunk of
             TokenPose), a name whose pretrained weights are taken as far as they fit, or a file.
         skeleton: keypoints of one's own. The model gets a fresh head for them, and the folder of
             the data is laid out as COCO is, with these keypoints.
-        device, workers, stop_after, log_every, report: see `fit`.
+        category: name or id of the category of people in files of COCO's form.
+        more_epochs: go on with a run that was planned for another number of epochs.
+        device, workers, stop_after, log_every, report, stop: see `fit`.
 
     Raises:
-        DataError: files are missing or malformed, or nothing in them is labelled.
-        InputError: a recipe or model that cannot be trained here.
+        DataError: files are missing or malformed, nothing in them is labelled, or another process
+            writes into `out`.
+        InputError: a recipe or model that cannot be trained here, or `out` holds another run.
     """
     chosen = choose_device(device)
     torch.manual_seed(recipe.seed)
@@ -95,15 +111,21 @@ def train(
         fill(model, recipe, init)
     if skeleton is not None:
         give_skeleton(model, skeleton)
+    give_classes(model, data)
+    objective = objective_of(recipe, model)
+    objective.category = category
     return fit(
-        objective_of(recipe, model),
+        objective,
         data,
         out,
+        start=start_of(recipe, init),
+        more_epochs=more_epochs,
         device=chosen,
         workers=workers,
         stop_after=stop_after,
         log_every=log_every,
         report=report,
+        stop=stop,
     )
 
 
@@ -112,63 +134,133 @@ def fit(
     data: Path,
     out: Path,
     *,
+    start: Given | None = None,
+    more_epochs: bool = False,
     device: str | torch.device | None = None,
     workers: int = 0,
     stop_after: int | None = None,
     log_every: int = 20,
     report: Report = lambda progress: None,
+    stop: Callable[[], bool] = never,
 ) -> Progress:
     """Train an objective by its recipe, from where `out` says that it was.
 
     Args:
         objective: its model is trained in place.
-        data, out: as in `train`.
+        data, out, more_epochs: as in `train`.
+        start: what the model was filled from; a run goes on only with the same.
         device: default CUDA if there is one.
-        workers: processes that read images, per training process.
+        workers: processes that read images, per training process. They are started afresh
+            (spawn), never forked from this one with its threads, so a script that asks for them
+            needs `if __name__ == "__main__":`.
         stop_after: end after so many steps of this call, to be resumed.
         log_every: steps between two lines of the log; a line holds means over these steps.
         report: called with the progress at every line of the log, and after an evaluation.
+        stop: asked after each step whether to end early, with `last.pt` written.
     """
     rank, world, chosen = _join(device)
     recipe = objective.recipe
-    objective.to(chosen).train()
+    objective.to(chosen)
     samples = objective.dataset(data)
+    validation = objective.check(data, chosen)
     if rank == 0:
         _log.info("%s", samples.summary())
+        check_pictures(samples.pictures)
+    require_space(out, objective, averaged=recipe.ema is not None)
+    objective.train()
     sampler = EpochSampler(
         len(samples), recipe.batch_size, recipe.seed,
         index=rank, count=world, repeats=recipe.repeats,
     )  # fmt: skip
-    run = _Run(objective, sampler.steps_per_epoch, out, chosen, rank)
-    run.resume()
-    sampler.first_step = run.step
-    sampler.last_step = run.steps if stop_after is None else min(run.steps, run.step + stop_after)
-    loader = DataLoader(
-        samples, batch_sampler=sampler, num_workers=workers, collate_fn=samples.collate,
-        pin_memory=chosen.type == "cuda",
-    )  # fmt: skip
-    network: nn.Module = objective
+    given = {**(start or {}), "data": samples.digest(data), "validation": validation}
+    lock: AbstractContextManager[None] = one_writer(out) if rank == 0 else nullcontext()
+    with lock:
+        run = _Run(objective, sampler.steps_per_epoch, data, out, chosen, rank, given)
+        run.resume(more_epochs)
+        sampler.first_step = run.step
+        sampler.last_step = run.steps
+        if stop_after is not None:
+            sampler.last_step = min(run.steps, run.step + stop_after)
+        loader = DataLoader(
+            Guarded(samples), batch_sampler=sampler, num_workers=workers,
+            collate_fn=Guarded(samples).collate, pin_memory=chosen.type == "cuda",
+            multiprocessing_context="spawn" if workers else None,
+        )  # fmt: skip
+        return _steps(run, loader, world, log_every, report, stop)
+
+
+def _steps(
+    run: _Run,
+    loader: DataLoader[Any],
+    world: int,
+    log_every: int,
+    report: Report,
+    stop: Callable[[], bool],
+) -> Progress:
+    network: nn.Module = run.objective
     if world > 1:
         network = nn.parallel.DistributedDataParallel(
-            objective, device_ids=[chosen.index] if chosen.type == "cuda" else None
+            run.objective, device_ids=[run.device.index] if run.device.type == "cuda" else None
         )
-    for batch in loader:
-        run.update(network, batch.to(chosen))
-        if run.step % log_every == 0 or run.step == run.steps:
-            run.note_loss()
-            report(run.progress())
-        if run.step % (recipe.eval_every * run.steps_per_epoch) == 0 or run.step == run.steps:
-            run.evaluate(data)
-            report(run.progress())
-        elif run.step % _SAVE_EVERY == 0:
-            run.save()
+    report(run.progress())
+    try:
+        if run.is_evaluation_due():  # the run ended during it
+            run.evaluate(stop)
+        for batch in _batches(loader, stop):
+            if isinstance(batch, Fault):
+                run.save()
+                raise DataError(
+                    f"{batch}; replace the file by one of the same size: the same command then "
+                    f"goes on from step {run.step}"
+                )
+            run.update(network, batch.to(run.device))
+            if run.step % log_every == 0 or run.step == run.steps:
+                run.note_loss()
+                report(run.progress())
+            if run.is_evaluation_due():
+                run.save()
+                run.evaluate(stop)
+                report(run.progress())
+            elif run.step % _SAVE_EVERY == 0:
+                run.save()
+            if _agree(stop, run.step, world):
+                break
+    except Stopped:  # during an evaluation
+        pass
     run.save()
     return run.progress()
 
 
+def _batches(loader: DataLoader[Any], stop: Callable[[], bool]) -> Iterator[Any]:
+    """Yield the batches; the signal that asks to stop may have ended the workers already."""
+    with uninterruptible():
+        batches = iter(loader)
+    while True:
+        try:
+            yield next(batches)
+        except StopIteration:
+            return
+        except RuntimeError:
+            if stop():
+                return
+            raise
+
+
+def _agree(stop: Callable[[], bool], step: int, world: int) -> bool:
+    """Tell whether a process was asked to stop; all of several end at the same step."""
+    if world == 1:
+        return stop()
+    if step % _ASK_EVERY:
+        return False
+    backend_device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    asked = torch.tensor(int(stop()), device=backend_device)
+    torch.distributed.all_reduce(asked)
+    return bool(asked)
+
+
 def _join(device: str | torch.device | None) -> tuple[int, int, torch.device]:
     """Return this process's rank, how many there are, and its device; join the group if many."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world = launched() or (0, 1)
     chosen = choose_device(device)
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
@@ -179,22 +271,29 @@ class _Run:
     """The state of a training: networks, optimizer, step, numbers."""
 
     def __init__(
-        self, objective: Objective, steps_per_epoch: int, out: Path, device: torch.device, rank: int
+        self,
+        objective: Objective,
+        steps_per_epoch: int,
+        data: Path,
+        out: Path,
+        device: torch.device,
+        rank: int,
+        given: Given,
     ) -> None:
-        self.recipe, self.objective, self.out = objective.recipe, objective, out
-        self.device, self.rank = device, rank
+        self.recipe, self.objective, self.data, self.out = objective.recipe, objective, data, out
+        self.device, self.rank, self.given = device, rank, given
         self.steps_per_epoch = steps_per_epoch
         self.steps = self.recipe.epochs * steps_per_epoch
         self.optimizer = make_optimizer(self.recipe, objective.model)
         self.schedule = make_schedule(self.recipe, self.optimizer, self.steps, steps_per_epoch)
         self.average = self._average()
-        self.step, self.loss = 0, float("nan")
+        self.step, self.evaluated = 0, 0  # the steps done, and those before the last evaluation
+        self.loss: float | None = None
         self.value: float | None = None
         self.best: float | None = None
         self.running: dict[str, Tensor] = {}  # sums of the loss and of what is monitored
         self.since = 0
         self.clock = time.monotonic()
-        out.mkdir(parents=True, exist_ok=True)
 
     def update(self, network: nn.Module, batch: Batch) -> None:
         """Do one step. What is random in the network depends on seed, step and rank alone."""
@@ -244,7 +343,7 @@ class _Run:
             sums /= torch.distributed.get_world_size()
         means = dict(zip(self.running, (sums / self.since).tolist()))
         self.loss = means["loss"]
-        if not self.loss < float("inf"):
+        if not means["loss"] < float("inf"):
             raise DataError(f"the loss is {self.loss} at step {self.step}; lower the rate")
         seconds, self.clock = time.monotonic() - self.clock, time.monotonic()
         self._log(
@@ -256,7 +355,13 @@ class _Run:
         self.running = {}
         self.since = 0
 
-    def evaluate(self, data: Path) -> None:
+    def is_evaluation_due(self) -> bool:
+        """Whether an evaluation belongs after the last step, and was not done."""
+        often = self.recipe.eval_every * self.steps_per_epoch
+        due = self.step % often == 0 or self.step == self.steps
+        return due and self.evaluated != self.step
+
+    def evaluate(self, stop: Callable[[], bool]) -> None:
         """Score the validation set, keep the weights if they are best."""
         folder = self.out / "eval"
         if self.rank == 0:  # a killed run may have left half an evaluation
@@ -268,17 +373,19 @@ class _Run:
         self.objective.model = kept
         self.objective.eval()
         try:
-            value = self.objective.evaluate(data, folder, str(self.device))
+            value = self.objective.evaluate(self.data, folder, str(self.device), stop)
         finally:
             self.objective.model = trained
             self.objective.train()
+        self.evaluated = self.step
         if value is None:
             return
         self.value, metric = value, self.objective.metric
         self._log(step=self.step, epoch=self.step / self.steps_per_epoch, **{metric: value})
         if self.best is None or value > self.best:
             self.best = value
-            save_pretrained(kept, self.out / "best")
+            with writing(self.out / "best", "make room; the same command goes on"):
+                save_pretrained(kept, self.out / "best")
         self.save()
         draw_curves(self.out / "log.jsonl", metric, self.out / "curves.png")
 
@@ -287,6 +394,7 @@ class _Run:
         return Progress(
             step=self.step, steps=self.steps, loss=self.loss, metric=self.objective.metric,
             value=self.value, best=self.best,
+            is_done=self.step == self.steps and not self.is_evaluation_due(),
         )  # fmt: skip
 
     def save(self) -> None:
@@ -294,47 +402,47 @@ class _Run:
         if self.rank != 0:
             return
         state = {
-            "recipe": self._settings(),
+            "given": self.given,
             "objective": self.objective.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "evaluated": self.evaluated,
             "since": self.since,
             "running": self.running,
+            "loss": self.loss,
+            "value": self.value,
             "best": self.best,
         }
-        with replacing(self.out / CHECKPOINT) as temporary:
-            torch.save(state, temporary)
+        write_state(self.out / CHECKPOINT, state, self.objective)
 
-    def resume(self) -> None:
+    def resume(self, more_epochs: bool) -> None:
         """Go on from `last.pt` if it is there.
 
         Raises:
-            InputError: it belongs to another recipe.
+            CheckpointError: it is damaged.
+            InputError: it belongs to another run.
         """
-        file = self.out / CHECKPOINT
-        if not file.is_file():
+        state = read_state(self.out, self.objective, self.given, self.device, more_epochs)
+        if self.rank == 0:
+            trim_log(self.out / "log.jsonl", 0 if state is None else state["step"])
+        if state is None:
             return
-        state = torch.load(file, map_location=self.device, weights_only=True)
-        wanted = self._settings()
-        different = [key for key in wanted if wanted[key] != state["recipe"].get(key)]
-        if different:
-            raise InputError(
-                f"{self.out} holds a run with another {', '.join(different)}; give another --out"
-            )
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
-        self.step, self.since = state["step"], state["since"]
-        self.running, self.best = state["running"], state["best"]
-
-    def _settings(self) -> dict[str, Any]:
-        """Return what must be the same when a run goes on."""
-        own = self.objective.cfg.own_skeleton
-        return asdict(self.recipe) | {"skeleton": None if own is None else asdict(own)}
+        self.step, self.evaluated, self.since = state["step"], state["evaluated"], state["since"]
+        self.running, self.loss = state["running"], state["loss"]
+        self.value, self.best = state["value"], state["best"]
+        if self.rank == 0:
+            how = "is finished:" if self.progress().is_done else "goes on from"
+            epochs = f"epoch {self.step / self.steps_per_epoch:.1f} of {self.recipe.epochs}"
+            _log.info("%s %s step %d of %d, %s", self.out, how, self.step, self.steps, epochs)
 
     def _log(self, **values: Any) -> None:
         if self.rank == 0:
-            with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
+            log = self.out / "log.jsonl"
+            with writing(log, "make room; the same command goes on"):
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(values) + "\n")

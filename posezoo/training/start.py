@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import create_model, load_checkpoint
+from ..datasets.descriptors import IMAGENET
+from ..datasets.imagenet import class_names, wordnet_ids
 from ..errors import InputError
 from ..skeletons import Skeleton
+from ..weights.files import sha256_of
 from ..zoo.config import SourceCfg
-from ..zoo.model import PoseModel, ZooModel
+from ..zoo.model import Classifier, PoseModel, ZooModel
 from ..zoo.recipe import Recipe
 
-__all__ = ["fill", "give_skeleton"]
+__all__ = ["fill", "give_classes", "give_skeleton", "start_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +54,31 @@ def fill(model: ZooModel, recipe: Recipe, init: str | None) -> None:
         raise InputError(f"nothing in {start} fits {recipe.model}")
     total = len(model.state_dict())
     _log.info("%s: %d of %d tensors from %s", recipe.model, len(loaded), total, start)
+
+
+def start_of(recipe: Recipe, init: str | None) -> dict[str, str | None]:
+    """Return what `fill` starts from, for the record: its name, and the hash of a file."""
+    start = init or recipe.start
+    is_file = start is not None and Path(start).is_file()
+    return {"init": start, "init_sha256": sha256_of(start) if start and is_file else None}
+
+
+def give_classes(model: ZooModel, data: Path) -> None:
+    """Give a classifier a fresh head where the folder of the data has classes of its own.
+
+    Raises:
+        DataError: there is no folder of classes.
+    """
+    if not isinstance(model, Classifier):
+        return
+    names = class_names(data / IMAGENET.train.images)
+    if len(names) < 2 or set(names) & set(wordnet_ids()):
+        return  # the reader says what is wrong, if anything is
+    model.reset_head(len(names))
+    model.pretrained_cfg = replace(
+        model.pretrained_cfg, tag="", dataset=f"{len(names)} classes of one's own",
+        source=SourceCfg(), metrics=None, params=None, macs=None,
+    )  # fmt: skip
 
 
 def give_skeleton(model: ZooModel, skeleton: Skeleton) -> None:

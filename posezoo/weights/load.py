@@ -114,7 +114,7 @@ def new_model(
 
 def _origin(file: WeightsFile, report: LoadReport) -> dict[str, str]:
     """Return where the weights came from: our file's own record, or the file itself."""
-    if report.converted_from is None and "posezoo" in file.metadata:
+    if report.converted_from is None and "origin_sha256" in file.metadata:
         return {k: v for k, v in file.metadata.items() if k not in ("format", "posezoo")}
     return {"origin_file": file.path.name, "origin_sha256": file.sha256}
 

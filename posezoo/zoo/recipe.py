@@ -228,5 +228,7 @@ def _parse(cls: type, name: str, text: str, key: str) -> Any:
             return None
         return text if str in typing.get_args(hint) else float(text)
     except (ValueError, KeyError) as error:
-        kind = getattr(hint, "__name__", hint)
-        raise InputError(f"setting {key}={text!r} is not of type {kind}") from error
+        valid = getattr(hint, "__name__", str(hint))
+        if typing.get_origin(hint) is Literal:
+            valid = ", ".join(typing.get_args(hint))
+        raise InputError(f"setting {key} is {text!r}; valid: {valid}") from error

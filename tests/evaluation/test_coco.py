@@ -18,6 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from evaluation.cases import changed, load_case, one_person, one_result
 from posezoo import get_skeleton
+from posezoo.datasets import read_annotations
 from posezoo.errors import DataError, InputError
 from posezoo.evaluation import evaluate_coco
 from posezoo.skeletons import Skeleton
@@ -133,7 +134,7 @@ def test_whole_body_skeleton_is_refused() -> None:
 
 PERSON = ("annotations", 0)
 BAD_TRUTH: list[tuple[tuple[Any, ...], Any, str]] = [
-    ((*PERSON, "id"), 0, r"annotations\[0\].id is 0; valid: .* from 1"),
+    ((*PERSON, "id"), -1, r"annotations\[0\].id is -1; valid: .* from 0"),
     ((*PERSON, "id"), "1", r"annotations\[0\].id is '1'; valid: an integer"),
     ((*PERSON, "image_id"), 8, r"image_id is 8; valid: the id of one of the 1"),
     ((*PERSON, "category_id"), ..., r"annotations\[0\] has no field 'category_id'"),
@@ -141,6 +142,15 @@ BAD_TRUTH: list[tuple[tuple[Any, ...], Any, str]] = [
     ((*PERSON, "iscrowd"), 2, "iscrowd is 2; valid: an integer from 0 to 1"),
     ((*PERSON, "area"), -1.0, "area is -1.0; valid: .* at least 0"),
     ((*PERSON, "area"), NAN, "area is nan; valid: a finite number"),
+    ((*PERSON, "area"), 8001.0, "area is 8001.0; valid: .* no more than the image"),
+    ((*PERSON, "iscrowd"), "0", "iscrowd is '0'; valid: an integer"),
+    ((*PERSON, "category_id"), "1", "category_id is '1'; valid: an integer"),
+    (("categories", 0, "id"), "1", r"categories\[0\].id is '1'; valid: an integer"),
+    (
+        ("categories",),
+        [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "1 cat, 2 dog; name",
+    ),
     ((*PERSON, "bbox", 2), -40.0, "bbox .*-40.* no size below 0"),
     ((*PERSON, "bbox", 0), NAN, "bbox is a list of length 4: .nan, .* 4 finite"),
     ((*PERSON, "keypoints"), [1.0] * 48, "list of length 48; valid: 51 finite numbers"),
@@ -163,6 +173,42 @@ def test_bad_ground_truth_is_refused(path, value, message, tmp_path):
     with pytest.raises(DataError, match=message) as caught:
         evaluate_coco(file, one_result(), COCO_17)
     assert str(file) in str(caught.value)
+
+
+def test_ids_from_0_and_missing_defaults_change_nothing(caplog) -> None:
+    truth = one_person()
+    expected = evaluate_coco(truth, one_result(), COCO_17)
+    person = truth["annotations"][0]
+    person["id"] = 0
+    del person["iscrowd"]
+    assert evaluate_coco(truth, one_result(), COCO_17) == expected
+    assert not caplog.records
+    del person["area"]  # that of the box, 2400, is medium, too
+    assert evaluate_coco(truth, one_result(), COCO_17) == expected
+    assert "1 people have no area; that of their box is taken" in caplog.text
+    person |= {"area": 0, "bbox": [5, 10, 0, 60]}
+    with pytest.raises(DataError, match=r"annotations\[0\].bbox is .* square pixels above 0"):
+        evaluate_coco(truth, one_result(), COCO_17)
+
+
+@pytest.mark.parametrize("name", ["person", "Person", "mouse"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_people_may_have_any_category_number(name, number) -> None:
+    truth, rows = one_person(), one_result()
+    truth["categories"][0] |= {"id": number, "name": name}
+    for row in (*truth["annotations"], *rows):
+        row["category_id"] = number
+    assert evaluate_coco(truth, rows, COCO_17).ar == 1
+
+
+def test_category_is_asked_for_by_name_or_id() -> None:
+    truth = one_person()
+    truth["annotations"][0]["category_id"] = 3
+    truth["categories"] = [{"id": 1, "name": "person"}, {"id": 3, "name": "player"}]
+    for category in ("player", "3"):
+        assert read_annotations(truth, COCO_17, category).category == 3
+    with pytest.raises(DataError, match="category 'x' once; its categories: 1 person, 3 player"):
+        read_annotations(truth, COCO_17, "x")
 
 
 @pytest.mark.parametrize(("name", "value"), [("annotations", 1), ("images", 7)])
@@ -202,7 +248,7 @@ def test_bad_row_is_named_by_its_position_in_the_file() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"images": [], "annotat', "is not complete JSON .* truncated or damaged"),
+        ('{"images": [], "annotat', "is not complete JSON .* if it was truncated"),
         ("[1, 2]", "is a list of length 2: .* valid: COCO annotations"),
         ("", "is not complete JSON"),
         ("\x00\xff", "is not complete JSON"),

@@ -14,7 +14,7 @@ import pytest
 import posezoo
 from evaluation.cases import changed, load_case, one_person
 from posezoo import get_skeleton
-from posezoo.datasets import data_set_of, read_annotations, read_boxes
+from posezoo.datasets import data_set_of, read_annotations
 from posezoo.datasets.descriptors import DATA_SETS, MPII, pose_set_of
 from posezoo.errors import DataError, InputError
 from posezoo.evaluation import ImageSample, box_source_of, clean_boxes, read_coco, read_mpii
@@ -44,7 +44,9 @@ def test_own_keypoints_have_the_layout_of_coco_and_unknown_sets_are_refused() ->
     cfg = posezoo.get_pretrained_cfg("hrnet_xs_128x96")
     own = dataclasses.replace(COCO_17, name="mine")
     found = pose_set_of(dataclasses.replace(cfg, dataset="mine", own_skeleton=own))
-    assert found == dataclasses.replace(DATA_SETS["coco"], name="mine", skeleton=own)
+    assert found == dataclasses.replace(
+        DATA_SETS["coco"], name="mine", skeleton=own, detections=(), counts={}
+    )
     with pytest.raises(InputError, match="for the data set 'mine'; known: coco, coco_wholebody"):
         data_set_of(dataclasses.replace(cfg, dataset="mine"))
     with pytest.raises(InputError, match="mpii has no split 'val'; valid: train, valid"):
@@ -200,7 +202,6 @@ def test_other_categories_are_left_out_and_counted(data: Path, caplog: Any) -> N
 
 BAD_DETECTIONS: list[tuple[tuple[Any, ...], Any, str]] = [
     ((1, "image_id"), "7", r"detections\[1\].image_id is '7'; valid: an integer"),
-    ((1, "image_id"), 8, r"\[1\].image_id is 8; .* one of the 3 images of .*val"),
     ((1, "bbox", 2), NAN, r"\[1\].bbox is .* valid: 4 finite numbers"),
     ((1, "bbox", 3), -1.0, r"\[1\].bbox is .* no size below 0"),
     ((1, "bbox"), [1.0, 2.0, 3.0], r"\[1\].bbox is .* valid: 4 finite numbers"),
@@ -216,6 +217,18 @@ def test_bad_detections_are_refused(path, value, message, data):
     with pytest.raises(DataError, match=message) as caught:
         read(data, file)
     assert str(file) in str(caught.value)
+
+
+def test_boxes_of_images_that_are_not_annotated_are_left_out_and_counted(data, caplog):
+    rows = changed(detections(), (0, "image_id"), 8)
+    with caplog.at_level(logging.WARNING):
+        samples = read(data, write(data, "boxes.json", rows))
+    assert [sample.box_ids.tolist() for sample in samples] == [[1], [2]]
+    assert "1 rows of images that" in caplog.text
+    for row in rows:
+        row["image_id"] = 8
+    with pytest.raises(DataError, match=r"\[0\].image_id is 8; .* one of the 3 images of .*val"):
+        read(data, write(data, "boxes.json", rows))
 
 
 @pytest.mark.parametrize(
@@ -259,32 +272,6 @@ def test_real_photos_have_the_boxes_of_their_files(photos: Path) -> None:
             assert [s.image_id for s in samples] == [785, 40083, 196141, 197388]
             assert sum(s.count for s in samples) == count
             assert {s.box_source for s in samples} == {source}
-
-
-def test_boxes_for_photos_come_in_three_forms(data: Path) -> None:
-    annotated = read_boxes(data / "val.json")
-    assert {name: boxes.tolist() for name, (boxes, _) in annotated.items()} == {
-        "7.jpg": [[5, 10, 45, 70]], "5.jpg": [],
-        "3.jpg": [[50, 10, 70, 40], [5, 10, 45, 70], [60, 20, 140, 50]],
-    }  # fmt: skip
-    found = read_boxes(data / "boxes.json", threshold=0.6)
-    assert [(name, *map(np.ndarray.tolist, pair)) for name, pair in found.items()] == [
-        ("3", [[1.5, 2, 11.5, 22]], [0.9]), ("7", [], []),
-    ]  # fmt: skip
-    by_hand = read_boxes(write(data, "mine.json", {"a.jpg": [[1, 2, 3, 4]], "b.jpg": []}))
-    assert [boxes.shape for boxes, _ in by_hand.values()] == [(1, 4), (0, 4)]
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["{", [1], [{"image_id": 1}], {"a.jpg": [[1, 2]]}, {"a.jpg": 5}, {"annotations": []},
-     {"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}],
-)  # fmt: skip
-def test_file_without_boxes_is_refused(content: Any, tmp_path: Path) -> None:
-    file = tmp_path / "boxes.json"
-    file.write_text(content if isinstance(content, str) else json.dumps(content))
-    with pytest.raises(DataError, match=r"boxes.json holds no boxes: .*; give COCO annotations"):
-        read_boxes(file)
 
 
 def mpii_person(image: str, scale: float) -> dict[str, Any]:

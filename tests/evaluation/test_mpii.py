@@ -147,6 +147,16 @@ def test_truth_of_another_form_is_refused(changes, message, tmp_path):
         read_mpii_truth(damaged(tmp_path, **changes))
 
 
+@pytest.mark.parametrize(("byte", "bit"), [(144, 2), (208, 0), (236, 6), (241, 5)])
+def test_file_on_which_scipy_crashes_is_refused(tmp_path: Path, byte: int, bit: int) -> None:
+    file = damaged(tmp_path)
+    content = bytearray(file.read_bytes())
+    content[byte] ^= 1 << bit
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="gt_valid.mat"):
+        read_mpii_truth(file)
+
+
 def test_file_that_is_not_matlab_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gt_valid.mat").write_text("<html>")
     for name in ("gt_valid.mat", "none.mat"):

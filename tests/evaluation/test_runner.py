@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,11 +20,16 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import posezoo
 from evaluation.made import ANNOTATIONS, DETECTIONS, Brightest, evaluate, make_coco
-from posezoo import PosePredictor
+from posezoo import PosePredictor, get_pretrained_cfg
 from posezoo.errors import DataError, InputError
 from posezoo.evaluation import EvaluationSettings, RunOptions, Share
+from posezoo.evaluation.provenance import labels_of
 from posezoo.evaluation.tasks import CocoTask
+from posezoo.lock import one_writer
+from posezoo.stopping import Stopped
+from posezoo.zoo.config import SourceCfg
 
 TESTS = Path(__file__).parents[1]
 
@@ -62,8 +70,14 @@ def test_record_says_what_was_measured(whole):
 
 
 def test_table_row_has_the_protocol_beside_it(data, whole):
-    protocol, names, values = whole[0].table().splitlines()
-    assert protocol.startswith("uniformer_s_256x192.coco  coco  bbox=det56.4  flip test  float32  ")
+    protocol, names, values, *labels = whole[0].table().splitlines()
+    heading = "uniformer_s_256x192.coco, not the published file  coco  bbox=det56.4  flip test  "
+    assert protocol.startswith(heading + "float32  ")
+    assert labels == whole[0].labels == [
+        "not the published file (weights: random, or set by hand)",
+        "partial, not comparable: 40 of 5000 images, 60 of 6352 people, 122 of 104125 boxes of "
+        "det56.4",
+    ]  # fmt: skip
     assert protocol.endswith(f"40 images, {whole[0].results} results")
     assert names.split()[:2] == ["AP", "AP50"] and "removed" not in names
     assert values.split()[4] == "-"  # nobody is large
@@ -202,7 +216,7 @@ def test_killed_at_random_moments_and_resumed(data, whole, tmp_path):
     _same(whole, tmp_path)
 
 
-def test_folder_with_another_run_or_a_damaged_block_is_refused(data, tmp_path):
+def test_folder_with_another_run_is_refused(data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluate(_Dies(10), data, out=tmp_path, batch_size=7)
     with pytest.raises(DataError, match="give --resume"):
@@ -211,9 +225,77 @@ def test_folder_with_another_run_or_a_damaged_block_is_refused(data, tmp_path):
         evaluate(Brightest(), data, out=tmp_path, flip_test=False, resume=True)
     with pytest.raises(DataError, match="differs in box_source"):
         evaluate(Brightest(), data, boxes="gt", out=tmp_path, resume=True)
-    (tmp_path / "blocks/00000000.json").write_text('[{"sample": 0, "ro')
-    with pytest.raises(DataError, match="00000000.json: it is not complete JSON"):
-        evaluate(Brightest(), data, out=tmp_path, resume=True)
+
+
+def _rewritten(file: Path) -> None:
+    content = json.loads(file.read_text())
+    for entry in content["entries"]:
+        entry["rows"] = []
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda blocks: (blocks / "00000000.json").write_text('[{"sample": 0, "ro'),
+        lambda blocks: (blocks / "00000000.json").write_text(""),
+        lambda blocks: (blocks / "00000000.json").write_text("[" * 2000),
+        lambda blocks: (blocks / "00000000.json").write_text("[1, 2]"),
+        lambda blocks: _rewritten(blocks / "00000000.json"),
+        lambda blocks: (blocks / "run.json").write_text('{"mod'),
+        lambda blocks: (blocks / "00000016.json").write_bytes(
+            (blocks / "00000000.json").read_bytes()
+        ),
+    ],
+    ids=["cut", "empty", "deep", "other", "without rows", "run.json", "another block"],
+)  # fmt: skip
+def test_damaged_block_is_done_again(data, whole, tmp_path, damage):
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(_Dies(10), data, out=tmp_path, batch_size=7)
+    damage(tmp_path / "blocks")
+    assert evaluate(Brightest(), data, out=tmp_path, batch_size=7, resume=True)
+    _same(whole, tmp_path)
+
+
+def test_folder_has_one_writer_and_a_dead_one_does_not_count(data, whole, tmp_path):
+    share = Share(index=0, count=2)
+    with one_writer(tmp_path / "blocks"):
+        for options in ({"resume": True}, {"share": share}):
+            with pytest.raises(DataError, match=f"written by another run .process {os.getpid()}"):
+                evaluate(Brightest(), data, out=tmp_path, **options)
+    with one_writer(tmp_path / "blocks", shared=True):
+        with pytest.raises(DataError, match="another run"):
+            evaluate(Brightest(), data, out=tmp_path)
+        assert evaluate(Brightest(), data, out=tmp_path, share=share) is None
+    (tmp_path / "blocks/writer.lock").write_text("process 1 on elsewhere")
+    assert evaluate(Brightest(), data, out=tmp_path, resume=True, batch_size=7)
+    _same(whole, tmp_path)
+
+
+def test_run_that_is_asked_to_stop_keeps_its_blocks_and_says_how_to_go_on(data, whole, tmp_path):
+    asked = iter([False] * 20)
+    with pytest.raises(Stopped, match="after 16 of 40 images, which are in .*--resume goes on"):
+        evaluate(Brightest(), data, out=tmp_path, stop=lambda: next(asked, True))
+    assert evaluate(Brightest(), data, out=tmp_path, resume=True)
+    _same(whole, tmp_path)
+    with pytest.raises(Stopped, match="nothing is kept without --out"):
+        evaluate(Brightest(), data, stop=lambda: True)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_stops_the_command_cleanly(tmp_path, number, status):
+    data, out = make_coco(tmp_path / "data", images=2000), tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "posezoo", "eval", "hrnet_xs_128x96.rendered", "--data", str(data),
+         "--out", str(out), "--device", "cpu"],
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not list(out.glob("blocks/*.json"))[1:]:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == status and "--resume goes on" in told, told
 
 
 def test_share_without_a_folder_wrong_share_and_share_under_torchrun(data, monkeypatch, tmp_path):
@@ -225,6 +307,9 @@ def test_share_without_a_folder_wrong_share_and_share_under_torchrun(data, monke
         Share(index=0, count=0)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="WORLD_SIZE=2 are .* torchrun did not start this process"):
+        evaluate(Brightest(), data, out=tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(InputError, match="under torchrun, which hands out the shares itself"):
         evaluate(Brightest(), data, out=tmp_path, share=Share(index=0, count=2))
 
@@ -254,7 +339,7 @@ def test_set_without_a_single_readable_image_is_refused(tmp_path):
 def test_what_is_wrong_is_found_before_anything_runs(tmp_path):
     data = make_coco(tmp_path / "data", images=3)
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot write .*file/blocks/run.json: .* another --out"):
+    with pytest.raises(DataError, match="cannot write .*file/blocks/writer.lock: .* another --out"):
         evaluate(_Dies(0), data, out=tmp_path / "file")
     rows = json.loads((data / DETECTIONS).read_text())
     for bbox in ([5.0, 5.0, 0.0, 0.0], [1e39, 5.0, 10.0, 10.0]):
@@ -343,3 +428,80 @@ def test_nan_predictions_never_become_a_number(data):
 
     with pytest.raises(DataError, match="NaN"):
         evaluate(Nan(), data, limit=2)
+
+
+def test_part_of_the_images_and_the_boxes_of_all(data, tmp_path):
+    (tmp_path / "val2017").mkdir()
+    for i in (2, 5):
+        name = f"val2017/{i:012d}.jpg"
+        (tmp_path / name).write_bytes((data / name).read_bytes())
+    for name in (ANNOTATIONS, DETECTIONS):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((data / name).read_bytes())
+    with pytest.raises(DataError, match="38 of 40 images are missing, .*--images-subset"):
+        evaluate(Brightest(), tmp_path)
+    record = evaluate(Brightest(), tmp_path, images_subset=True)
+    assert record.images == 2 and "not comparable: 2 of 5000 images" in record.table()
+    truth = json.loads((tmp_path / ANNOTATIONS).read_text())
+    truth["images"] = [row for row in truth["images"] if row["id"] in (2, 5)]
+    truth["annotations"] = [row for row in truth["annotations"] if row["image_id"] in (2, 5)]
+    (tmp_path / ANNOTATIONS).write_text(json.dumps(truth))
+    assert evaluate(Brightest(), tmp_path).statistics == record.statistics
+
+
+def test_published_row_needs_the_pinned_weights_and_the_whole_set():
+    cfg = get_pretrained_cfg("uniformer_s_256x192.coco")
+    counts = {"images": 5000, "people": 6352, "boxes of det56.4": 104125}
+    pinned = {"origin_sha256": "0" * 64}
+    cfg = dataclasses.replace(cfg, source=SourceCfg(original_sha256="0" * 8))
+    full, part = {"limit": None}, {"limit": 3}
+    assert labels_of(cfg, pinned, counts, full) == []
+    assert "not the published file" in labels_of(cfg, {"origin_sha256": "1"}, counts, full)[0]
+    assert labels_of(cfg, pinned, counts, part) == [
+        "partial, not comparable: the first 3 images only"
+    ]
+    assert labels_of(cfg, pinned, counts | {"people": 4}, full) == [
+        "partial, not comparable: 4 of 6352 people"
+    ]
+    own = dataclasses.replace(cfg, tag="")
+    assert labels_of(own, pinned, counts, full) == [
+        "weights of your own: there is no published row"
+    ]
+
+
+def test_other_number_of_the_category_changes_nothing(data, whole, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    for name in (ANNOTATIONS, DETECTIONS):
+        text = (tmp_path / "data" / name).read_text()
+        text = text.replace('"category_id": 1', '"category_id": 7')
+        (tmp_path / "data" / name).write_text(
+            text.replace('[{"id": 1, "name"', '[{"id": 7, "name"')
+        )
+    record = evaluate(Brightest(), tmp_path / "data", out=tmp_path / "out")
+    assert record.statistics == whole[0].statistics
+    assert json.loads((tmp_path / "out/results.json").read_text())[0]["category_id"] == 7
+
+
+def test_random_weights_are_not_headed_by_the_name_of_published_ones(tmp_path):
+    posezoo.save_pretrained(posezoo.create_model("hrnet_xs_128x96"), tmp_path / "model")
+    data = make_coco(tmp_path / "data", images=2)
+    record = evaluate(posezoo.create_model(f"local-dir:{tmp_path / 'model'}"), data)
+    table = record.table()
+    assert table.startswith("hrnet_xs_128x96.rendered, not the published file  coco")
+    assert "not the published file (weights: model.safetensors)" in table
+    assert len(record.weights["origin_sha256"]) == 64
+    published = evaluate(posezoo.create_model("hrnet_xs_128x96", pretrained=True), data)
+    assert [label.split(":")[0] for label in published.labels] == ["partial, not comparable"]
+
+
+def test_own_keypoints_need_no_detections(tmp_path):
+    data = make_coco(tmp_path, images=2)
+    (data / DETECTIONS).unlink()
+    model = Brightest()
+    own = dataclasses.replace(model.pretrained_cfg.skeleton, name="mine")
+    model.pretrained_cfg = dataclasses.replace(
+        model.pretrained_cfg, dataset="mine", own_skeleton=own, tag=""
+    )
+    record = evaluate(model, data)
+    assert record.box_source == "gt"
+    assert record.labels == ["weights of your own: there is no published row"]

@@ -20,6 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import posezoo
 from posezoo.datasets import ClassSample
 from posezoo.errors import DataError, InputError
+from posezoo.evaluation import RunOptions, evaluate_model
 from posezoo.training import RECIPES, ClassAugmentation, get_recipe, loop
 from posezoo.training.class_data import ClassBatch, ClassDataset, seeded
 from posezoo.training.data import EpochSampler
@@ -76,7 +77,10 @@ class Few(ClassObjective):
     def dataset(self, data):
         return ClassDataset(self.pictures, SMALL, 1000, self.augmentation, self.recipe.seed)
 
-    def evaluate(self, data, out, device):
+    def check(self, data, device):
+        return "nothing"
+
+    def evaluate(self, data, out, device, stop):
         assert not self.model.training
         self.seen.append({k: v.clone() for k, v in self.model.state_dict().items()})
         return 0.25
@@ -264,6 +268,26 @@ def test_folder_without_the_classes_is_refused(tmp_path):
     objective = objective_of(get_recipe("uniformer_small"), Tiny())
     with pytest.raises(DataError, match="not the 1000 of ImageNet-1k"):
         objective.dataset(tmp_path)
+
+
+def test_classes_of_ones_own_are_learnt_kept_and_scored(pictures, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "run"
+    for split in ("train", "val"):
+        for i, name in enumerate(("lie", "sit", "stand")):
+            (data / split / name).mkdir(parents=True)
+            os.link(pictures[i].path, data / split / name / "1.png")
+    recipe = dataclasses.replace(
+        get_recipe("uniformer_small"), epochs=1, batch_size=2, warmup_epochs=0, repeats=1, ema=None
+    )
+    end = loop.train(recipe, data, out, device="cpu", log_every=1)
+    model = posezoo.create_model(f"local-dir:{out / 'best'}")
+    assert end.is_done and model.num_classes == 3
+    record = evaluate_model(model, data, run=RunOptions(device="cpu"))
+    assert record.statistics["top1"] == pytest.approx(end.value) and record.statistics["top5"] == 1
+    assert record.labels == ["weights of your own: there is no published row"]
+    (data / "val/sit").rename(data / "val/run")
+    with pytest.raises(DataError, match="hold different classes"):
+        loop.train(recipe, data, tmp_path / "other", device="cpu")
 
 
 def test_validation_set_is_scored_by_the_harness(imagenet, tmp_path):

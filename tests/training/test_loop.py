@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import posezoo
 from posezoo.cli import main
 from posezoo.datasets.people import training_people
-from posezoo.errors import DataError, InputError
+from posezoo.errors import CheckpointError, DataError, InputError
+from posezoo.lock import one_writer
 from posezoo.synthetic import write_coco
 from posezoo.training import Augmentation, Recipe, get_recipe, loop
+from posezoo.training.checkpoint import require_space
 from posezoo.training.data import EpochSampler
+from posezoo.training.recipes import override
 from posezoo.training.start import fill
 
 TINY = Recipe(
@@ -181,3 +189,207 @@ def test_resumed_run_does_not_ask_for_what_it_started_from(data, tmp_path):
     loop.train(TINY, data, out, init=str(start), device="cpu", stop_after=1)
     start.unlink()
     assert loop.train(TINY, data, out, init=str(start), device="cpu", stop_after=1).step == 2
+
+
+def _annotations(folder: Path, split: str) -> Path:
+    return folder / "annotations" / f"person_keypoints_{split}.json"
+
+
+@pytest.fixture
+def copied(data, tmp_path) -> Path:
+    """The data set in a folder that a test may change."""
+    return Path(shutil.copytree(data, tmp_path / "data"))
+
+
+def _change(file: Path, **fields: object) -> None:
+    content = json.loads(file.read_text())
+    for row in content["annotations"]:
+        row |= fields
+    file.write_text(json.dumps(content))
+
+
+def _break_validation(folder: Path) -> None:
+    _annotations(folder, "val2017").write_text("{")
+
+
+def _empty_validation(folder: Path) -> None:
+    _change(_annotations(folder, "val2017"), keypoints=[0] * 51, num_keypoints=0)
+
+
+def _truncate(folder: Path) -> None:
+    (folder / "val2017/000000000001.jpg").write_bytes(b"no image")
+
+
+def _resize(folder: Path) -> None:
+    file = folder / "train2017/000000000002.jpg"
+    Image.open(file).resize((64, 64)).save(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: _annotations(folder, "val2017").unlink(), "no person_keypoints_val2017"),
+        (_break_validation, "person_keypoints_val2017.json: it is not complete JSON"),
+        (_empty_validation, "person_keypoints_val2017.json holds no box to evaluate"),
+        (_truncate, "1 of 2 images cannot be used, first: .*val2017/000000000001.jpg"),
+        (_resize, "1 of 5 images cannot be used, first: .*000000000002.jpg is 64x64 .* 128x128"),
+        (lambda folder: (folder / "train2017/000000000001.jpg").unlink(), "1 of 5 images are miss"),
+    ],
+)
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_a_run_will_need_is_checked_before_its_first_step(
+    copied, tmp_path, change, message, restarted
+):
+    out = tmp_path / "run"
+    if restarted:
+        loop.train(TINY, copied, out, device="cpu", stop_after=1)
+    change(copied)
+    with pytest.raises(DataError, match=message):
+        loop.train(TINY, copied, out, device="cpu")
+    assert restarted == out.exists()
+
+
+def test_disk_without_room_is_told_before_the_first_step(tmp_path):
+    objective = torch.nn.Module()
+    objective.register_buffer("huge", torch.empty(10**14, device="meta"))
+    with pytest.raises(DataError, match="has .* MB free, and the run needs 880000000; make room"):
+        require_space(tmp_path / "a/b", objective, averaged=False)
+
+
+def test_image_that_cannot_be_decoded_ends_the_run_with_its_name(copied, tmp_path):
+    file, out = copied / "train2017/000000000003.jpg", tmp_path / "run"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-2000])  # the header is right
+    for workers in (0, 1):
+        with pytest.raises(DataError) as caught:
+            loop.train(TINY, copied, out, device="cpu", workers=workers)
+        text = str(caught.value)
+        assert str(file) in text and "goes on from step" in text and "Traceback" not in text
+    file.write_bytes(whole)
+    end = loop.train(TINY, copied, out, device="cpu")
+    assert end.is_done and end.value is not None
+
+
+def test_stopped_run_goes_on_bit_equal_also_where_an_evaluation_was_interrupted(data, tmp_path):
+    recipe = dataclasses.replace(TINY, eval_every=1)
+    whole = loop.train(recipe, data, tmp_path / "whole", device="cpu", log_every=1)
+    out, stops = tmp_path / "parts", 0
+    for allowed in (0, 1, 2, 1, 3, 1000):
+        stop = functools.partial(next, iter([False] * allowed), True)
+        end = loop.train(recipe, data, out, device="cpu", log_every=1, stop=stop)
+        stops += not end.is_done
+    assert stops >= 4 and end == whole
+    first, second = _weights(tmp_path / "whole"), _weights(out)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    rows = [
+        [(row["step"], row.get("loss"), row.get("AP")) for row in map(json.loads, lines)]
+        for lines in ((folder / "log.jsonl").read_text().splitlines() for folder in (
+            tmp_path / "whole", out,
+        ))
+    ]  # fmt: skip
+    assert rows[0] == rows[1]
+
+
+def test_run_goes_on_only_with_what_it_began_with(copied, tmp_path):
+    out = tmp_path / "run"
+    loop.train(TINY, copied, out, device="cpu", stop_after=1)
+    with pytest.raises(InputError, match="another start"):
+        loop.train(TINY, copied, out, device="cpu", init="hrnet_xs_128x96")
+    moved = copied.rename(tmp_path / "moved")  # the same content elsewhere is the same data
+    assert loop.train(TINY, moved, out, device="cpu", stop_after=1).step == 2
+    _change(_annotations(moved, "val2017"), area=300.0)
+    with pytest.raises(InputError, match="another validation data"):
+        loop.train(TINY, moved, out, device="cpu")
+    _change(_annotations(moved, "train2017"), bbox=[5, 5, 90, 100])
+    with pytest.raises(InputError, match="another training data .*, validation data"):
+        loop.train(TINY, moved, out, device="cpu")
+
+
+def test_more_epochs_are_allowed_when_they_are_asked_for(data, tmp_path):
+    short, long = (dataclasses.replace(TINY, epochs=n) for n in (1, 2))
+    assert loop.train(short, data, tmp_path, device="cpu").is_done
+    with pytest.raises(InputError, match="another epochs; .* for more epochs --set epochs=N"):
+        loop.train(long, data, tmp_path, device="cpu")
+    end = loop.train(long, data, tmp_path, device="cpu", more_epochs=True)
+    assert (
+        end.is_done
+        and end.step
+        == 2 * loop.train(long, data, tmp_path, device="cpu", more_epochs=True).step // 2
+    )
+    with pytest.raises(InputError, match="another epochs"):
+        loop.train(short, data, tmp_path, device="cpu", more_epochs=True)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])
+def test_cut_checkpoint_and_log_are_told_or_mended(data, tmp_path, damage):
+    loop.train(TINY, data, tmp_path, device="cpu", stop_after=2, log_every=1)
+    log, file = tmp_path / "log.jsonl", tmp_path / "last.pt"
+    rows = log.read_text()
+    log.write_text(rows + '{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    assert loop.train(TINY, data, tmp_path, device="cpu", stop_after=0).step == 2
+    assert log.read_text() == rows
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(CheckpointError, match="last.pt is damaged, .* delete it to begin again"):
+        loop.train(TINY, data, tmp_path, device="cpu")
+
+
+def test_folder_has_one_writer(data, tmp_path):
+    with (
+        one_writer(tmp_path),
+        pytest.raises(DataError, match=f"another run .process {os.getpid()}"),
+    ):
+        loop.train(TINY, data, tmp_path, device="cpu")
+    assert loop.train(TINY, data, tmp_path, device="cpu", stop_after=1).step == 1
+    assert not (tmp_path / "writer.lock").exists()
+
+
+def test_left_over_environment_is_told(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(InputError, match="torchrun did not start this process; unset both"):
+        loop.train(TINY, data, tmp_path, device="cpu")
+
+
+def test_setting_that_is_none_lists_the_valid_ones():
+    with pytest.raises(InputError, match="setting dtype is 'float16'; valid: float32, bfloat16"):
+        override(TINY, {"dtype": "float16"})
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_stops_the_command_which_then_goes_on_and_says_when_it_is_finished(
+    data, tmp_path, number, status
+):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "posezoo", "train", "hrnet_xs_128x96", "--data", str(data),
+               "--out", str(out), "--device", "cpu", "--set", "batch_size=4", "--set",
+               "dtype=float32", "--set"]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [*command, "epochs=100000"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while not (out / "last.pt").is_file():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == status and "stopped at step" in told and "nan" not in told, told
+    step = torch.load(out / "last.pt", weights_only=True)["step"]
+    assert f"stopped at step {step} of " in told and f"step {step}" in told
+
+
+def test_command_says_what_it_does_without_a_terminal(data, tmp_path, caplog):
+    out = tmp_path / "run"
+    command = ["train", "hrnet_xs_128x96", "--data", data, "--out", out, "--device", "cpu"]
+    for setting in ("epochs=1", "batch_size=4", "dtype=float32"):
+        command += ["--set", setting]
+    told = []
+    for _ in range(2):
+        with caplog.at_level("INFO"):
+            result = CliRunner().invoke(main, [str(a) for a in command])
+        assert result.exit_code == 0, result.output
+        told.append(result.output)
+    for text in told:
+        steps = "2 of 2" if "2 of 2" in text else "1 of 1"
+        assert f"step {steps}: loss " in text and f"finished {steps} steps" in text
+    assert "is finished: step" in caplog.text

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import posezoo
 from posezoo.datasets import read_mpii, read_mpii_people, training_people
@@ -117,3 +120,17 @@ def test_crops_of_mpii_recipes_are_square_and_not_of_half_a_body(mpii):
     inside = points[points[:, 2] > 0, :2]
     assert (inside > 5).all() and (inside < 250).all()
     assert "of 16 keypoints" in dataset.summary()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_labels_follow_the_frame_that_the_file_recorded(whole, tmp_path, orientation):
+    """A camera's note of how it was held changes nothing where the stored size was annotated."""
+    folder = Path(shutil.copytree(whole, tmp_path / "data"))
+    recipe = get_recipe("hrnet_xs_128x96")
+    plain = objective_of(recipe, _small("coco_wholebody")).dataset(folder)
+    expected, file = plain[0, 0][0], plain.people.paths[0]
+    image, exif = Image.open(file).convert("RGB"), Image.Exif()
+    exif[0x0112] = orientation
+    image.save(file.with_suffix(".png"), exif=exif)
+    file.with_suffix(".png").replace(file)
+    assert torch.equal(plain[0, 0][0], expected)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...datasets.coco import PERSON
+from ...datasets.categories import PERSON
 from ...errors import DataError, InputError
 from ...results import rescore
 from ...skeletons import Skeleton
@@ -60,6 +60,7 @@ def coco_results(
     skeleton: Skeleton,
     bboxes: Array | None = None,
     digits: int | None = None,
+    category: int = PERSON,
 ) -> list[dict[str, Any]]:
     """Turn the predictions for one image into result rows: unique boxes, rescoring, OKS-NMS.
 
@@ -72,6 +73,7 @@ def coco_results(
         areas: `(N,)` of the padded boxes with the network's aspect ratio, square pixels.
         skeleton: decides the keypoint fields; whole body is split into five.
         bboxes: `(N, 4)` xyxy, written as xywh where mmpose 1.x does (it scores sizes by them).
+        category: id of the category of people.
         digits: to which keypoints, their scores and boxes are rounded when written (the score
             of the person gets two more); None writes them as they are.
 
@@ -97,7 +99,7 @@ def coco_results(
         xywh = None if xywh is None else xywh.round(digits)
     rows = []
     for i, (points, score) in enumerate(zip(people, scores.tolist())):
-        row: dict[str, Any] = {"image_id": int(image_id), "category_id": PERSON}
+        row: dict[str, Any] = {"image_id": int(image_id), "category_id": category}
         for field, (start, stop) in fields.items():
             row[field] = points[start:stop].ravel().tolist()
         row["score"] = score

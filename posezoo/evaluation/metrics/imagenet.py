@@ -20,7 +20,7 @@ _LOSS_BATCH = 128  # images over which the published runs average the loss first
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationStats:
-    """Accuracy as fractions, and cross-entropy.
+    """Accuracy as fractions, and cross-entropy. Of fewer than five classes `top5` is 1.
 
     Quirk: `loss` is the plain mean over batches of 128 of each batch's mean, as TCFormer's log
     has it (0.798); it weighs the images of a smaller last batch more. `loss_per_image` does not.
@@ -51,15 +51,17 @@ def score_logits(logits: Tensor, labels: Tensor) -> Tensor:
             f"logits have shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; "
             "expected (B, classes) and (B,) with B above 0"
         )
-    if logits.shape[1] < 5:
-        raise InputError(f"logits have {logits.shape[1]} classes; top-5 needs at least 5")
     losses = F.cross_entropy(logits.float(), labels, reduction="none")  # (B,)
-    hits = logits.topk(5, dim=1).indices == labels[:, None]  # (B, 5)
+    hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]  # (B, 5)
     return torch.stack([hits[:, 0].float(), hits.any(dim=1).float(), losses], dim=1)
 
 
-def evaluate_classification(rows: NDArray[np.float64]) -> ClassificationStats:
+def evaluate_classification(rows: NDArray[np.float64], unusable: int = 0) -> ClassificationStats:
     """Average the rows `(N, 3)` of `score_logits`, in the order of the data set.
+
+    Args:
+        rows: of the images that the network saw.
+        unusable: images that could not be read. They count as wrong; a loss they do not have.
 
     Raises:
         DataError: no rows, or a loss that is not finite.
@@ -72,8 +74,8 @@ def evaluate_classification(rows: NDArray[np.float64]) -> ClassificationStats:
     losses = rows[:, 2]
     batches = [losses[i : i + _LOSS_BATCH].mean() for i in range(0, len(losses), _LOSS_BATCH)]
     return ClassificationStats(
-        top1=float(rows[:, 0].mean()),
-        top5=float(rows[:, 1].mean()),
+        top1=float(rows[:, 0].mean()) * len(rows) / (len(rows) + unusable),
+        top5=float(rows[:, 1].mean()) * len(rows) / (len(rows) + unusable),
         loss=float(np.mean(batches)),
         loss_per_image=float(losses.mean()),
     )

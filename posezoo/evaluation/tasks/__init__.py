@@ -48,15 +48,15 @@ def make_task(
     network = unwrap(model)
     if isinstance(network, Classifier):
         return ImagenetTask(
-            network, read_imagenet(data)[: settings.limit], device=device, dtype=settings.dtype,
-            batch_size=run.batch_size, workers=run.workers,
+            network, read_imagenet(data, network.num_classes)[: settings.limit],
+            device=device, dtype=settings.dtype, batch_size=run.batch_size, workers=run.workers,
         )  # fmt: skip
     data_set = pose_set_of(cfg)
     if isinstance(network, Tokenizer):
         return ReconstructionTask(
             network, settings.annotations or data_set.val.find_annotations(data), data,
             device=device, dtype=settings.dtype, flip_test=settings.flip_test is not False,
-            workers=run.workers, limit=settings.limit,
+            workers=run.workers, limit=settings.limit, category=settings.category,
         )  # fmt: skip
     predictor = PosePredictor(
         model, device=device, dtype=settings.dtype, batch_size=run.batch_size,
@@ -70,12 +70,12 @@ def make_task(
         )
     return CocoTask(
         predictor, annotations, data, _boxes(settings, data_set, data), workers=run.workers,
-        limit=settings.limit,
+        limit=settings.limit, subset=settings.images_subset, category=settings.category,
     )  # fmt: skip
 
 
 def _boxes(settings: EvaluationSettings, data_set: CocoSet, data: Path) -> Literal["gt"] | Path:
-    if settings.boxes == "gt":
-        return "gt"
     common = settings.boxes == "det"
+    if settings.boxes == "gt" or (common and not data_set.detections):
+        return "gt"
     return find_file(data, data_set.detections) if common else Path(settings.boxes)

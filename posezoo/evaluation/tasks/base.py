@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ...datasets.pictures import Pictures
 from ...datasets.samples import Sample
 from ...errors import DataError
 from ...predictor import CropRequest, PosePredictor
@@ -39,6 +40,9 @@ class EvaluationTask(ABC, Generic[S]):
         box_source: where the boxes are from, "none" for whole images.
         model: the network on its device.
         read_ahead: reads the images.
+        counts: how many images, annotated people and boxes there are, under the names that
+            `DataSet.counts` has.
+        notes: what a reader of the numbers should know about the data.
     """
 
     unit: ClassVar[str] = "box"
@@ -47,11 +51,18 @@ class EvaluationTask(ABC, Generic[S]):
     box_source: str
     model: nn.Module
     read_ahead: ReadAhead[S, Any]
+    counts: Mapping[str, int]
+    notes: Sequence[str] = ()
 
     @property
     def paths(self) -> list[Path]:
         """The image of each sample."""
         return [sample.path for sample in self.samples]
+
+    @property
+    def pictures(self) -> Pictures:
+        """The images that are read, each with its annotated size."""
+        return {sample.path: sample.size for sample in self.samples}
 
     @property
     def seconds_waited(self) -> float:

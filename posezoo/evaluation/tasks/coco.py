@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...datasets.coco import read_annotations
+from ...datasets.coco import Annotations, read_annotations
 from ...datasets.samples import ImageSample, read_coco
 from ...predictor import CropRequest, PosePredictor
 from ..metrics.coco import evaluate_coco, evaluate_wholebody
@@ -17,7 +17,7 @@ from ..metrics.coco_rows import coco_results
 from ..reading import Rows
 from .base import DIGITS, NO_IMAGE, Array, PoseTask
 
-__all__ = ["CocoTask"]
+__all__ = ["CocoTask", "area_notes"]
 
 
 class CocoTask(PoseTask[ImageSample]):
@@ -28,6 +28,8 @@ class CocoTask(PoseTask[ImageSample]):
         annotations, images, boxes: see `read_coco`.
         workers: threads that read images.
         limit: only the first so many images.
+        subset: leave out images that are missing.
+        category: see `person_category`.
     """
 
     samples: Sequence[ImageSample]
@@ -41,18 +43,28 @@ class CocoTask(PoseTask[ImageSample]):
         *,
         workers: int = 4,
         limit: int | None = None,
+        subset: bool = False,
+        category: str | None = None,
     ) -> None:
         super().__init__(predictor, workers)
         skeleton = predictor.skeleton
         convention = predictor.convention
         self.has_bboxes = convention.results_have_boxes
-        people = read_annotations(annotations, skeleton)
-        samples = read_coco(people, images, boxes=boxes, skeleton=skeleton, rule=convention)
+        people = read_annotations(annotations, skeleton, category)
+        samples = read_coco(
+            people, images, boxes=boxes, skeleton=skeleton, rule=convention, subset=subset
+        )
         self.samples = samples[:limit]
         self.people = people
-        if limit is not None:
+        if limit is not None or subset:
             self.people = people.of_images([sample.image_id for sample in self.samples])
         self.box_source = samples[0].box_source
+        self.counts = {
+            "images": len(self.people.all_image_ids),
+            "people": int(self.people.is_counted.sum()),
+            f"boxes of {self.box_source}": sum(sample.count for sample in self.samples),
+        }
+        self.notes = area_notes(self.people)
         with np.errstate(over="ignore", invalid="ignore"):  # told apart below
             requests = [self.request(sample, NO_IMAGE) for sample in self.samples]
         self.require_sizes(
@@ -67,6 +79,7 @@ class CocoTask(PoseTask[ImageSample]):
     def rows(self, sample: ImageSample, keypoints: Array, scores: Array, box_sizes: Array) -> Rows:
         return coco_results(
             image_id=sample.image_id,
+            category=self.people.category,
             box_ids=sample.box_ids,
             keypoints=keypoints,
             keypoint_scores=scores,
@@ -84,3 +97,9 @@ class CocoTask(PoseTask[ImageSample]):
             return evaluate_wholebody(self.people, results, skeleton).to_dict()
         area: Literal["bbox", "keypoints"] = "bbox" if self.has_bboxes else "keypoints"
         return evaluate_coco(self.people, results, skeleton, detection_area=area).to_dict()
+
+
+def area_notes(people: Annotations) -> list[str]:
+    """Say how many people have the area of their box."""
+    count = people.derived_areas
+    return [f"people without an area, for which that of their box counts: {count}"] * bool(count)

@@ -48,7 +48,7 @@ class ImagenetTask(EvaluationTask[ClassSample]):
         workers: int = 4,
     ) -> None:
         self.model = model.to(device, weight_dtype(dtype)).eval()
-        self.samples = samples
+        self.samples, self.counts = samples, {"images": len(samples)}
         self.device, self.dtype = device, dtype
         self.batch_size = min(batch_size, _CPU_BATCH) if device.type == "cpu" else batch_size
         self.read_ahead = ReadAhead(self._read, workers)
@@ -98,4 +98,5 @@ class ImagenetTask(EvaluationTask[ClassSample]):
         return list(rows)
 
     def score(self, results: Rows) -> dict[str, Any]:
-        return evaluate_classification(np.array([row for row in results if row])).to_dict()
+        used = np.array([row for row in results if row])
+        return evaluate_classification(used, unusable=len(results) - len(used)).to_dict()

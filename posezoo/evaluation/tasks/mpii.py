@@ -61,6 +61,7 @@ class MpiiTask(PoseTask[MpiiSample]):
             np.concatenate([sample.person_ids for sample in self.samples]),
             annotations,
         )
+        self.counts = {"people": sum(sample.count for sample in self.samples)}
         self.people = sorted(int(i) for s in self.samples for i in s.person_ids)
 
     def request(self, sample: MpiiSample, image: NDArray[np.uint8]) -> CropRequest:

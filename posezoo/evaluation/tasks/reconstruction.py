@@ -14,8 +14,10 @@ from torch import Tensor
 
 from ...datasets.coco import Annotations, read_annotations
 from ...datasets.descriptors import COCO
+from ...datasets.names import find_images
 from ...datasets.people import crops_of
-from ...datasets.samples import Sample, find_images, rows_by_image
+from ...datasets.pictures import Pictures
+from ...datasets.samples import Sample, rows_by_image, sizes_by_image
 from ...device import autocast, upload, weight_dtype
 from ...errors import DataError
 from ...geometry import get_convention
@@ -27,6 +29,7 @@ from ..metrics.coco import evaluate_coco
 from ..metrics.coco_rows import coco_results
 from ..reading import BadImage, ReadAhead, Rows, read_sample
 from .base import DIGITS, NO_IMAGE, EvaluationTask
+from .coco import area_notes
 
 __all__ = ["ReconstructionTask"]
 
@@ -70,6 +73,7 @@ class ReconstructionTask(EvaluationTask[PoseSample]):
         flip_test: take the mean with the mirrored pose.
         workers: threads that read images.
         limit: only the first so many images.
+        category: see `person_category`.
     """
 
     box_source = "gt"
@@ -85,18 +89,28 @@ class ReconstructionTask(EvaluationTask[PoseSample]):
         flip_test: bool = True,
         workers: int = 4,
         limit: int | None = None,
+        category: str | None = None,
     ) -> None:
         self.cfg, self.skeleton = model.pretrained_cfg, model.pretrained_cfg.skeleton
         self.model: Tokenizer = model.to(device, weight_dtype(dtype)).eval()
         self.device, self.dtype, self.flip_test = device, dtype, flip_test
-        self.people = read_annotations(annotations, self.skeleton)
+        self.people = read_annotations(annotations, self.skeleton, category)
         folder = images if model.image_guided else None
         self.samples = _read_samples(self.people, folder, self.cfg)[:limit]
         if limit is not None:
             self.people = self.people.of_images([sample.image_id for sample in self.samples])
+        self.counts = {
+            "images": len(self.people.all_image_ids),
+            "people": int(self.people.is_counted.sum()),
+        }
+        self.notes = area_notes(self.people)
         self.convention = get_convention(self.cfg.input.geometry or "")
         self.crop = TopDownCrop(self.cfg.input.size, self.cfg.input.mean, self.cfg.input.std)
         self.read_ahead = ReadAhead(self._read, workers)
+
+    @property
+    def pictures(self) -> Pictures:
+        return super().pictures if self.model.image_guided else {}
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -129,6 +143,7 @@ class ReconstructionTask(EvaluationTask[PoseSample]):
         points = self.convention.input_to_image(found.cpu(), *frame)
         return coco_results(
             image_id=sample.image_id,
+            category=self.people.category,
             box_ids=sample.person_ids,
             keypoints=points.double().numpy(),
             keypoint_scores=labelled.double().numpy(),
@@ -161,11 +176,12 @@ def _read_samples(people: Annotations, images: Path | None, cfg: PretrainedCfg) 
         raise DataError(f"no person in {people.source} has a labelled keypoint and a box")
     centers, box_sizes = crops_of(usable, cfg)
     rows, names = rows_by_image(usable.image_ids), people.file_names()
-    files = [names[i] for i in rows]
+    files, sizes = [names[i] for i in rows], sizes_by_image(people)
     paths = find_images(images, files, COCO.val.images) if images else list(map(Path, files))
     return [
         PoseSample(
             path=path,
+            size=sizes.get(image_id),
             image_id=image_id,
             person_ids=usable.ids[rows[image_id]],
             keypoints=usable.keypoints[rows[image_id]],

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ...datasets.pictures import check_pictures
+from ...stopping import never
 from ...zoo.config import PretrainedCfg
 from ...zoo.model import ZooModel
 from ...zoo.recipe import Recipe
-from ..data import Batch, TrainingSet
+from ..data import Batch, TrainingSet, digest_of
+
+if TYPE_CHECKING:
+    from ...evaluation import EvaluationSettings
 
 __all__ = ["Objective"]
 
@@ -32,10 +39,14 @@ class Objective(nn.Module):
         model: from `create_model`.
 
     Attributes:
-        metric: name of the number that `evaluate` returns.
+        metric: name of the number that `evaluate` returns, and `statistic`, its name in a record.
+        category: name or id of the category of people in files of COCO's form, see
+            `person_category`.
     """
 
     metric: str
+    statistic: str
+    category: str | None = None
 
     def __init__(self, recipe: Recipe, model: ZooModel) -> None:
         super().__init__()
@@ -54,15 +65,44 @@ class Objective(nn.Module):
         """Read the training set from its folder."""
         raise NotImplementedError
 
-    def evaluate(self, data: Path, out: Path, device: str) -> float | None:
+    def check(self, data: Path, device: torch.device) -> str:
+        """Read all that an evaluation needs, and return a hash over it.
+
+        Raises:
+            DataError: files are missing or malformed, or an image cannot be used.
+        """
+        from ...evaluation import RunOptions
+        from ...evaluation.tasks import make_task
+
+        task = make_task(self.model, self.cfg, data, self._settings(), RunOptions(), device)
+        check_pictures(task.pictures)
+        counts = [sample.count for sample in task.samples]
+        return digest_of(data, task.paths, json.dumps([counts, dict(task.counts)]).encode())
+
+    def evaluate(
+        self, data: Path, out: Path, device: str, stop: Callable[[], bool] = never
+    ) -> float | None:
         """Score the model on the validation set; None where another process has the number.
 
         Args:
             data: the folder of the data set.
             out: a folder for the results.
             device: where to run.
+            stop: whether to end early.
+
+        Raises:
+            Stopped: `stop` said so.
         """
-        raise NotImplementedError
+        from ...evaluation import RunOptions, evaluate_model
+
+        run = RunOptions(device=device, out=out, stop=stop)
+        record = evaluate_model(self.model, data, self._settings(), run)
+        return None if record is None else float(record.statistics[self.statistic])
+
+    def _settings(self) -> EvaluationSettings:
+        from ...evaluation import EvaluationSettings
+
+        return EvaluationSettings(boxes="gt", category=self.category)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """Run what is inside in the type of the recipe."""

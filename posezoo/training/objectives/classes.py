@@ -8,8 +8,13 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor
 
 from ...datasets.descriptors import IMAGENET
-from ...datasets.imagenet import read_imagenet_folders
-from ...errors import InputError
+from ...datasets.imagenet import (
+    class_names,
+    read_class_folders,
+    read_imagenet_folders,
+    wordnet_ids,
+)
+from ...errors import DataError, InputError
 from ...zoo.model import ZooModel
 from ...zoo.recipe import ClassAugmentation, Recipe
 from ..class_data import ClassBatch, ClassDataset
@@ -26,6 +31,7 @@ class ClassObjective(Objective):
     """
 
     metric = IMAGENET.metric
+    statistic = IMAGENET.statistic
 
     def __init__(self, recipe: Recipe, model: ZooModel) -> None:
         super().__init__(recipe, model)
@@ -47,11 +53,9 @@ class ClassObjective(Objective):
 
     def dataset(self, data: Path) -> ClassDataset:
         classes: int = self.model.num_classes  # type: ignore[assignment]
-        samples = read_imagenet_folders(data / IMAGENET.train.images)
+        folder = data / IMAGENET.train.images
+        own = classes != len(wordnet_ids())
+        samples = read_class_folders(folder, classes) if own else read_imagenet_folders(folder)
+        if own and class_names(folder) != class_names(data / IMAGENET.val.images):
+            raise DataError(f"{folder} and {data / IMAGENET.val.images} hold different classes")
         return ClassDataset(samples, self.cfg, classes, self.augmentation, self.recipe.seed)
-
-    def evaluate(self, data: Path, out: Path, device: str) -> float | None:
-        from ...evaluation import RunOptions, evaluate_model
-
-        record = evaluate_model(self.model, data, run=RunOptions(device=device, out=out))
-        return None if record is None else float(record.statistics[IMAGENET.statistic])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ... import create_model
 from ...datasets.people import training_people
+from ...datasets.pictures import Pictures
 from ...errors import InputError
 from ...models.pct.network import PCTPose
 from ...models.pct.tokenizer import PCTTokenizer
@@ -116,7 +117,7 @@ class TokenizerObjective(PoseObjective):
     def dataset(self, data: Path) -> PersonDataset:
         cfg = _training_cfg(self.cfg)
         kind = PersonDataset if self.model.image_guided else PoseDataset
-        people = training_people(data, cfg)
+        people = training_people(data, cfg, self.category)
         return kind(people, cfg, self.skeleton, self.augmentation, self.recipe.seed)
 
     def forward(self, batch: TrainingBatch) -> Tensor:  # type: ignore[override]
@@ -144,6 +145,10 @@ class TokenizerObjective(PoseObjective):
 
 class PoseDataset(PersonDataset):
     """Augmented poses without pictures, for a tokenizer that needs none: `images (B, 0)`."""
+
+    @property
+    def pictures(self) -> Pictures:
+        return {}
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
@@ -198,7 +203,7 @@ class TokenClassifierObjective(PoseObjective):
 
     def dataset(self, data: Path) -> PersonDataset:
         cfg = _training_cfg(self.cfg)
-        people = training_people(data, cfg)
+        people = training_people(data, cfg, self.category)
         return PersonDataset(people, cfg, self.skeleton, self.augmentation, self.recipe.seed)
 
     def forward(self, batch: TrainingBatch) -> Tensor:  # type: ignore[override]

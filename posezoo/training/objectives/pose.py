@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ...codecs import HeatmapCodec, build_codec
 from ...datasets.descriptors import pose_set_of
 from ...datasets.people import training_people
 from ...errors import InputError
+from ...weights.files import sha256_of
 from ...zoo.model import ZooModel
 from ...zoo.recipe import Augmentation, Recipe
 from ..data import PersonDataset, TrainingBatch
@@ -30,20 +32,15 @@ class PoseObjective(Objective):
         self.augmentation = recipe.augmentation
         self.skeleton = self.cfg.skeleton
         data_set = pose_set_of(self.cfg)
-        self.metric, self._statistic = data_set.metric, data_set.statistic
+        self.metric, self.statistic = data_set.metric, data_set.statistic
+        self.validation = data_set.val
 
     def dataset(self, data: Path) -> PersonDataset:
-        return PersonDataset(
-            training_people(data, self.cfg), self.cfg, self.skeleton, self.augmentation,
-            self.recipe.seed,
-        )  # fmt: skip
+        people = training_people(data, self.cfg, self.category)
+        return PersonDataset(people, self.cfg, self.skeleton, self.augmentation, self.recipe.seed)
 
-    def evaluate(self, data: Path, out: Path, device: str) -> float | None:
-        from ...evaluation import EvaluationSettings, RunOptions, evaluate_model
-
-        run = RunOptions(device=device, out=out, workers=1)
-        record = evaluate_model(self.model, data, EvaluationSettings(boxes="gt"), run)
-        return None if record is None else float(record.statistics[self._statistic])
+    def check(self, data: Path, device: torch.device) -> str:
+        return super().check(data, device) + sha256_of(self.validation.find_annotations(data))
 
 
 class HeatmapObjective(PoseObjective):
