@@ -178,7 +178,7 @@ def _zipped(path):
     ("write", "words"),
     [
         (_scripted, "TorchScript"), (_exported, "torch.export.load"), (_zipped, "photos/1.jpg"),
-        (lambda p: torch.save(torch.nn.Linear(2, 2), p), "object of torch.nn.modules.linear.Linear"),
+        (lambda p: torch.save(torch.nn.Linear(2, 2), p), "torch.nn.modules.linear.Linear"),
         (lambda p: _written(torch.nn.Linear(2, 2), p, legacy=True), "linear.Linear"),
         (lambda p: torch.save({"model": torch.nn.Linear(2, 2), "epoch": 1}, p),
          "epoch (int), model (an object of torch.nn.modules.linear.Linear); objects are not"),
