@@ -59,6 +59,10 @@ _NOBODY = CropRequest(
 class PosePredictor:
     """Find the keypoints of people in images.
 
+    torch's threads do not survive a fork: a process forked after a predictor ran on the CPU with
+    several threads hangs in its first forward. Start processes with `spawn`, or make the
+    predictor inside them.
+
     Args:
         model: a pose model, or the name of one, which is then loaded with its weights. The default
             is ViTPose-B with the simple decoder: reported AP 75.5 on COCO val2017, 17.5 GMACs a

@@ -275,6 +275,8 @@ def check_without_memory(model: ZooModel) -> None:
     assert all(t.is_meta for t in [*model.parameters(), *model.buffers()])
     if cfg.params is not None:
         assert sum(p.numel() for p in model.parameters()) == cfg.params
+    # keys that begin with these names are taken out of wrappers
+    assert not {"model", "module"} & {name for name, _ in model.named_children()}
     own = model.convert_state_dict(model.state_dict())
     assert set(own.state) == set(model.state_dict()) and not own.is_foreign
     if not isinstance(model, Classifier):

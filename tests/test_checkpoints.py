@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import errno
 import os
 import pickle
 import struct
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 
 import posezoo
 from posezoo.errors import CheckpointError, IntegrityError
-from posezoo.weights.files import sha256_of
+from posezoo.weights.files import replacing, sha256_of, write_text
 from posezoo.weights.tensors import (
     read_checkpoint,
     read_metadata,
@@ -177,12 +178,15 @@ def _zipped(path):
     ("write", "words"),
     [
         (_scripted, "TorchScript"), (_exported, "torch.export.load"), (_zipped, "photos/1.jpg"),
-        (lambda p: torch.save(torch.nn.Linear(2, 2), p), "class torch.nn.modules.linear.Linear"),
+        (lambda p: torch.save(torch.nn.Linear(2, 2), p), "torch.nn.modules.linear.Linear"),
         (lambda p: _written(torch.nn.Linear(2, 2), p, legacy=True), "linear.Linear"),
-        (lambda p: torch.save([torch.ones(2)], p), "holds a list"),
+        (lambda p: torch.save({"model": torch.nn.Linear(2, 2), "epoch": 1}, p),
+         "epoch (int), model (an object of torch.nn.modules.linear.Linear); objects are not"),
+        (lambda p: torch.save({"a": torch.ones(2), "b": np.ones(2)}, p), "b (an object of numpy"),
+        (lambda p: torch.save([torch.ones(2)], p), "holds list"),
         (lambda p: p.write_bytes(pickle.dumps(TENSORS)), "not one of PyTorch"),
     ],
-    ids=["script", "pt2", "zip", "module", "legacy module", "list", "plain pickle"],
+    ids=["script", "pt2", "zip", "module", "legacy module", "state", "arrays", "list", "pickle"],
 )  # fmt: skip
 def test_file_of_another_kind_is_named(tmp_path, write, words):
     write(tmp_path / "other.pt")
@@ -265,7 +269,7 @@ def test_missing_file_folder_and_file_without_weights(tmp_path):
     _refuses(tmp_path / "nothing.pth", "no weights file")
     _refuses(tmp_path, "is a folder")
     torch.save({"epoch": 3, "model": {}}, tmp_path / "empty.pth")
-    _refuses(tmp_path / "empty.pth", "holds no state dict", "epoch, model")
+    _refuses(tmp_path / "empty.pth", "holds no state dict", "epoch (int), model (dict)")
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])
@@ -293,6 +297,28 @@ def test_hashes_are_compared(tmp_path):
     for expected in ("", sha256[:7], "0" * 8, "0" * 64, git[::-1]):
         with pytest.raises(IntegrityError, match="expected"):
             check_hash(path, expected)
+
+
+def test_only_files_are_replaced_and_links_stay(tmp_path):
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(real)
+    write_text(link, "new")
+    assert link.is_symlink() and real.read_text() == "new"
+    os.mkfifo(pipe)
+    (tmp_path / "folder").mkdir()
+    for path in (pipe, tmp_path / "folder", real / "below"):
+        with pytest.raises(OSError) as caught:
+            write_text(path, "x")
+        assert str(path) in str(caught.value) or str(real) in str(caught.value)
+        assert ".tmp" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "link", "pipe", "real"]
+
+
+def test_full_disk_names_the_file(tmp_path):
+    path = tmp_path / "weights"
+    with pytest.raises(OSError, match=f"No space left.*{path}'$"), replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
 
 
 def test_written_bytes_depend_on_content_only(tmp_path):
@@ -382,6 +408,10 @@ def test_report_lists_first_five_and_totals(model, state):
     report = posezoo.load_checkpoint(model, extra, strict=False)
     assert report.unexpected == ("zebra.weight",) and len(report.mismatched) == 1
     assert all(k.startswith("backbone.stages.3") for k in report.missing)
+
+
+def test_unknown_prefix_is_named(model, state):
+    _does_not_load(model, {f"net.{k}": v for k, v in state.items()}, "fits without the 'net.'")
 
 
 def test_weights_of_another_model_are_recognised(model):

@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["replacing", "sha256_of", "write_text"]
@@ -17,23 +17,29 @@ __all__ = ["replacing", "sha256_of", "write_text"]
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; move it there if the block succeeds, else remove it.
 
+    A link stays, and the file that it points to is replaced.
+
     Raises:
-        OSError: it cannot be written; the error names `path`, never the temporary file.
+        OSError: it cannot be written, or is a folder or a device; the error names `path`, never
+            the temporary file.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder; give the name of a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():
+            code = errno.EISDIR if target.is_dir() else errno.EINVAL
+            raise OSError(code, "it is no file; give the name of a file")
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary.open("xb").close()
         yield temporary
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         if error.errno is None or error.filename not in (None, temporary, str(temporary)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..zoo.defaults import usual_torch
 from ..zoo.model import DerivedBuffers, ZooModel
 from ..zoo.wrapped import unwrap
 from .keys import Conversion, Convertible
-from .recognise import looks_like
+from .recognise import fits, looks_like
 from .tensors import WeightsFile, read_checkpoint, read_weights
 from .wrappers import unwrap_state
 
@@ -217,6 +218,11 @@ def _misfit(model: nn.Module, where: str, report: LoadReport, state: Mapping[str
         if keys:
             more = ", …" if len(keys) > 5 else ""
             parts.append(f"{len(keys)} {kind}: {', '.join(keys[:5])}{more}")
+    first = os.path.commonprefix(list(state)).rpartition(".")[0]
+    bare = {key.removeprefix(f"{first}."): value for key, value in state.items()}
+    if first and fits(model, bare):
+        parts.append(f"it fits without the {f'{first}.'!r} before its keys: remove that from each")
+        return "; ".join(parts)
     return "; ".join(parts) + _guess(model, state)
 
 

@@ -121,7 +121,7 @@ def read_config(path: Path) -> SavedConfig:
     try:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, TypeError, RecursionError, PoseZooError) as error:
         raise CheckpointError(f"{path} is not a posezoo configuration: {error}") from error
 

@@ -75,14 +75,18 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _description(content: Any) -> str:
-    if isinstance(content, Mapping):
-        return ", ".join(sorted(map(str, content))[:8]) or "nothing"
-    if isinstance(content, Foreign):
-        return (
-            f"an object of class {content.name}; load it where that class is installed, and save "
-            "its state_dict()"
-        )
-    return f"a {type(content).__name__}"
+    if isinstance(content, Mapping) and content:
+        parts = {str(key): _kind(value) for key, value in content.items()}
+        odd_first = sorted(parts, key=lambda key: (parts[key] == "Tensor", key))
+        text = ", ".join(f"{key} ({parts[key]})" for key in odd_first[:8])
+        objects = any(isinstance(value, Foreign) for value in content.values())
+    else:
+        text, objects = _kind(content), isinstance(content, Foreign)
+    return f"{text}; objects are not loaded: save the state_dict() of the model" * objects or text
+
+
+def _kind(value: Any) -> str:
+    return f"an object of {value.name}" if isinstance(value, Foreign) else type(value).__name__
 
 
 def _check(value: Any, key: str, where: str) -> None:

@@ -42,7 +42,7 @@ class ExamplePose(HeatmapPose):
         Raises:
             InputError: wrong shape or type.
         """
-        check_images(x, self.in_chans, self.input_size, 4)
+        check_images(x, self.in_chans, self.input_size, 4, like=self.head.final_layer.weight)
         x = self.stem(x)  # (B, C, H / 4, W / 4)
         for block in self.blocks:
             x = run_block(block, x, recompute=self.grad_checkpointing and self.training)
