@@ -31,7 +31,7 @@ def failing(request):
 @pytest.mark.parametrize(
     ("failing", "status", "line"),
     [
-        (InputError("two\n  lines"), 2, "two lines"),
+        (InputError("first\n  second:\nthird"), 2, "first. second: third"),
         (DataError("a.json: row 3"), 1, "a.json: row 3"),
         (OSError(errno.ENOSPC, "No space left", "/x/y"), 1, "No space left: /x/y"),
         (OSError(errno.ENOSPC, "No space left"), 1, "No space left"),

@@ -158,3 +158,15 @@ def test_stopped_run_keeps_what_is_finished(photo, tmp_path):
     assert process.returncode == 143 and "stopped after" in words
     rows = json.loads(out.read_text())
     assert 2 < len(rows) < 300 and len(list(drawn.glob("*.png"))) == len(rows)
+
+
+def test_a_checkpoint_is_never_converted_onto_itself(tmp_path):
+    folder = posezoo.save_pretrained(posezoo.create_model(MODEL), tmp_path)
+    before = (folder / "model.safetensors").read_bytes()
+    command = ["convert", str(folder / "model.safetensors"), "--model", MODEL, "--out", str(folder)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2 and "would be written over the input" in result.output
+    command = ["export", MODEL, "--checkpoint", str(folder / "model.safetensors")]
+    result = CliRunner().invoke(main, [*command, "--out", str(folder / "model.safetensors")])
+    assert result.exit_code == 2
+    assert (folder / "model.safetensors").read_bytes() == before

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from typing import Any
 
@@ -63,7 +64,7 @@ class _Group(click.Group):
 def _sentence(error: Exception) -> str:
     """Say what happened in one line."""
     if isinstance(error, PoseZooError):
-        return " ".join(str(error).split())
+        return re.sub(r"(?<![.:;,])\s*\n\s*", ". ", str(error).strip()).replace("\n", " ")
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = " ".join(str(error).split())[:300] or "no message"

@@ -9,6 +9,7 @@ import click
 
 from ..errors import InputError
 from . import options
+from .guards import keep_inputs
 
 __all__ = ["convert", "fetch", "publish", "push", "verify"]
 
@@ -44,8 +45,11 @@ def fetch(names: tuple[str, ...], folder: Path | None) -> None:
 )
 def convert(source: Path, name: str | None, out: Path | None) -> None:
     """Convert the authors' checkpoint SOURCE to safetensors. Nothing in it is executed."""
+    from ..weights.cache import CONFIG_FILE, WEIGHTS_FILE
     from ..weights.convert import convert_own
 
+    if out is not None:
+        keep_inputs([source], [out / WEIGHTS_FILE, out / CONFIG_FILE])
     report = convert_own(source, name, out)
     click.echo(f"model    {report.name}")
     click.echo(f"input    sha256 {report.sha256}: {report.checked}")
