@@ -127,6 +127,10 @@ def _refuse_what_is_known(path: Path, where: str) -> None:
         raise InputError(f"{where} is a video; give its frames as images")
     if head[:4] == b"%PDF":
         raise InputError(f"{where} is a PDF; export its pages as images")
+    if head.lstrip()[:1] == b"<":
+        raise InputError(f"{where} is a web page or an SVG drawing; give an image of pixels")
+    if not head:
+        raise InputError(f"{where} is empty (0 bytes); get the image again")
 
 
 def _png_without_texts(path: Path) -> io.BytesIO | None:

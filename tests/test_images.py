@@ -90,10 +90,12 @@ def test_white_of_a_deep_image_is_that_of_its_bits(tmp_path, bits, caplog):
         (b"\x1a\x45\xdf\xa3 matroska", "is a video"),
         (b"RIFF\x00\x00\x00\x00AVI LIST", "is a video"),
         (b"%PDF-1.7", "is a PDF"),
+        (b"<!DOCTYPE html>", "is a web page or an SVG drawing"),
+        (b"", "is empty"),
     ],
 )
 def test_other_kinds_of_files_are_named(tmp_path, head, words):
-    (tmp_path / "p.jpg").write_bytes(head + bytes(64))
+    (tmp_path / "p.jpg").write_bytes(head and head + bytes(64))
     with pytest.raises(InputError, match=words):
         load_image(tmp_path / "p.jpg")
 

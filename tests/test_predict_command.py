@@ -64,6 +64,9 @@ def test_drawing_has_the_format_of_its_name(photo, tmp_path):
         assert drawn.format == "JPEG" and drawn.size == (50, 60)
     result = _predict(photo, photo, "--whole-image", "--draw", tmp_path / "one.jpg")
     assert result.exit_code == 2 and "one picture for 2 photos" in result.output
+    result = _predict(photo, "--whole-image", "--draw", tmp_path / "one.webp")
+    assert result.exit_code == 2 and "one.webp is neither PNG nor JPEG" in result.output
+    assert not (tmp_path / "one.webp").exists()
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,17 @@ def picture_paths(photos: Sequence[Path], target: Path) -> dict[Path, Path]:
     common to all.
 
     Raises:
-        InputError: two photos would get one picture, or several photos one file.
+        InputError: two photos would get one picture, several photos one file, or the name is
+            that of an image in another format.
     """
     if target.suffix.lower() in _FORMATS and not target.is_dir():
         if len(photos) == 1:
             return {photos[0]: target}
         raise InputError(f"{target} is one picture for {len(photos)} photos; give a folder")
+    if target.suffix.lower() in Image.registered_extensions() and not target.is_dir():
+        raise InputError(
+            f"{target} is neither PNG nor JPEG; give a name in .png or .jpg, or a folder"
+        )
     absolute = {photo: Path(os.path.abspath(photo)) for photo in photos}
     common = os.path.commonpath([path.parent for path in absolute.values()])
     paths: dict[Path, Path] = {}

@@ -132,7 +132,8 @@ def _check_options(
         if not math.isfinite(value):
             raise InputError(f"{option} is {value}; valid: a finite number")
     if not any(image.exists() for image in images):
-        raise InputError(f"there is no file {images[0]}, nor any other of the {len(images)} given")
+        others = f", nor any other of the {len(images)} given" if len(images) > 1 else ""
+        raise InputError(f"there is no file {images[0]}{others}")
 
 
 def _run(
@@ -164,9 +165,11 @@ def _run(
                 if photo in token_drawings and len(result):
                     draw_token_file(predictor, photo, result, token_drawings[photo])
             else:
-                rows.append({"file": str(photo), "error": str(result)})
+                reason = str(result)
+                rows.append({"file": str(photo), "error": reason})
                 failed += 1
-                click.echo(f"posezoo: error: {photo}: {result}", err=True)
+                where = "" if str(photo) in reason else f"{photo}: "
+                click.echo(f"posezoo: error: {where}{reason}", err=True)
             bar.update()
             if stop.requested:
                 break
