@@ -5,7 +5,9 @@
 Every function takes `pretrained=False`, `tag=None` (the first one) and the model's arguments.
 """
 
-dependencies = ["torch", "numpy", "PIL", "safetensors", "huggingface_hub"]
+dependencies = [
+    "torch", "timm", "numpy", "PIL", "safetensors", "huggingface_hub", "filelock", "tqdm", "click",
+]  # fmt: skip
 
 
 def create_model(name, pretrained=False, **model_args):

@@ -304,7 +304,14 @@ def test_bad_images_are_named_and_decide_the_exit_status(data):
 
 
 def test_wrong_use_of_eval_is_named(data, tmp_path):
-    result = run("eval", SMALL, "--data", tmp_path / "none")
+    result = run("eval", SMALL, "--data", tmp_path / "none")  # before weights are fetched
+    assert result.exit_code == 2 and f"'{tmp_path / 'none'}' does not exist" in result.output
+    result = run("eval", SMALL, "--data", tmp_path)
     assert result.exit_code == 1 and "person_keypoints_val2017.json" in result.output
+    boxes = tmp_path / "results.json"
+    boxes.write_text("[]")
+    result = _eval(data, "--boxes", boxes, "--out", tmp_path)
+    assert result.exit_code == 2 and "written over the input" in result.output
+    assert boxes.read_text() == "[]"
     result = _eval(data, "--shard", "half")
     assert result.exit_code == 2 and "not I/N, such as 0/4" in result.output

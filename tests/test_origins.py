@@ -100,7 +100,9 @@ def test_drive_file_with_and_without_confirmation_page(server, find, original, l
 
 
 def test_drive_file_that_is_refused_says_so(find):
-    with pytest.raises(WeightsUnavailableError, match="gdrive:gone: Google Drive refuses"):
+    with pytest.raises(
+        WeightsUnavailableError, match="drive.google.com/file/d/gone/view: Google Drive refuses"
+    ):
         find(drive("gone", publisher=AUTHORS))
 
 

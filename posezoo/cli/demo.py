@@ -9,7 +9,7 @@ import click
 __all__ = ["demo"]
 
 
-@click.command()
+@click.command(short_help="Try the packaged weights on rendered people; offline.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),

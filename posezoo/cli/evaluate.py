@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import guards, options
 
 if TYPE_CHECKING:
     from ..evaluation import Share
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["eval_command"]
 
 
-@click.command("eval")
+@click.command("eval", short_help="Evaluate a model; print its table row.")
 @click.argument("name")
 @options.data
 @click.option(
@@ -89,6 +89,9 @@ def eval_command(
     from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
     from ..stopping import Stop, Stopped
 
+    if out := run_options["out"]:
+        files = [checkpoint, annotations, None if boxes in ("gt", "det") else Path(boxes)]
+        guards.keep_inputs(files, [out / "results.json", out / "record.json"])
     settings = EvaluationSettings(
         boxes=boxes, annotations=annotations, dtype=getattr(torch, dtype), tf32=tf32,
         compile=compile, flip_test=flip_test, limit=limit, images_subset=images_subset,

@@ -12,7 +12,7 @@ from .guards import keep_inputs
 __all__ = ["export"]
 
 
-@click.command()
+@click.command(short_help="Write a model as a file that runs without posezoo.")
 @click.argument("name")
 @click.option("--out", type=options.PATH, required=True, help=".pt2 or .onnx file.")
 @options.checkpoint

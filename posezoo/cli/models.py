@@ -18,7 +18,7 @@ _HEADER = ("name", "data", "input", "params", "GMACs", "reported", "licence", "w
 _MAIN_METRICS = ("AP", "Whole AP", "top1", "PCKh")
 
 
-@click.command("list")
+@click.command("list", short_help="List models, with what they were reported to reach.")
 @click.argument("pattern", default="*")
 @click.option(
     "--task",
@@ -105,7 +105,7 @@ def _size(cfg: PretrainedCfg) -> str:
     return f"{cfg.input.size[0]}x{cfg.input.size[1]}"
 
 
-@click.command()
+@click.command(short_help="Show what is known about a model and its weights.")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="The configuration as JSON.")
 def info(name: str, as_json: bool) -> None:

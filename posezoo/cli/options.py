@@ -19,7 +19,12 @@ category = click.option(
     help="Name or id of the people's category; default: 'person', or the only one there is.",
 )
 checkpoint = click.option("--checkpoint", type=PATH, help="Weights file to use instead.")
-data = click.option("--data", required=True, type=PATH, help="Folder of the data set.")
+data = click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of the data set.",
+)
 device = click.option(
     "--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda if there is one)"
 )

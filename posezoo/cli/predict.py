@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 
-@click.command()
+@click.command(short_help="Find the keypoints of people in photos.")
 @click.argument("images", nargs=-1, required=True, type=options.PATH)
 @click.option(
     "--model",

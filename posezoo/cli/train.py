@@ -22,7 +22,7 @@ __all__ = ["train"]
 _SECONDS = 30.0  # between two lines where there is no terminal
 
 
-@click.command()
+@click.command(short_help="Train or fine-tune a model by its recipe.")
 @click.argument("recipe")
 @options.data
 @click.option(

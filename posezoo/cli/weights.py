@@ -14,7 +14,7 @@ from .guards import keep_inputs
 __all__ = ["convert", "fetch", "publish", "push", "verify"]
 
 
-@click.command()
+@click.command(short_help="Download, verify and convert weights.")
 @click.argument("names", nargs=-1, required=True)
 @click.option(
     "--to",
@@ -33,7 +33,7 @@ def fetch(names: tuple[str, ...], folder: Path | None) -> None:
     sys.exit(1 if failed else 0)
 
 
-@click.command()
+@click.command(short_help="Convert the authors' checkpoint to safetensors.")
 @click.argument("source", type=options.PATH)
 @click.option(
     "--model", "name", help="Registered name: architecture[.tag]; default: found by hash or keys."
@@ -62,7 +62,7 @@ def convert(source: Path, name: str | None, out: Path | None) -> None:
     click.echo(f"written  {report.directory}")
 
 
-@click.command()
+@click.command(short_help="Check stored weights against their hashes.")
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check the weights of NAMES (default: all that are in the cache) against their hashes."""
@@ -75,7 +75,7 @@ def verify(names: tuple[str, ...]) -> None:
     sys.exit(1 if damaged else 0)
 
 
-@click.command()
+@click.command(short_help="Upload a folder of weights to the Hub.")
 @click.argument("directory", type=options.PATH)
 @click.option("--repo", required=True, help="Hub repository: org/name.")
 @click.option("--private", is_flag=True, help="Make the repository private if it is created.")
@@ -86,7 +86,7 @@ def push(directory: Path, repo: str, private: bool) -> None:
     click.echo(push_to_hub(directory, repo, private=private))
 
 
-@click.command()
+@click.command(short_help="Fetch, convert, verify, upload and pin weights.")
 @click.argument("patterns", nargs=-1)
 @click.option("--namespace", help="Hub user or organisation; needed except for --check.")
 @click.option("--dry-run", is_flag=True, help="Do everything but upload; the Hub is not asked.")

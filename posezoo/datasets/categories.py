@@ -33,7 +33,7 @@ def person_category(listed: Any, rows: Table, name: str, wanted: str | None = No
         DataError: there is no such category, or none of several is named "person".
     """
     table = Table([] if listed is None else listed, f"{name}: categories")
-    names = {}
+    names: dict[int, str] = {}
     for row, number in zip(table.rows, table.integers("id", minimum=0).tolist()):
         if number in names:
             raise DataError(f"{name}: categories has the id {number} twice")

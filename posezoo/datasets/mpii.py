@@ -161,7 +161,7 @@ def read_mpii(annotations: str | Path, images: str | Path) -> list[MpiiSample]:
             centers=people.centers[rows[i]],
             box_sizes=people.box_sizes[rows[i]],
         )
-        for i, path in enumerate(find_images(Path(images), files, MPII.val.images))
+        for i, path in enumerate(find_images(Path(images), files, MPII.val.images, annotations))
     ]
 
 

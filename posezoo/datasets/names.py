@@ -54,8 +54,12 @@ def _shorter(a: FileName, b: FileName) -> int:
     return min(len(a.parts), len(b.parts))
 
 
-def images_that_exist(folder: Path, names: Sequence[str], below: str) -> list[Path | None]:
+def images_that_exist(
+    folder: Path, names: Sequence[str], below: str, source: object
+) -> list[Path | None]:
     """Return the path of each image in `folder` or its subfolder `below`, None for missing ones.
+
+    `source` is the file that has the names.
 
     A name is looked for as it is, then with the slashes and Unicode forms of other systems; of an
     absolute name the longest end that exists in the folder counts. Nothing outside of the folder
@@ -66,29 +70,37 @@ def images_that_exist(folder: Path, names: Sequence[str], below: str) -> list[Pa
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the folder of the images")
+    for name in names:
+        if ".." in FileName(name).parts:
+            raise DataError(
+                f"{source}: file_name {name!r} points out of the folder of the images; write it "
+                "from there, without '..'"
+            )
     found = {name: _find(folder, name, below) for name in dict.fromkeys(names)}
     names_of: dict[Path, str] = {}
     for name, path in found.items():
         if path is not None and names_of.setdefault(path, name) != name:
             raise DataError(
-                f"{names_of[path]!r} and {name!r} are both {path}; name each image once, with its "
-                "folder"
+                f"{source}: {names_of[path]!r} and {name!r} are both {path}; "
+                "name each image once, with its folder"
             )
     return [found[name] for name in names]
 
 
-def find_images(folder: Path, names: Sequence[str], below: str, way_out: str = "") -> list[Path]:
+def find_images(
+    folder: Path, names: Sequence[str], below: str, source: object, way_out: str = ""
+) -> list[Path]:
     """Return the paths of images, see `images_that_exist`; `way_out` ends the message.
 
     Raises:
         DataError: an image is missing, or as there.
     """
-    paths = images_that_exist(folder, names, below)
+    paths = images_that_exist(folder, names, below, source)
     missing = list(dict.fromkeys(name for name, path in zip(names, paths) if path is None))
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(set(names))} images are missing, first {missing[0]}; they "
-            f"must be in {folder} or in {folder / below}{way_out}"
+            f"{source}: {len(missing)} of {len(set(names))} images are missing, first "
+            f"{missing[0]}; they must be in {folder} or in {folder / below}{way_out}"
         )
     return [path for path in paths if path is not None]
 
@@ -96,11 +108,6 @@ def find_images(folder: Path, names: Sequence[str], below: str, way_out: str = "
 def _find(folder: Path, text: str, below: str) -> Path | None:
     roots = (folder / below, folder)
     name = FileName(text)
-    if ".." in name.parts:
-        raise DataError(
-            f"file_name {text!r} points out of the folder of the images; write it from there, "
-            "without '..'"
-        )
     if not name.is_absolute:
         for root in roots:
             if os.path.isfile(root / text):  # False for whatever is no name

@@ -101,7 +101,7 @@ def read_coco_people(
     files = [names[i] for i in people.image_ids.tolist()]
     sizes = sizes_by_image(people)
     return People(
-        paths=find_images(images, files, COCO.train.images),
+        paths=find_images(images, files, COCO.train.images, annotations),
         sizes=[sizes.get(i) for i in people.image_ids.tolist()],
         keypoints=people.keypoints,
         centers=centers,
@@ -139,7 +139,7 @@ def read_mpii_people(annotations: Path, images: Path) -> People:
     _require_somebody(people.keypoints[keep], annotations)
     files = [people.image_names[i] for i in np.flatnonzero(keep)]
     return People(
-        paths=find_images(images, files, MPII.train.images),
+        paths=find_images(images, files, MPII.train.images, annotations),
         sizes=[None] * len(files),
         keypoints=people.keypoints[keep],
         centers=people.centers[keep],

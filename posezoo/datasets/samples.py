@@ -122,7 +122,9 @@ def read_coco(
     rows = rows_by_image(image_ids, keep)
     files = {i: name for i, name in people.file_names().items() if i in rows}
     sizes = sizes_by_image(people)
-    paths = find_subset(Path(images), list(files.values()), COCO.val.images, subset=subset)
+    paths = find_subset(
+        Path(images), list(files.values()), COCO.val.images, people.source, subset=subset
+    )
     return [
         ImageSample(
             image_id=i,
@@ -139,17 +141,19 @@ def read_coco(
 
 
 def find_subset(
-    folder: Path, names: Sequence[str], below: str, *, subset: bool
+    folder: Path, names: Sequence[str], below: str, source: str, *, subset: bool
 ) -> Sequence[Path | None]:
     """Return the paths of images; with `subset` None for missing ones.
 
     Raises:
         DataError: an image is missing, or with `subset` all are.
     """
-    paths = images_that_exist(folder, names, below)
+    paths = images_that_exist(folder, names, below, source)
     if subset and any(paths):
         return paths
-    return find_images(folder, names, below, "; --images-subset evaluates those that are there")
+    return find_images(
+        folder, names, below, source, "; --images-subset evaluates those that are there"
+    )
 
 
 def box_source_of(path: str | Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..datasets.descriptors import DATA_SETS
+from ..weights.firstuse import known_hash
 from ..zoo.config import PretrainedCfg
 
 __all__ = ["NOT_PUBLISHED", "PARTIAL", "is_published_file", "labels_of"]
@@ -15,13 +16,16 @@ PARTIAL = "partial, not comparable"
 
 
 def is_published_file(cfg: PretrainedCfg, origin: Mapping[str, str]) -> bool:
-    """Whether weights are those of the file whose hash the configuration has.
+    """Whether weights are those of the published file, by its hash.
+
+    Where none was published, the first file from the publisher's own address counts, which this
+    machine remembers.
 
     Args:
         cfg: of the variant.
         origin: of the model, see `ZooModel.origin`.
     """
-    pinned = cfg.source.original_sha256 or cfg.source.sha256
+    pinned = cfg.source.sha256 or known_hash(cfg)
     return pinned is not None and origin.get("origin_sha256", "").startswith(pinned)
 
 

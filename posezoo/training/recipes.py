@@ -27,9 +27,10 @@ def get_recipe(name: str) -> Recipe:
     """Return the recipe of an architecture.
 
     Raises:
-        UnknownModelError: there is none; close names are listed.
+        UnknownModelError: there is none; close names are given.
     """
     if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4) or list(RECIPES)
-        raise UnknownModelError(f"no recipe {name!r}; did you mean {', '.join(close)}?")
+        close = difflib.get_close_matches(name, RECIPES, n=4, cutoff=0.4)
+        advice = f"did you mean {', '.join(close)}?" if close else "`posezoo list` names them"
+        raise UnknownModelError(f"no recipe {name!r}; {advice}")
     return RECIPES[name]

@@ -68,7 +68,7 @@ class Address:
         text = {
             "hub": f"hf:{self.where}/{self.file}{at}",
             "hub_dataset": f"hf:datasets/{self.where}/{self.file}{at}",
-            "drive": f"gdrive:{self.where}",
+            "drive": self.link,
             "folder": f"{self.where}/{self.file}",
         }.get(self.kind, self.where)
         return f"{self.member} in {text}" if self.member else text

@@ -28,33 +28,33 @@ def folder(tmp_path: Path) -> Path:
 )  # fmt: skip
 def test_file_is_found_however_its_name_is_written(folder, name, file):
     for given in (folder, folder.parent):
-        (path,) = find_images(given, [name], "images")
+        (path,) = find_images(given, [name], "images", "val.json")
         assert path.samefile(folder / file)
 
 
 @pytest.mark.parametrize("name", ["../out.jpg", "a/../../out.jpg", "..\\out.jpg", "/../out.jpg"])
 def test_nothing_outside_of_the_folder_is_read(folder, name):
     with pytest.raises(DataError, match="points out of the folder|are missing"):
-        find_images(folder, [name], "images")
+        find_images(folder, [name], "images", "val.json")
 
 
 def test_absolute_name_outside_of_the_folder_is_missing(folder):
     outside = str(folder.parent / "out.jpg")
     with pytest.raises(DataError, match="1 of 1 images are missing, first .*out.jpg"):
-        find_images(folder, [outside], "images")
+        find_images(folder, [outside], "images", "val.json")
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\ud800.jpg", ""])
 def test_what_is_no_name_is_missing(folder, name):
     with pytest.raises(DataError, match="are missing"):
-        find_images(folder, [name], "images")
+        find_images(folder, [name], "images", "val.json")
 
 
 def test_first_missing_image_does_not_hide_the_others(folder):
-    with pytest.raises(DataError, match="1 of 3 images are missing, first 0.jpg"):
-        find_images(folder.parent, ["0.jpg", "2.jpg", "a/1.jpg"], "images")
+    with pytest.raises(DataError, match="val.json: 1 of 3 images are missing, first 0.jpg"):
+        find_images(folder.parent, ["0.jpg", "2.jpg", "a/1.jpg"], "images", "val.json")
 
 
 def test_two_names_of_one_file_are_refused(folder):
     with pytest.raises(DataError, match="'2.jpg' and './2.jpg' are both .*2.jpg"):
-        find_images(folder, ["2.jpg", "./2.jpg"], "images")
+        find_images(folder, ["2.jpg", "./2.jpg"], "images", "val.json")

@@ -505,3 +505,17 @@ def test_own_keypoints_need_no_detections(tmp_path):
     record = evaluate(model, data)
     assert record.box_source == "gt"
     assert record.labels == ["weights of your own: there is no published row"]
+
+
+def test_areas_and_boxes_that_decide_little_are_counted_in_the_table(tmp_path):
+    data = make_coco(tmp_path, images=2)
+    truth = json.loads((data / ANNOTATIONS).read_text())
+    first, second = truth["annotations"][:2]
+    del first["area"]
+    second["bbox"][2:] = [0.4, 0.4]
+    (data / ANNOTATIONS).write_text(json.dumps(truth))
+    record = evaluate(Brightest(), data, boxes="gt")
+    assert record.table().splitlines()[-2:] == list(record.notes) == [
+        "people without an area, for which that of their box counts: 1",
+        "boxes of less than a pixel: 1",
+    ]  # fmt: skip

@@ -157,8 +157,9 @@ def test_settings_of_classes_are_their_own():
 
 @pytest.mark.parametrize(
     ("key", "text", "message"),
-    [("speed", "1", "no setting 'speed'"), ("epochs", "many", "epochs='many'"),
-     ("dtype", "float8", "dtype='float8'"), ("augmentation.spin", "1", "augmentation.spin"),
+    [("speed", "1", "no setting 'speed'"), ("epochs", "many", "epochs is 'many'"),
+     ("dtype", "float8", "dtype is 'float8'; valid: float32"),
+     ("augmentation.spin", "1", "augmentation.spin"),
      ("model", "x", "no setting 'model'"), ("epochs", "0", "epochs is 0; it must be at least 1"),
      ("batch_size", "-4", "batch_size is -4"), ("accumulate", "0", "accumulate is 0"),
      ("accumulate", "99", "more parts than the 16"), ("eval_every", "0", "eval_every is 0"),

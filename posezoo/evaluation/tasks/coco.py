@@ -64,7 +64,10 @@ class CocoTask(PoseTask[ImageSample]):
             "people": int(self.people.is_counted.sum()),
             f"boxes of {self.box_source}": sum(sample.count for sample in self.samples),
         }
+        boxes_xyxy = np.concatenate([sample.bboxes for sample in self.samples])
+        tiny = int((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2] < 1).any(axis=1).sum())
         self.notes = area_notes(self.people)
+        self.notes += [f"boxes of less than a pixel: {tiny}"] * bool(tiny)
         with np.errstate(over="ignore", invalid="ignore"):  # told apart below
             requests = [self.request(sample, NO_IMAGE) for sample in self.samples]
         self.require_sizes(

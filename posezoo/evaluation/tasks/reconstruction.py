@@ -177,7 +177,11 @@ def _read_samples(people: Annotations, images: Path | None, cfg: PretrainedCfg) 
     centers, box_sizes = crops_of(usable, cfg)
     rows, names = rows_by_image(usable.image_ids), people.file_names()
     files, sizes = [names[i] for i in rows], sizes_by_image(people)
-    paths = find_images(images, files, COCO.val.images) if images else list(map(Path, files))
+    paths = (
+        find_images(images, files, COCO.val.images, people.source)
+        if images
+        else list(map(Path, files))
+    )
     return [
         PoseSample(
             path=path,
