@@ -7,10 +7,9 @@
 `mpii/` and `imagenet/`, each laid out as published. Rows are in published.json. Each measured
 row is written to results/, from where report.py takes it.
 
-Only values that the authors report can FAIL; a third party's, or one that no second source
-confirms, "differs". Only a run of the published file over the whole data set is judged and written
-to results/. Exit code 1: a row fails, could not be run, or images of it could not be read; 2: no
-such row.
+Only values that the authors report can FAIL; others "differ". Only a run of the published file over
+the whole data set is judged and written to results/. Exit code 1: a row fails, could not be run, or
+images of it could not be read; 2: no such row.
 """
 
 from __future__ import annotations
@@ -104,9 +103,7 @@ def keep(row: dict[str, Any], record: dict[str, Any], folder: Path) -> None:
 def judge(
     row: dict[str, Any], statistics: dict[str, Any] | None, why: str, labels: list[str]
 ) -> list[dict[str, Any]]:
-    """One line per column; `why` is the verdict where nothing was measured, `labels` say why what
-    was measured is not the row.
-    """
+    """One line per column; `why` is for what was not measured, `labels` for what is not the row."""
     found: dict[str, Any] = {k.lower(): v for k, v in (statistics or {}).items()}
     lines = [
         _line(row, metric, reported, found.get(metric.lower()), row["tolerance"], why, labels)

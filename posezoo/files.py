@@ -69,6 +69,8 @@ def writing(path: Path, way_out: str = "give another --out, or make room") -> It
     """
     try:
         yield
+    except PoseZooError:  # some are RuntimeErrors, too
+        raise
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise DataError(f"cannot write {path}: {reason or error}; {way_out}") from error

@@ -11,6 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from families import registered
 from PIL import Image
 from safetensors.torch import load_file
 from timm.data import ImageNetInfo
@@ -25,7 +26,9 @@ from posezoo.training import RECIPES, ClassAugmentation, get_recipe, loop
 from posezoo.training.class_data import ClassBatch, ClassDataset, seeded
 from posezoo.training.data import EpochSampler
 from posezoo.training.objectives import ClassObjective, objective_of
+from posezoo.zoo.arguments import NUM_CLASSES
 from posezoo.zoo.model import Classifier
+from posezoo.zoo.registry import register
 
 CFG = posezoo.get_pretrained_cfg("uniformer_small")
 SMALL = dataclasses.replace(CFG, input=dataclasses.replace(CFG.input, size=(32, 32)))
@@ -44,6 +47,21 @@ class Tiny(Classifier):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.net(x)
+
+
+def build_tiny(*, num_classes: int) -> Tiny:
+    return Tiny(num_classes)
+
+
+@pytest.fixture
+def tiny():
+    """The tiny network as an architecture, so that it can be saved."""
+    with registered():
+        register(
+            "tiny_classes", summary="Tiny.", build=f"{__name__}:build_tiny", fixed={},
+            args={"num_classes": NUM_CLASSES}, cfgs={"in1k": SMALL},
+        )  # fmt: skip
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +89,7 @@ class Few(ClassObjective):
     """24 pictures for the tiny network; remembers the weights that it evaluates."""
 
     def __init__(self, recipe, pictures):
-        super().__init__(recipe, Tiny())
+        super().__init__(recipe, posezoo.create_model("tiny_classes"))
         self.pictures, self.seen = pictures * 4, []
 
     def dataset(self, data):
@@ -202,7 +220,7 @@ def test_copies_of_an_image_go_to_different_processes():
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"repeats": 3, "clip_norm": 0.1}])
-def test_killed_and_resumed_run_ends_bit_equal(pictures, tmp_path, changes):
+def test_killed_and_resumed_run_ends_bit_equal(tiny, pictures, tmp_path, changes):
     recipe = dataclasses.replace(get_recipe("uniformer_small"), epochs=2, batch_size=12, **changes)
 
     def run(name, stop_after=None):
@@ -219,7 +237,7 @@ def test_killed_and_resumed_run_ends_bit_equal(pictures, tmp_path, changes):
         assert all(torch.equal(v, ends[1][kind][k]) for k, v in ends[0][kind].items())
 
 
-def test_moving_average_is_what_is_evaluated_and_kept(pictures, tmp_path):
+def test_moving_average_is_what_is_evaluated_and_kept(tiny, pictures, tmp_path):
     recipe = dataclasses.replace(get_recipe("uniformer_small"), epochs=1, batch_size=12, ema=0.5)
     objective = Few(recipe, pictures)
     end = loop.fit(objective, tmp_path, tmp_path / "run", device="cpu")
@@ -233,7 +251,7 @@ def test_moving_average_is_what_is_evaluated_and_kept(pictures, tmp_path):
     assert rows[-1]["top1"] == 0.25
 
 
-def test_gradient_is_clipped_to_the_norm(pictures, tmp_path):
+def test_gradient_is_clipped_to_the_norm(tiny, pictures, tmp_path):
     recipe = dataclasses.replace(
         get_recipe("tcformer_large"), epochs=1, batch_size=12, clip_norm=1e-3
     )

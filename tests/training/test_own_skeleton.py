@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from families import on_meta
 from PIL import Image
 
 import posezoo
@@ -19,6 +20,7 @@ from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.synthetic import write_coco
 from posezoo.training import get_recipe, loop
 from posezoo.training.start import fill, give_skeleton
+from posezoo.zoo.catalog import build_model
 
 STICK = {
     "name": "stick",
@@ -153,7 +155,7 @@ def test_trunk_comes_from_the_start_and_the_head_is_fresh(file):
 @pytest.mark.parametrize("name", ["uniformer_s_256x192", "tokenpose_t_256x192", "hmp_swin_base"])
 def test_heads_of_all_families_take_own_keypoints(name, file):
     with torch.device("meta"):
-        model = posezoo.create_model(name)
+        model = build_model(name)
         give_skeleton(model, Skeleton.from_json(file))
         output = model(torch.empty(1, 3, *model.pretrained_cfg.input.size))
     assert output.shape[1] == 5
@@ -161,8 +163,7 @@ def test_heads_of_all_families_take_own_keypoints(name, file):
 
 @pytest.mark.parametrize("name", ["pct_swin_base", "uniformer_small"])
 def test_model_without_a_head_for_keypoints_is_refused(name, file):
-    with torch.device("meta"):
-        model = posezoo.create_model(name)
+    model = on_meta(name)
     with pytest.raises(InputError, match=f"{name} has no head to replace"):
         give_skeleton(model, Skeleton.from_json(file))
 

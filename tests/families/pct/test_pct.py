@@ -208,8 +208,8 @@ def test_backbone_given_for_a_model_is_named(prefix):
 
 
 def test_integers_are_no_weights(pose):
-    state = {**pose.state_dict(), "head.classify.bias": torch.zeros(2048, dtype=torch.int8)}
-    words = r"1 mismatched: head.classify.bias: file \(2048,\) torch.int8, model \(2048,\)"
+    state = {**pose.state_dict(), "head.classify.bias": torch.zeros(2048, dtype=torch.int64)}
+    words = r"1 mismatched: head.classify.bias: file \(2048,\) torch.int64, model \(2048,\)"
     with pytest.raises(CheckpointError, match=words):
         posezoo.load_checkpoint(pose, state)
 
