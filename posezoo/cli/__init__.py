@@ -64,7 +64,8 @@ class _Group(click.Group):
 def _sentence(error: Exception) -> str:
     """Say what happened in one line."""
     if isinstance(error, PoseZooError):
-        return re.sub(r"(?<![.:;,])\s*\n\s*", ". ", str(error).strip()).replace("\n", " ")
+        text = re.sub(r"(?<![.:;,])\s*\n\s*", ". ", str(error).strip())
+        return re.sub(r"\s*\n\s*", " ", text)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = " ".join(str(error).split())[:300] or "no message"
