@@ -47,7 +47,7 @@ def test_unknown_device_is_refused_everywhere(device, tmp_path):
         posezoo.PosePredictor(model, device=device)
     with pytest.raises(InputError, match=message):
         evaluate_model(model, tmp_path, run=RunOptions(device=device))
-    command = ["train", "hrnet_xs_128x96", "--data", "x", "--out", str(tmp_path / "run")]
+    command = ["train", "hrnet_xs_128x96", "--data", str(tmp_path), "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(main, [*command, "--device", device])
     assert result.exit_code == 2 and message in result.output
     assert not (tmp_path / "run").exists()
