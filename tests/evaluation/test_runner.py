@@ -284,10 +284,10 @@ def test_run_that_is_asked_to_stop_keeps_its_blocks_and_says_how_to_go_on(data, 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_stops_the_command_cleanly(tmp_path, number, status):
-    data, out = make_coco(tmp_path / "data", images=2000), tmp_path / "out"
+    data, out = make_coco(tmp_path / "data", images=500), tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-m", "posezoo", "eval", "hrnet_xs_128x96.rendered", "--data", str(data),
-         "--out", str(out), "--device", "cpu"],
+         "--out", str(out), "--device", "cpu", "--batch-size", "1"],
         env={**os.environ, "PYTHONPATH": str(TESTS.parent)}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not list(out.glob("blocks/*.json"))[1:]:
