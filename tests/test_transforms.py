@@ -314,7 +314,7 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
         "truncated.jpg": content[: len(content) // 2],
     }.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(InputError, match=rf"cannot read .*{name}"):
+        with pytest.raises(InputError, match=rf"cannot read .*{name}|{name} is empty"):
             load_image(tmp_path / name)
     with pytest.raises(InputError, match="cannot read"):
         load_image(tmp_path)
