@@ -27,6 +27,7 @@ _FAR = 2.0**40  # limit of source positions: beyond every image, far from overfl
 _LANE = 20  # bits per channel of a packed pixel
 _HALVES = 512 * (1 + (1 << _LANE) + (1 << 2 * _LANE))  # rounds all three lanes
 _CROPS_PER_LAUNCH = 32
+_STRIP = 1024  # rows that are packed at a time
 
 
 def warp_crops(
@@ -81,11 +82,12 @@ def _pack(image: Tensor) -> Tensor:
     Red has the lowest of three lanes of 20 bits: room for 8 bits times weights up to 1024.
     """
     packed = image.new_zeros((image.shape[0] + 4, image.shape[1] + 4), dtype=torch.int64)
-    inner = packed[2:-2, 2:-2]
-    inner += image[:, :, 2]
-    for channel in (1, 0):
-        inner <<= _LANE
-        inner += image[:, :, channel]
+    # in strips, because adding uint8 to int64 makes an int64 copy of what is added
+    for inner, part in zip(packed[2:-2, 2:-2].split(_STRIP), image.split(_STRIP)):
+        inner += part[:, :, 2]
+        for channel in (1, 0):
+            inner <<= _LANE
+            inner += part[:, :, channel]
     return packed
 
 
