@@ -290,7 +290,8 @@ def peak():  # KiB of this process image
     return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 before = peak()
-convert_file(pathlib.Path(sys.argv[1]), "pct_swin_base", pathlib.Path(sys.argv[2]))
+cfg = posezoo.get_pretrained_cfg("pct_swin_base")
+convert_file(pathlib.Path(sys.argv[1]), cfg, pathlib.Path(sys.argv[2]), is_published=False)
 print((peak() - before) * 1024)
 """
 
