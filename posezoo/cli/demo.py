@@ -40,5 +40,5 @@ def demo(out: Path, images: int) -> None:
         f"time     {report.seconds:.0f} s, no network\n\n"
         "These weights know rendered people only. For photos:\n"
         "  posezoo list --pretrained\n"
-        "  posezoo predict photo.jpg --model uniformer_s_256x192 --draw poses.png"
+        "  posezoo predict photo.jpg --draw poses.png"
     )
