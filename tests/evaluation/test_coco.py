@@ -84,6 +84,19 @@ def test_statistics_equal_those_of_pycocotools(seed: int, k: int, images: int) -
     np.testing.assert_allclose(found, pycocotools(truth, rows, skeleton.sigmas), rtol=0, atol=1e-12)
 
 
+def test_oks_of_exactly_a_threshold_is_a_match() -> None:
+    """One of two labelled keypoints is exact, the other infinitely far: OKS 0.5."""
+    truth, rows = one_person(), one_result()
+    labelled, found = truth["annotations"][0]["keypoints"], rows[0]["keypoints"]
+    labelled[2::3] = [2, 2] + 15 * [0]
+    truth["annotations"][0]["num_keypoints"] = 2
+    found[:2], found[3:5] = labelled[:2], [1e6, 1e6]
+    stats = evaluate_coco(truth, rows, COCO_17)
+    assert (stats.ap50, stats.ap75) == pytest.approx((1, 0))
+    expected = pycocotools(truth, rows, COCO_17.sigmas)
+    assert list(stats.to_dict().values())[:10] == pytest.approx(expected.tolist())
+
+
 def test_synthetic_set_matches_xtcocotools_from_content_and_from_files(tmp_path: Path) -> None:
     expected = load_case("coco_synthetic_stats")["coco_xtcocotools"]
     truth, rows = load_case("coco_synthetic_gt"), load_case("coco_synthetic_results")
