@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -138,6 +139,24 @@ def test_requests_are_read_as_batches_need_them(network, picture):
     next(results)
     assert len(read) <= 3
     assert isinstance(predictor.request(picture, BOXES), CropRequest)
+
+
+def test_images_are_not_held_until_their_batch_is_full(network, picture):
+    """Only their crops wait: 80-megapixel photos have 240 MB each."""
+    alive: list[int] = []
+    given: list[weakref.ref[np.ndarray]] = []
+
+    def photos():
+        for _ in range(6):
+            alive.append(sum(reference() is not None for reference in given))
+            photo = np.array(picture)
+            given.append(weakref.ref(photo))
+            yield photo, None, None
+            del photo
+
+    predictor = PosePredictor(network, detector=None, batch_size=64)
+    assert len(list(predictor.predict_each(photos()))) == 6
+    assert max(alive) <= 2
 
 
 @pytest.mark.parametrize(
