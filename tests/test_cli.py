@@ -308,6 +308,9 @@ def test_wrong_use_of_eval_is_named(data, tmp_path):
     assert result.exit_code == 2 and f"'{tmp_path / 'none'}' does not exist" in result.output
     result = run("eval", SMALL, "--data", tmp_path)
     assert result.exit_code == 1 and "person_keypoints_val2017.json" in result.output
+    for option in ("--boxes", "--annotations"):
+        result = run("eval", "vitpose_b_256x192", "--data", tmp_path, option, "mistyped.json")
+        assert result.exit_code == 2 and "mistyped.json" in result.output
     boxes = tmp_path / "results.json"
     boxes.write_text("[]")
     result = _eval(data, "--boxes", boxes, "--out", tmp_path)

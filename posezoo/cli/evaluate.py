@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import InputError
 from . import guards, options
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = ["eval_command"]
 )
 @click.option(
     "--annotations",
-    type=options.PATH,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Annotation file; default: the usual one of the model's data set.",
 )
 @options.category
@@ -89,8 +90,11 @@ def eval_command(
     from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
     from ..stopping import Stop, Stopped
 
+    detections = None if boxes in ("gt", "det") else Path(boxes)
+    if detections is not None and not detections.is_file():
+        raise InputError(f"--boxes is {boxes!r}, and there is no such file; valid: gt, det, a file")
     if out := run_options["out"]:
-        files = [checkpoint, annotations, None if boxes in ("gt", "det") else Path(boxes)]
+        files = [checkpoint, annotations, detections]
         guards.keep_inputs(files, [out / "results.json", out / "record.json"])
     settings = EvaluationSettings(
         boxes=boxes, annotations=annotations, dtype=getattr(torch, dtype), tf32=tf32,
