@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 import torch
 from conftest import fresh_sessions
 from huggingface_hub import constants
+from standins.disk import full_disk
 from standins.hub import answering
 from standins.weights import SMALL, pin_of, sha256, small_cfg, small_files
 
@@ -255,16 +255,8 @@ def test_kill_in_the_middle_of_a_download_leaves_nothing_that_is_trusted(on_hub,
 
 
 def test_no_space_left(on_hub, find):
-    """A limit on file size replaces a full disk."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
-    try:
-        with pytest.raises(WeightsUnavailableError, match="File too large"):
-            find()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with full_disk(1_000_000), pytest.raises(WeightsUnavailableError, match="File too large"):
+        find()
     find()
 
 

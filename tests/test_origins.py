@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import resource
-import signal
 import tarfile
 import threading
 import time
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from standins.disk import full_disk
 from standins.files import FileServer
 from standins.weights import SMALL, pickled, sha256, small_cfg
 
@@ -361,16 +360,8 @@ def test_trickle_counts_as_broken(server, find):
 
 
 def test_full_disk(find, tmp_path):
-    """A limit on file size replaces it."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
-    try:
-        with pytest.raises(WeightsUnavailableError, match="File too large"):
-            find()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with full_disk(1_000_000), pytest.raises(WeightsUnavailableError, match="File too large"):
+        find()
     find()
 
 
