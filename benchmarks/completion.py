@@ -4,7 +4,7 @@
     python benchmarks/completion.py coco --checkpoint mine.safetensors
 
 The poses are those of the validation people of a folder in COCO's layout, distances are in pixels
-of the 256x256 crop. Beside the tokens stands the mean training pose, moved, scaled (and turned) to
+of the 256x256 crop. Beside the tokens is the mean training pose, moved, scaled (and turned) to
 the visible keypoints by least squares. The last line is JSON.
 """
 
