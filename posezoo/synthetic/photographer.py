@@ -1,0 +1,425 @@
+"""Rendered photographs of dressed people with exact keypoints, as the crops that networks take.
+
+Whatever is random depends on (seed, number of the shoot) alone, so the same arguments give the same
+bytes on the same machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..zoo.recipe import Augmentation
+from . import camera, lens, light, rooms, wardrobe
+from .human import BODY, HAIR, SKIRT, UP_TRUNK, Body, Human, load_human
+from .poses import is_possible, sample_poses
+from .props import Stance, furnish, scatter
+from .raster import Hits, rasterise
+from .solids import SHAPES, Things
+from .textures import Atlas, random_colors
+
+__all__ = ["Photographer", "Shots"]
+
+Array = NDArray[np.float64]
+_LARGER = 4 / 3  # rendered this much larger, for smooth edges
+_ATLAS_FOR = 48  # shoots with the same textures
+_MATERIALS = 64  # of the things in a picture
+_BELOW = ("shoulder", "hip", "hip", "knee", "knee")  # where photos of the upper body end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shots:
+    """B crops of a person each.
+
+    Attributes:
+        images: uint8 RGB (B, 3, H, W); black outside the photo.
+        keypoints: (B, K, 3) x, y in pixels and v: 2 in sight, 1 hidden, 0 outside the photo.
+        boxes: (B, 4) xyxy around what is in sight of the person, and `areas (B,)`, its pixels.
+    """
+
+    images: Tensor
+    keypoints: Tensor
+    boxes: Tensor
+    areas: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _People:
+    """N dressed bodies, each in the world of its picture; the first B are the ones cut out."""
+
+    picture: NDArray[np.int64]
+    vertices: Tensor
+    keypoints: Tensor
+    outfits: wardrobe.Outfits
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Mesh:
+    """All triangles: `positions`, `normals` (T, 3) and `static (T,)` of vertices; `faces (F, 3)`,
+    and for each its `picture`, its `owner` (body, or material of a thing) and its `part`."""
+
+    positions: Tensor
+    normals: Tensor
+    static: Tensor
+    faces: Tensor
+    picture: Tensor
+    owner: Tensor
+    part: Tensor
+
+
+class Photographer:
+    """Makes shots of people.
+
+    Args:
+        seed: of all that is random.
+        size: (H, W) of the crops in pixels.
+        padding: factor on a person's box, as a network's configuration has it.
+        augmentation: how crops are moved; default not at all.
+    """
+
+    def __init__(
+        self, seed: int, size: tuple[int, int], padding: float = 1.25,
+        augmentation: Augmentation | None = None,
+    ) -> None:  # fmt: skip
+        self.seed, self.size, self.padding = seed, size, padding
+        self.augmentation = augmentation or Augmentation()
+        self.human = load_human()
+        h = self.human
+        things = torch.cat([vertices for vertices, _, _ in SHAPES])
+        columns = torch.cat([h.template, h.on_head, h.attributes], 1)  # (V, 14)
+        padded = torch.cat([things, torch.zeros(len(things), columns.shape[1] - 3)], 1)
+        self._static = torch.cat([columns, padded])
+        self._atlas: tuple[int, Atlas] | None = None
+        corner = h.faces[:, 0]
+        self._face_height, self._face_on_head = h.template[corner, 2], h.on_head[corner, 2]
+
+    def shoot(self, number: int, count: int) -> Shots:
+        """Make `count` shots; `number` tells this call's from those of others."""
+        rng = np.random.default_rng((self.seed, number))
+        atlas = self._textures(number // _ATLAS_FOR)
+        close = rng.random(count) < 0.36
+        extra = rng.choice(4, count, p=[0.52, 0.27, 0.14, 0.07])
+        picture = np.concatenate([np.arange(count), np.repeat(np.arange(count), extra)])
+        things = Things()
+        people = self._people(rng, picture, count, things, atlas)
+        eyes, axes = _cameras(rng, people, close)
+        for i in range(count):
+            scatter(rng, things, i, eyes[i])
+        larger = (round(self.size[0] * _LARGER), round(self.size[1] * _LARGER))
+        names = self.human.keypoint_names
+        cuts = torch.stack(
+            [(people.keypoints[:count, names.index(f"left_{n}")]
+              + people.keypoints[:count, names.index(f"right_{n}")]) / 2 for n in _BELOW], 1
+        )  # fmt: skip
+        crops = camera.crop(
+            rng, torch.from_numpy(eyes).float(), axes, people.vertices[:count, : self._body_count],
+            cuts, close, larger, self.padding, self.augmentation,
+        )  # fmt: skip
+        mesh = self._mesh(people, things)
+        return self._expose(rng, atlas, people, mesh, crops, larger, count)
+
+    @property
+    def _body_count(self) -> int:
+        return int((self.human.part == BODY).sum())
+
+    def _textures(self, number: int) -> Atlas:
+        if self._atlas is None or self._atlas[0] != number:
+            self._atlas = number, Atlas(np.random.default_rng((self.seed, number, 1)))
+        return self._atlas[1]
+
+    def _people(
+        self, rng: np.random.Generator, picture: NDArray[np.int64], count: int, things: Things,
+        atlas: Atlas,
+    ) -> _People:  # fmt: skip
+        """Draw bodies, dress them and put them in their pictures."""
+        h, needed = self.human, len(picture)
+        shapes, rotations, clusters, which = self._possible(rng, needed)
+        body = h.pose(shapes, rotations)
+        traits = {
+            name: h.traits[which, i].double().numpy() for i, name in enumerate(h.trait_names)
+        }
+        outfits = wardrobe.sample_outfits(rng, traits, atlas.count)
+        phases = torch.from_numpy(rng.random((needed, 8))).float()
+        vertices = wardrobe.dress(h, body, outfits, phases)
+        body = replace(body, vertices=vertices)
+        frames, body = _put_down(rng, body, clusters, picture, count, self._body_count)
+        self._furnish(rng, things, body, frames, clusters, picture)
+        turn, shift = torch.from_numpy(frames).float().split([3, 1], 2)
+        move = lambda points: points @ turn.mT + shift.mT  # noqa: E731
+        return _People(
+            picture=picture, vertices=move(body.vertices), keypoints=move(body.keypoints),
+            outfits=outfits,
+        )  # fmt: skip
+
+    def _possible(
+        self, rng: np.random.Generator, needed: int
+    ) -> tuple[Tensor, Tensor, list[str], Tensor]:
+        """Draw shapes and poses until enough do not cut into themselves."""
+        h = self.human
+        shapes, rotations, names, people = [], [], [], []
+        while sum(map(len, shapes)) < needed:
+            tried = needed + 8
+            which = torch.from_numpy(rng.integers(0, len(h.people), tried))
+            poses = sample_poses(h, rng, tried)
+            good = is_possible(h, h.keypoints(h.people[which], poses.rotations)).nonzero()[:, 0]
+            kept = poses.chosen(good)
+            shapes.append(h.people[which[good]])
+            rotations.append(kept.rotations)
+            names += kept.clusters
+            people.append(which[good])
+        return (
+            torch.cat(shapes)[:needed], torch.cat(rotations)[:needed], names[:needed],
+            torch.cat(people)[:needed],
+        )  # fmt: skip
+
+    def _furnish(
+        self, rng: np.random.Generator, things: Things, body: Body, frames: Array,
+        clusters: list[str], picture: NDArray[np.int64],
+    ) -> None:  # fmt: skip
+        h = self.human
+        a = h.attributes
+        under = (h.part == BODY) & ((a[:, 4] > -0.2) & (a[:, 4] < 0.75) & (a[:, 2] > 0.5)
+                                    | (a[:, UP_TRUNK] < 0.12) & (a[:, 1] < 0.5) & (a[:, 0] < 0.5))  # fmt: skip
+        trunk = (h.part == BODY) & (a[:, UP_TRUNK] < 0.5) & (a[:, 1] < 0.5) & (a[:, 4] < 0.2)
+        seats = body.vertices[:, under, 2].amin(1).tolist()
+        backs = body.vertices[:, trunk, 1].amax(1).tolist()
+        keypoints = body.keypoints.double().numpy()
+        crown = body.vertices[:, h.on_head[:, 2].argmax()].double().numpy()
+        for i, cluster in enumerate(clusters):
+            named = dict(zip(h.keypoint_names, keypoints[i]))
+            hips = (named["left_hip"] + named["right_hip"]) / 2
+            thigh = np.linalg.norm(named["left_hip"] - named["left_knee"])
+            stance = Stance(
+                cluster=cluster, frame=frames[i], seat=seats[i], back=backs[i], middle=hips[:2],
+                reach=min(named["left_knee"][1], named["right_knee"][1]),
+                size=float(thigh / 0.42), keypoints=named, head=crown[i],
+            )  # fmt: skip
+            furnish(rng, things, int(picture[i]), stance)
+
+    def _mesh(self, people: _People, things: Things) -> _Mesh:
+        """Collect the triangles of bodies, with the skirts and hair that are worn, and of things."""
+        h, count = self.human, len(people.picture)
+        part = h.part_of_face
+        of = lambda name: people.outfits.settings[:, wardrobe.SETTINGS.index(name), None]  # noqa: E731
+        worn = (part == BODY) | (part == SKIRT) & (of("skirt") > 0) & (self._face_height > of("hem"))
+        worn = worn | (part == HAIR) & (of("long_hair") > 0) & (self._face_on_head > of("hair_end"))
+        owner, face = worn.nonzero().unbind(1)
+        picture = torch.from_numpy(people.picture)
+        positions = [people.vertices.reshape(-1, 3)]
+        normals = [wardrobe.normals(h, people.vertices).reshape(-1, 3)]
+        static = [torch.arange(h.num_vertices).repeat(count)]
+        faces = [h.faces[face] + (owner * h.num_vertices)[:, None]]
+        pictures, owners, parts = [picture[owner]], [owner], [part[face]]
+        start, base = h.num_vertices * count, h.num_vertices
+        shapes = torch.tensor(things.shapes, dtype=torch.long)
+        for shape, (vertices, triangles, unit) in enumerate(SHAPES):
+            chosen = (shapes == shape).nonzero()[:, 0].tolist()
+            if chosen:
+                matrix = torch.from_numpy(np.stack([things.matrices[i] for i in chosen])).float()
+                linear = matrix[:, :, :3]
+                positions.append((vertices @ linear.mT + matrix[:, None, :, 3]).reshape(-1, 3))
+                turned = unit @ torch.linalg.pinv(linear)
+                normals.append(torch.nn.functional.normalize(turned, dim=-1).reshape(-1, 3))
+                static.append(base + torch.arange(len(vertices)).repeat(len(chosen)))
+                first = start + len(vertices) * torch.arange(len(chosen))
+                faces.append((triangles + first[:, None, None]).reshape(-1, 3))
+                each = lambda values: torch.tensor([values[i] for i in chosen]).repeat_interleave(len(triangles))  # noqa: E731,E501,B023
+                pictures.append(each(things.pictures))
+                owners.append(each(things.materials))
+                parts.append(torch.full((len(chosen) * len(triangles),), wardrobe.THING))
+                start += len(vertices) * len(chosen)
+            base += len(vertices)
+        return _Mesh(
+            positions=torch.cat(positions), normals=torch.cat(normals), static=torch.cat(static),
+            faces=torch.cat(faces), picture=torch.cat(pictures), owner=torch.cat(owners),
+            part=torch.cat(parts),
+        )  # fmt: skip
+
+    def _expose(
+        self, rng: np.random.Generator, atlas: Atlas, people: _People, mesh: _Mesh,
+        crops: camera.Crops, size: tuple[int, int], count: int,
+    ) -> Shots:  # fmt: skip
+        pixels, nearness = _pixels(mesh, crops)
+        corners = torch.cat([pixels, nearness[:, None]], 1)
+        both = (mesh.part == SKIRT) | (mesh.part == HAIR)
+        hits = rasterise(
+            torch.stack([corners.index_select(0, mesh.faces[:, i]) for i in range(3)], 1),
+            mesh.picture, (count, *size), both,
+        )  # fmt: skip
+        lights = light.sample_lights(rng, count)
+        main = people.vertices[:count, : self._body_count]
+        middle = (main.amin(1) + main.amax(1)) / 2
+        maps = light.cast_shadows(
+            lights, mesh.positions, mesh.faces, mesh.picture, middle, torch.full((count,), 1.5)
+        )
+        scenery = rooms.sample_rooms(rng, crops.eye.double().numpy(), atlas)
+        rays, inside = crops.rays(size)
+        behind = scenery.paint(atlas, crops.eye, rays, lights, maps).permute(0, 3, 1, 2)
+        blur = np.where(rng.random(count) < 0.45, rng.uniform(0.3, 3.0, count), 0.05)
+        behind = lens.soften(behind, torch.from_numpy(blur).float())
+        canvas = behind.permute(0, 2, 3, 1).reshape(-1, 3).contiguous()
+        canvas[hits.pixel] = self._shade(rng, atlas, people, mesh, hits, crops, lights, maps, count)
+        linear = canvas.reshape(count, *size, 3).permute(0, 3, 1, 2)
+        images = lens.develop(rng, linear, self.size)
+        inside = torch.nn.functional.interpolate(inside[:, None].float(), self.size)
+        images = torch.where(inside > 0.5, images, 0).byte()
+        return self._annotate(people, mesh, hits, crops, size, images)
+
+    def _shade(
+        self, rng: np.random.Generator, atlas: Atlas, people: _People, mesh: _Mesh, hits: Hits,
+        crops: camera.Crops, lights: light.Lights, maps: light.ShadowMaps, count: int,
+    ) -> Tensor:  # fmt: skip
+        """Return the light (P, 3) of the pixels hit."""
+        corner = mesh.faces.index_select(0, hits.face)
+        part, owner = mesh.part[hits.face], mesh.owner[hits.face]
+        picture = mesh.picture[hits.face]
+
+        def mixed(values: Tensor) -> Tensor:
+            found = values.index_select(0, corner[:, 0]) * hits.shares[:, :1]
+            for i in (1, 2):
+                found = found + values.index_select(0, corner[:, i]) * hits.shares[:, i : i + 1]
+            return found
+
+        static_of = [self._static.index_select(0, mesh.static.index_select(0, corner[:, i])) for i in range(3)]
+        static = sum(static_of[i] * hits.shares[:, i : i + 1] for i in range(3))
+        points, normal = mixed(mesh.positions), mixed(mesh.normals)
+        is_thing = part == wardrobe.THING
+        body = (~is_thing).nonzero()[:, 0]
+        waves, bumps = _waves(rng, static[body, :3], owner[body], people.outfits)
+        color = torch.empty(len(part), 3)
+        rough, gloss = torch.full((len(part),), 0.0), torch.full((len(part),), 0.1)
+        color[body], rough[body], gloss[body] = wardrobe.paint(
+            static[body], part[body], people.outfits.settings.index_select(0, owner[body]),
+            people.outfits.colors.index_select(0, owner[body]), waves, atlas,
+        )  # fmt: skip
+        thing = is_thing.nonzero()[:, 0]
+        color[thing] = _paint_things(rng, static[thing, :3], owner[thing], atlas, count)
+        normal[body] = normal[body] + bumps * rough[body, None]
+        normal = torch.nn.functional.normalize(normal, dim=1)
+        view = crops.eye.index_select(0, picture) - points
+        away = (normal * view).sum(1, keepdim=True) < 0
+        facing = torch.where(away & (part != BODY)[:, None], -normal, normal)
+        return light.shade(lights, maps, picture, points, facing, crops.eye, color, gloss)
+
+    def _annotate(
+        self, people: _People, mesh: _Mesh, hits: Hits, crops: camera.Crops, size: tuple[int, int],
+        images: Tensor,
+    ) -> Shots:  # fmt: skip
+        """Find what is in sight of the first body of each picture."""
+        count = len(images)
+        plane, depth = camera.project(people.keypoints[:count], crops.eye, crops.axes)
+        found = crops.to_pixels(plane)
+        in_photo = ((plane > crops.photo[:, None, :2]) & (plane < crops.photo[:, None, 2:])).all(-1)
+        in_photo &= depth > camera.NEAR
+        own = (mesh.part[hits.face] != wardrobe.THING) & (mesh.owner[hits.face] == mesh.picture[hits.face])
+        who = torch.zeros(count * size[0] * size[1], dtype=torch.bool)
+        near = torch.zeros(count * size[0] * size[1])
+        who[hits.pixel], near[hits.pixel] = own, hits.nearness
+        who, near = who.reshape(count, *size), near.reshape(count, *size)
+        column = found[..., 0].round().long().clamp(0, size[1] - 1)
+        row = found[..., 1].round().long().clamp(0, size[0] - 1)
+        picture = torch.arange(count)[:, None]
+        seen = who[picture, row, column] & (near[picture, row, column] < 1 / (depth - 0.16).clamp(min=0.05))
+        inside = crops.rays(size)[1] & who
+        factor = torch.tensor([self.size[1] / size[1], self.size[0] / size[0]])
+        boxes = torch.zeros(count, 4)
+        for i in range(count):
+            rows, columns = inside[i].any(1).nonzero()[:, 0], inside[i].any(0).nonzero()[:, 0]
+            if len(rows):
+                boxes[i] = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float()
+        keypoints = torch.cat([(found + 0.5) * factor - 0.5, (in_photo * (1 + seen.long()))[..., None]], -1)
+        keypoints = keypoints * in_photo[..., None]
+        return Shots(
+            images=images, keypoints=keypoints, boxes=boxes * factor.repeat(2),
+            areas=inside.flatten(1).sum(1) * factor.prod(),
+        )  # fmt: skip
+
+
+def _put_down(
+    rng: np.random.Generator, body: Body, clusters: list[str], picture: NDArray[np.int64], count: int,
+    body_count: int,
+) -> tuple[Array, Body]:  # fmt: skip
+    """Stand bodies on the floor of their own frames; return the frames (N, 3, 4) and the bodies."""
+    lowest = body.vertices[:, :body_count, 2].amin(1)
+    lifted = [rng.uniform(0.05, 0.6) if c == "jumping" else rng.uniform(0, 0.12) if c == "cycling" else 0.0
+              for c in clusters]  # fmt: skip
+    up = torch.tensor(lifted) - lowest
+    shift = torch.stack([torch.zeros_like(up), torch.zeros_like(up), up], 1)[:, None]
+    frames = np.zeros((len(picture), 3, 4))
+    for i in range(len(picture)):
+        turn, at = 0.0, np.zeros(2)
+        if i >= count:
+            way = rng.uniform(0, 2 * np.pi)
+            at = np.array([np.cos(way), 0.9 * np.sin(way)]) * rng.choice([0.34, 0.55, 0.9, 1.6])
+            at *= rng.uniform(0.85, 1.5)
+            turn = rng.normal(0, 0.6) if rng.random() < 0.6 else rng.uniform(0, 2 * np.pi)
+        c, s = np.cos(turn), np.sin(turn)
+        frames[i] = [[c, -s, 0, at[0]], [s, c, 0, at[1]], [0, 0, 1, 0]]
+    return frames, replace(
+        body, vertices=body.vertices + shift.float(), keypoints=body.keypoints + shift.float()
+    )
+
+
+def _cameras(
+    rng: np.random.Generator, people: _People, close: NDArray[np.bool_]
+) -> tuple[Array, Tensor]:
+    """Return eyes (B, 3) and axes (B, 3, 3)."""
+    count = len(close)
+    keypoints = people.keypoints[:count].double().numpy()
+    low, high = keypoints.min(axis=1), keypoints.max(axis=1)
+    upper = keypoints[:, [0, 5, 6, 11, 12]].mean(axis=1)
+    target = np.where(close[:, None], upper, (low + high) / 2)
+    size = np.where(
+        close, 0.9 * np.linalg.norm(keypoints[:, 0] - keypoints[:, 11:13].mean(axis=1), axis=1),
+        np.linalg.norm(high - low, axis=1) / 2,
+    )
+    eyes = camera.sample_eyes(rng, target, size, close)
+    return eyes, camera.aim(rng, eyes, target + rng.normal(0, 0.08, (count, 3)))
+
+
+def _pixels(mesh: _Mesh, crops: camera.Crops) -> tuple[Tensor, Tensor]:
+    """Return where vertices (T, 3) are in the crops, (T, 2), and their nearness (T,)."""
+    picture = torch.zeros(len(mesh.positions), dtype=torch.long)
+    for i in range(3):
+        picture[mesh.faces[:, i]] = mesh.picture
+    of = lambda value: value.index_select(0, picture)  # noqa: E731
+    local = mesh.positions - of(crops.eye)
+    axes, matrix = of(crops.axes), of(crops.matrix)
+    x, y, depth = ((axes[:, i] * local).sum(1) for i in range(3))
+    safe = depth.clamp(min=camera.NEAR)
+    plane = torch.stack([x / safe, y / safe], 1)
+    pixels = (matrix[:, :, :2] * plane[:, None]).sum(2) + matrix[:, :, 2]
+    return pixels, torch.where(depth > camera.NEAR, 1 / safe, 0.0)
+
+
+def _waves(
+    rng: np.random.Generator, rest: Tensor, owner: Tensor, outfits: wardrobe.Outfits
+) -> tuple[Tensor, Tensor]:
+    """Return smooth noise (P,), and what it adds to normals (P, 3), over the bodies."""
+    ripple = outfits.settings[:, wardrobe.SETTINGS.index("ripple")]
+    total = torch.zeros(len(rest), 4)
+    for factor, height in ((1.2, 0.5), (2.4, 0.4), (4.5, 0.3)):
+        directions = torch.from_numpy(rng.normal(size=(len(ripple), 4, 3))).float()
+        directions = directions * (factor * ripple)[:, None, None]
+        start = torch.from_numpy(rng.uniform(0, 6.28, (len(ripple), 4))).float()
+        angle = (directions.index_select(0, owner) @ rest[:, :, None])[..., 0]
+        total += height * torch.sin(angle + start.index_select(0, owner))
+    return total[:, 3], total[:, :3]
+
+
+def _paint_things(
+    rng: np.random.Generator, rest: Tensor, material: Tensor, atlas: Atlas, count: int
+) -> Tensor:
+    """Colour things (P, 3) by their materials: plain, or a texture around them."""
+    total = count * _MATERIALS
+    colors = torch.from_numpy(random_colors(rng, total))
+    texture = torch.from_numpy(rng.integers(0, atlas.count, total))
+    scale = torch.from_numpy(np.exp(rng.normal(0, 0.6, total))).float()
+    plain = torch.from_numpy(rng.random(total) < 0.55)[material]
+    u = (rest[:, 0] + rest[:, 1]) * scale[material]
+    printed = atlas.look_up(texture[material], u, -rest[:, 2] * scale[material])
+    return torch.where(plain[:, None], colors[material], printed)
