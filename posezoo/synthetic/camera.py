@@ -42,16 +42,32 @@ class Crops:
         """Map points of the image plane (B, n, 2) to pixels of the crop."""
         return plane @ self.matrix[:, :, :2].mT + self.matrix[:, None, :, 2]
 
-    def rays(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return for each pixel its direction (B, H, W, 3), depth 1, and whether it is in the
-        photo (B, H, W)."""
-        y, x = torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij")
-        pixels = torch.stack([x, y], -1).reshape(1, -1, 2) - self.matrix[:, None, :, 2]
-        plane = pixels @ torch.linalg.inv(self.matrix[:, :, :2]).mT
-        inside = (plane >= self.photo[:, None, :2]) & (plane < self.photo[:, None, 2:])
-        ray = torch.cat([plane, torch.ones_like(plane[..., :1])], -1) @ self.axes
-        shape = (len(plane), *size)
-        return ray.reshape(*shape, 3), inside.all(-1).reshape(shape)
+    def in_photo(self, size: tuple[int, int]) -> Tensor:
+        """Return whether the pixels of crops of a size are in the photo, (B, H, W)."""
+        row, column = torch.arange(float(size[0]))[:, None], torch.arange(float(size[1]))
+        inverse = torch.linalg.inv(self.matrix[:, :, :2])[..., None, None]
+        x, y = (column - self.matrix[:, 0, 2, None, None]), (row - self.matrix[:, 1, 2, None, None])
+        inside = torch.ones(1, dtype=torch.bool)
+        for i in (0, 1):
+            plane = inverse[:, i, 0] * x + inverse[:, i, 1] * y
+            low, high = (self.photo[:, i + k, None, None] for k in (0, 2))
+            inside = inside & (plane >= low) & (plane < high)
+        return inside
+
+    def rays(self, size: tuple[int, int], pixel: Tensor, picture: Tensor) -> Tensor:
+        """Return the directions (3, P), of depth 1, of pixels (P,) of the flattened (B, H, W)."""
+        inverse = torch.linalg.inv(self.matrix[:, :, :2])
+        start = -(inverse @ self.matrix[:, :, 2:])[..., 0]
+        linear = self.axes[:, :2].mT @ inverse  # (B, 3, 2)
+        offset = (self.axes[:, :2].mT @ start[..., None])[..., 0] + self.axes[:, 2]
+        column = (pixel % size[1]).float()
+        row = (torch.div(pixel, size[1], rounding_mode="floor") % size[0]).float()
+        rows = []
+        for i in range(3):
+            value = offset[:, i].index_select(0, picture)
+            value.addcmul_(linear[:, i, 0].index_select(0, picture), column)
+            rows.append(value.addcmul_(linear[:, i, 1].index_select(0, picture), row))
+        return torch.stack(rows)
 
 
 def sample_eyes(

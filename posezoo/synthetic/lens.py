@@ -16,25 +16,27 @@ __all__ = ["develop", "soften"]
 _REACH = 4  # pixels of a blur to each side
 
 
-def soften(pictures: Tensor, sigmas: Tensor) -> Tensor:
-    """Blur pictures (B, 3, H, W) by Gaussians of standard deviations (B,), 0 to about 3 pixels."""
+def soften(pictures: Tensor, sigmas: NDArray[np.float64]) -> Tensor:
+    """Blur those pictures of (B, 3, H, W) whose standard deviation (B,) is above 0, up to about 3
+    pixels; the others stay."""
+    chosen = torch.from_numpy(np.flatnonzero(sigmas > 0))
+    if not len(chosen):
+        return pictures
     steps = torch.arange(-_REACH, _REACH + 1.0)
-    kernels = torch.exp(-steps.square() / (2 * sigmas[:, None].clamp(min=0.05) ** 2))
-    kernels = kernels / kernels.sum(1, keepdim=True)  # (B, 2 * reach + 1)
-    return _filter(_filter(pictures, kernels[:, None, :]), kernels[:, :, None])
-
-
-def _filter(pictures: Tensor, kernels: Tensor) -> Tensor:
-    """Filter each picture (B, 3, H, W) with its own kernel (B, h, w)."""
-    count, channels, height, width = pictures.shape
-    pads = [kernels.shape[2] // 2] * 2 + [kernels.shape[1] // 2] * 2
-    padded = F.pad(pictures, pads, mode="replicate").reshape(1, count * channels, *_padded(pictures, pads))
-    weight = kernels.repeat_interleave(channels, 0)[:, None]
-    return F.conv2d(padded, weight, groups=count * channels).reshape(count, channels, height, width)
-
-
-def _padded(pictures: Tensor, pads: list[int]) -> tuple[int, int]:
-    return pictures.shape[2] + 2 * pads[2], pictures.shape[3] + 2 * pads[0]
+    deviations = torch.from_numpy(sigmas).float()[chosen]
+    kernels = torch.exp(-steps.square() / (2 * deviations[:, None] ** 2))
+    kernels = kernels / kernels.sum(1, keepdim=True)  # (b, 2 * reach + 1)
+    found = pictures[chosen]
+    for axis in (2, 3):
+        pads = (0, 0, _REACH, _REACH) if axis == 2 else (_REACH, _REACH, 0, 0)
+        padded = F.pad(found, pads, mode="replicate")
+        found = torch.zeros_like(found)
+        for i in range(2 * _REACH + 1):
+            shifted = padded.narrow(axis, i, found.shape[axis])
+            found.addcmul_(shifted, kernels[:, i, None, None, None])
+    result = pictures.clone()
+    result[chosen] = found
+    return result
 
 
 def develop(rng: np.random.Generator, light: Tensor, size: tuple[int, int]) -> Tensor:
@@ -57,10 +59,10 @@ def develop(rng: np.random.Generator, light: Tensor, size: tuple[int, int]) -> T
     picture = picture * draw(rng.normal(1, 0.05, (count, 3)))
     picture = F.interpolate(picture, size, mode="bilinear", antialias=True, align_corners=False)
     picture = _coarsened(rng, picture)
-    blur = np.where(rng.random(count) < 0.4, rng.uniform(0.2, 1.1, count), 0.05)
-    sharp = draw(np.where(rng.random(count) < 0.25, rng.uniform(0.2, 1.5, count), 0))
-    soft = soften(picture, torch.from_numpy(np.where(sharp.flatten() > 0, 1.0, blur)).float())
-    picture = torch.where(sharp > 0, picture + sharp * (picture - soft), soft)
+    blur = np.where(rng.random(count) < 0.4, rng.uniform(0.3, 1.1, count), 0)
+    sharp = np.where(rng.random(count) < 0.25, rng.uniform(0.2, 1.5, count), -1)
+    soft = soften(picture, np.where(sharp > 0, 1.0, blur))
+    picture = soft + draw((1 + sharp) * (sharp > 0)) * (picture - soft)
     noise = torch.from_numpy(rng.standard_normal((count, 3, *size), np.float32))
     shared = noise[:, :1] * draw(rng.random(count) < 0.5)
     amount = draw(np.where(rng.random(count) < 0.6, rng.uniform(0.004, 0.04, count), 0))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .raster import rasterise
 
-__all__ = ["Lights", "ShadowMaps", "cast_shadows", "sample_lights", "shade"]
+__all__ = ["Lights", "ShadowMaps", "cast_shadows", "sample_lights", "shade", "unit"]
 
 _MAP = 96  # pixels of a shadow map
 _BIAS = 0.03  # metres by which a surface may be behind what is lit
@@ -40,17 +40,22 @@ class ShadowMaps:
     radius: Tensor
     nearest: Tensor
 
-    def to_map(self, points: Tensor, picture: Tensor) -> Tensor:
-        """Map points (P, 3) to pixels of the map and how near the lamp they are, (P, 3)."""
-        local = points - self.center.index_select(0, picture)
-        axes = self.axes.index_select(0, picture)
-        turned = torch.stack([(axes[:, i] * local).sum(1) for i in range(3)], 1)
-        scale = (_MAP / 2) / self.radius.index_select(0, picture)[:, None]
-        return torch.cat([turned[:, :2] * scale + _MAP / 2, turned[:, 2:] + 50], 1)
+    def to_map(self, points: Tensor, picture: Tensor) -> list[Tensor]:
+        """Map points (3, P) to x and y in pixels of the map and how near the lamp they are."""
+        scale = (_MAP / 2) / self.radius[:, None, None]
+        axes = torch.cat([self.axes[:, :2] * scale, self.axes[:, 2:]], 1)
+        start = torch.tensor([_MAP / 2, _MAP / 2, 50.0]) - (axes @ self.center[..., None])[..., 0]
+        found = []
+        for i in range(3):
+            value = start[:, i].index_select(0, picture)
+            for j in range(3):
+                value = torch.addcmul(value, axes[:, i, j].index_select(0, picture), points[j])
+            found.append(value)
+        return found
 
     def lit(self, points: Tensor, picture: Tensor) -> Tensor:
-        """Return which share of the lamp's light reaches points (P,)."""
-        x, y, near = self.to_map(points, picture).unbind(1)
+        """Return which share of the lamp's light reaches points (3, P): (P,)."""
+        x, y, near = self.to_map(points, picture)
         hidden = torch.zeros_like(near)
         for dx in (-0.8, 0.8):
             for dy in (-0.8, 0.8):
@@ -90,8 +95,8 @@ def cast_shadows(
     """Draw what the lamps see of triangles.
 
     Args:
-        positions: (T, 3) of vertices.
-        faces: (F, 3) and the `picture (F,)` of each.
+        positions: (3, T) of vertices.
+        faces: (3, F) and the `picture (F,)` of each.
         middle, radius: (B, 3) and (B,) what the maps reach.
     """
     up = torch.tensor([0.0, 0.0, 1.0]).expand_as(lights.toward)
@@ -101,12 +106,10 @@ def cast_shadows(
     empty = torch.zeros(count * _MAP * _MAP)
     maps = ShadowMaps(axes=axes, center=middle, radius=radius, nearest=empty)
     used = (lights.shadow.index_select(0, picture) > 0).nonzero()[:, 0]
-    faces, picture = faces.index_select(0, used), picture.index_select(0, used)
-    corners = torch.stack(
-        [maps.to_map(positions.index_select(0, faces[:, i]), picture) for i in range(3)], 1
-    )
-    both = torch.ones(len(faces), dtype=torch.bool)
-    hits = rasterise(corners, picture, (count, _MAP, _MAP), both)
+    faces, picture = faces.index_select(1, used), picture.index_select(0, used)
+    corners = [maps.to_map(positions.index_select(1, faces[i]), picture) for i in range(3)]
+    x, y, near = (torch.stack([corner[i] for corner in corners]) for i in range(3))
+    hits = rasterise(x, y, near, picture, (count, _MAP, _MAP), torch.ones_like(used) > 0)
     empty[hits.pixel] = hits.nearness
     return maps
 
@@ -115,24 +118,33 @@ def shade(
     lights: Lights, maps: ShadowMaps, picture: Tensor, points: Tensor, normals: Tensor,
     eyes: Tensor, color: Tensor, gloss: Tensor,
 ) -> Tensor:  # fmt: skip
-    """Return the light (P, 3) that points of a colour send to the eye.
+    """Return the light (3, P) that points of a colour send to the eye.
 
     Args:
         picture: (P,).
-        points, normals: (P, 3); normals face the eye.
+        points, normals: (3, P); normals face the eye.
         eyes: (B, 3).
-        color, gloss: (P, 3) and (P,).
+        color, gloss: (3, P) and (P,).
     """
-    of = lambda value: value.index_select(0, picture)  # noqa: E731
+    of = lambda value: value.T.contiguous().index_select(1, picture)  # noqa: E731
     toward = of(lights.toward)
-    reaching = 1 - of(lights.shadow) * (1 - maps.lit(points, picture))
-    straight = (((normals * toward).sum(1) + 0.15) / 1.15).clamp(min=0) * reaching
-    upward = (0.5 + 0.5 * normals[:, 2])[:, None]
-    filled = (normals * of(lights.fill_toward)).sum(1).clamp(min=0)[:, None]
+    shadow = lights.shadow.index_select(0, picture)
+    reaching = 1 - shadow * (1 - maps.lit(points, picture))
+    straight = ((_dot(normals, toward) + 0.15) / 1.15).clamp(min=0) * reaching
+    upward = 0.5 + 0.5 * normals[2]
+    filled = _dot(normals, of(lights.fill_toward)).clamp(min=0)
     key = of(lights.key)
-    light = key * straight[:, None] + of(lights.sky) * upward + of(lights.ground) * (1 - upward)
-    light = light + of(lights.fill) * filled
-    view = torch.nn.functional.normalize(of(eyes) - points, dim=1)
-    half = torch.nn.functional.normalize(toward + view, dim=1)
-    shine = (normals * half).sum(1).clamp(min=0) ** 24 * gloss * reaching
-    return color * light + key * shine[:, None]
+    ground = of(lights.ground)
+    light = key * straight + ground + (of(lights.sky) - ground) * upward + of(lights.fill) * filled
+    half = unit(toward + unit(of(eyes) - points))
+    shine = _dot(normals, half).clamp(min=0) ** 24 * gloss * reaching
+    return color * light + key * shine
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Bring vectors (3, P) to length 1."""
+    return vectors * torch.rsqrt(_dot(vectors, vectors) + 1e-12)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

@@ -7,6 +7,7 @@ bytes on the same machine.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -19,15 +20,15 @@ from .human import BODY, HAIR, SKIRT, UP_TRUNK, Body, Human, load_human
 from .poses import is_possible, sample_poses
 from .props import Stance, furnish, scatter
 from .raster import Hits, rasterise
-from .solids import SHAPES, Things
-from .textures import Atlas, random_colors
+from .solids import MATERIALS, SHAPES, Things
+from .textures import Atlas, Sheet, random_colors
 
 __all__ = ["Photographer", "Shots"]
 
 Array = NDArray[np.float64]
 _LARGER = 4 / 3  # rendered this much larger, for smooth edges
-_ATLAS_FOR = 48  # shoots with the same textures
-_MATERIALS = 64  # of the things in a picture
+_AT_ONCE = 8
+_ATLASES = 40  # sets of textures, of which a shoot uses one
 _BELOW = ("shoulder", "hip", "hip", "knee", "knee")  # where photos of the upper body end
 
 
@@ -56,15 +57,29 @@ class _People:
     keypoints: Tensor
     outfits: wardrobe.Outfits
 
+    def part(self, first: int, last: int) -> _People:
+        """Return those in the pictures from `first` to before `last`, renumbered from 0."""
+        chosen = np.flatnonzero((self.picture >= first) & (self.picture < last))
+        index = torch.from_numpy(chosen)
+        return _People(
+            picture=self.picture[chosen] - first, vertices=self.vertices[index],
+            keypoints=self.keypoints[index],
+            outfits=wardrobe.Outfits(
+                settings=self.outfits.settings[index], colors=self.outfits.colors[index]
+            ),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Mesh:
-    """All triangles: `positions`, `normals` (T, 3) and `static (T,)` of vertices; `faces (F, 3)`,
-    and for each its `picture`, its `owner` (body, or material of a thing) and its `part`."""
+    """All triangles: `positions`, `normals` (3, T), `static` and `in_picture (T,)` of vertices;
+    `faces (3, F)`, and for each its `picture`, its `owner` (body, or material of a thing) and its
+    `part`."""
 
     positions: Tensor
     normals: Tensor
     static: Tensor
+    in_picture: Tensor
     faces: Tensor
     picture: Tensor
     owner: Tensor
@@ -87,53 +102,67 @@ class Photographer:
     ) -> None:  # fmt: skip
         self.seed, self.size, self.padding = seed, size, padding
         self.augmentation = augmentation or Augmentation()
+        self._larger = (round(size[0] * _LARGER), round(size[1] * _LARGER))
         self.human = load_human()
         h = self.human
         things = torch.cat([vertices for vertices, _, _ in SHAPES])
         columns = torch.cat([h.template, h.on_head, h.attributes], 1)  # (V, 14)
         padded = torch.cat([things, torch.zeros(len(things), columns.shape[1] - 3)], 1)
-        self._static = torch.cat([columns, padded])
-        self._atlas: tuple[int, Atlas] | None = None
+        self._static = torch.cat([columns, padded]).T.contiguous()  # (14, ...)
+        self._atlas = cache(self._draw_atlas)
         corner = h.faces[:, 0]
         self._face_height, self._face_on_head = h.template[corner, 2], h.on_head[corner, 2]
 
     def shoot(self, number: int, count: int) -> Shots:
         """Make `count` shots; `number` tells this call's from those of others."""
         rng = np.random.default_rng((self.seed, number))
-        atlas = self._textures(number // _ATLAS_FOR)
-        close = rng.random(count) < 0.36
+        atlas = self._atlas(number % _ATLASES).opened()
         extra = rng.choice(4, count, p=[0.52, 0.27, 0.14, 0.07])
         picture = np.concatenate([np.arange(count), np.repeat(np.arange(count), extra)])
         things = Things()
         people = self._people(rng, picture, count, things, atlas)
+        close = rng.random(count) < 0.36
         eyes, axes = _cameras(rng, people, close)
         for i in range(count):
             scatter(rng, things, i, eyes[i])
-        larger = (round(self.size[0] * _LARGER), round(self.size[1] * _LARGER))
-        names = self.human.keypoint_names
-        cuts = torch.stack(
-            [(people.keypoints[:count, names.index(f"left_{n}")]
-              + people.keypoints[:count, names.index(f"right_{n}")]) / 2 for n in _BELOW], 1
+        made = []
+        for first in range(0, count, _AT_ONCE):  # few enough for the caches of a CPU
+            part = slice(first, min(first + _AT_ONCE, count))
+            some = people.part(part.start, part.stop)
+            mesh = self._mesh(some, things.part(part.start, part.stop))
+            crops = self._crops(rng, some, eyes[part], axes[part], close[part])
+            made.append(self._expose(rng, atlas, some, mesh, crops))
+        return Shots(
+            images=torch.cat([m.images for m in made]),
+            keypoints=torch.cat([m.keypoints for m in made]),
+            boxes=torch.cat([m.boxes for m in made]), areas=torch.cat([m.areas for m in made]),
         )  # fmt: skip
-        crops = camera.crop(
+
+    def _crops(
+        self, rng: np.random.Generator, people: _People, eyes: Array, axes: Tensor,
+        close: NDArray[np.bool_],
+    ) -> camera.Crops:  # fmt: skip
+        count, names = len(eyes), self.human.keypoint_names
+        points = people.keypoints[:count]
+        cuts = [
+            (points[:, names.index(f"left_{n}")] + points[:, names.index(f"right_{n}")]) / 2
+            for n in _BELOW
+        ]
+        return camera.crop(
             rng, torch.from_numpy(eyes).float(), axes, people.vertices[:count, : self._body_count],
-            cuts, close, larger, self.padding, self.augmentation,
+            torch.stack(cuts, 1), close, self._larger, self.padding, self.augmentation,
         )  # fmt: skip
-        mesh = self._mesh(people, things)
-        return self._expose(rng, atlas, people, mesh, crops, larger, count)
 
     @property
     def _body_count(self) -> int:
         return int((self.human.part == BODY).sum())
 
-    def _textures(self, number: int) -> Atlas:
-        if self._atlas is None or self._atlas[0] != number:
-            self._atlas = number, Atlas(np.random.default_rng((self.seed, number, 1)))
-        return self._atlas[1]
+    def _draw_atlas(self, number: int) -> Atlas:
+        return Atlas(np.random.default_rng((self.seed, number, 1)))
 
     def _people(
         self, rng: np.random.Generator, picture: NDArray[np.int64], count: int, things: Things,
-        atlas: Atlas,
+        atlas: Sheet,
     ) -> _People:  # fmt: skip
         """Draw bodies, dress them and put them in their pictures."""
         h, needed = self.human, len(picture)
@@ -212,6 +241,7 @@ class Photographer:
         positions = [people.vertices.reshape(-1, 3)]
         normals = [wardrobe.normals(h, people.vertices).reshape(-1, 3)]
         static = [torch.arange(h.num_vertices).repeat(count)]
+        vertex_pictures = [picture.repeat_interleave(h.num_vertices)]
         faces = [h.faces[face] + (owner * h.num_vertices)[:, None]]
         pictures, owners, parts = [picture[owner]], [owner], [part[face]]
         start, base = h.num_vertices * count, h.num_vertices
@@ -225,6 +255,8 @@ class Photographer:
                 turned = unit @ torch.linalg.pinv(linear)
                 normals.append(torch.nn.functional.normalize(turned, dim=-1).reshape(-1, 3))
                 static.append(base + torch.arange(len(vertices)).repeat(len(chosen)))
+                shown = torch.tensor([things.pictures[i] for i in chosen])
+                vertex_pictures.append(shown.repeat_interleave(len(vertices)))
                 first = start + len(vertices) * torch.arange(len(chosen))
                 faces.append((triangles + first[:, None, None]).reshape(-1, 3))
                 each = lambda values: torch.tensor([values[i] for i in chosen]).repeat_interleave(len(triangles))  # noqa: E731,E501,B023
@@ -234,22 +266,20 @@ class Photographer:
                 start += len(vertices) * len(chosen)
             base += len(vertices)
         return _Mesh(
-            positions=torch.cat(positions), normals=torch.cat(normals), static=torch.cat(static),
-            faces=torch.cat(faces), picture=torch.cat(pictures), owner=torch.cat(owners),
+            positions=torch.cat(positions).T.contiguous(), normals=torch.cat(normals).T.contiguous(),
+            static=torch.cat(static), in_picture=torch.cat(vertex_pictures),
+            faces=torch.cat(faces).T.contiguous(), picture=torch.cat(pictures), owner=torch.cat(owners),
             part=torch.cat(parts),
         )  # fmt: skip
 
     def _expose(
-        self, rng: np.random.Generator, atlas: Atlas, people: _People, mesh: _Mesh,
-        crops: camera.Crops, size: tuple[int, int], count: int,
+        self, rng: np.random.Generator, atlas: Sheet, people: _People, mesh: _Mesh,
+        crops: camera.Crops,
     ) -> Shots:  # fmt: skip
-        pixels, nearness = _pixels(mesh, crops)
-        corners = torch.cat([pixels, nearness[:, None]], 1)
+        size, count = self._larger, len(crops.eye)
+        corners = [value[mesh.faces] for value in _pixels(mesh, crops)]  # 3 (3, F)
         both = (mesh.part == SKIRT) | (mesh.part == HAIR)
-        hits = rasterise(
-            torch.stack([corners.index_select(0, mesh.faces[:, i]) for i in range(3)], 1),
-            mesh.picture, (count, *size), both,
-        )  # fmt: skip
+        hits = rasterise(*corners, mesh.picture, (count, *size), both)
         lights = light.sample_lights(rng, count)
         main = people.vertices[:count, : self._body_count]
         middle = (main.amin(1) + main.amax(1)) / 2
@@ -257,60 +287,65 @@ class Photographer:
             lights, mesh.positions, mesh.faces, mesh.picture, middle, torch.full((count,), 1.5)
         )
         scenery = rooms.sample_rooms(rng, crops.eye.double().numpy(), atlas)
-        rays, inside = crops.rays(size)
-        behind = scenery.paint(atlas, crops.eye, rays, lights, maps).permute(0, 3, 1, 2)
-        blur = np.where(rng.random(count) < 0.45, rng.uniform(0.3, 3.0, count), 0.05)
-        behind = lens.soften(behind, torch.from_numpy(blur).float())
-        canvas = behind.permute(0, 2, 3, 1).reshape(-1, 3).contiguous()
-        canvas[hits.pixel] = self._shade(rng, atlas, people, mesh, hits, crops, lights, maps, count)
-        linear = canvas.reshape(count, *size, 3).permute(0, 3, 1, 2)
+        inside = crops.in_photo(size)
+        pixel = inside.flatten().nonzero()[:, 0]
+        picture = torch.div(pixel, size[0] * size[1], rounding_mode="floor")
+        rays = crops.rays(size, pixel, picture)
+        spot = (
+            torch.div(pixel, size[1], rounding_mode="floor") % size[0] / size[0],
+            pixel % size[1] / size[0],
+        )
+        canvas = torch.zeros(3, count * size[0] * size[1])
+        canvas[:, pixel] = scenery.paint(atlas, crops.eye, rays, picture, spot, lights, maps)
+        blur = np.where(rng.random(count) < 0.45, rng.uniform(0.3, 3.0, count), 0)
+        behind = canvas.reshape(3, count, *size).transpose(0, 1)
+        canvas = lens.soften(behind, blur).transpose(0, 1).reshape(3, -1).contiguous()
+        canvas[:, hits.pixel] = self._shade(
+            rng, atlas, people, mesh, hits, crops, size, lights, maps, count
+        )
+        linear = canvas.reshape(3, count, *size).transpose(0, 1).contiguous()
         images = lens.develop(rng, linear, self.size)
-        inside = torch.nn.functional.interpolate(inside[:, None].float(), self.size)
-        images = torch.where(inside > 0.5, images, 0).byte()
-        return self._annotate(people, mesh, hits, crops, size, images)
+        images = images * _resized(inside, self.size)
+        return self._annotate(people, mesh, hits, crops, inside, images)
 
     def _shade(
-        self, rng: np.random.Generator, atlas: Atlas, people: _People, mesh: _Mesh, hits: Hits,
-        crops: camera.Crops, lights: light.Lights, maps: light.ShadowMaps, count: int,
+        self, rng: np.random.Generator, atlas: Sheet, people: _People, mesh: _Mesh, hits: Hits,
+        crops: camera.Crops, size: tuple[int, int], lights: light.Lights, maps: light.ShadowMaps,
+        count: int,
     ) -> Tensor:  # fmt: skip
-        """Return the light (P, 3) of the pixels hit."""
-        corner = mesh.faces.index_select(0, hits.face)
-        part, owner = mesh.part[hits.face], mesh.owner[hits.face]
-        picture = mesh.picture[hits.face]
-
-        def mixed(values: Tensor) -> Tensor:
-            found = values.index_select(0, corner[:, 0]) * hits.shares[:, :1]
-            for i in (1, 2):
-                found = found + values.index_select(0, corner[:, i]) * hits.shares[:, i : i + 1]
-            return found
-
-        static_of = [self._static.index_select(0, mesh.static.index_select(0, corner[:, i])) for i in range(3)]
-        static = sum(static_of[i] * hits.shares[:, i : i + 1] for i in range(3))
-        points, normal = mixed(mesh.positions), mixed(mesh.normals)
+        """Return the light (3, P) of the pixels hit."""
+        corner = mesh.faces.index_select(1, hits.face)  # (3, P)
+        part, owner, picture = (
+            value.index_select(0, hits.face) for value in (mesh.part, mesh.owner, mesh.picture)
+        )
+        rays = crops.rays(size, hits.pixel, picture)
+        points = crops.eye.T.contiguous().index_select(1, picture) + rays / hits.nearness
+        normal = _mixed(mesh.normals, corner, hits.shares)
         is_thing = part == wardrobe.THING
-        body = (~is_thing).nonzero()[:, 0]
-        waves, bumps = _waves(rng, static[body, :3], owner[body], people.outfits)
-        color = torch.empty(len(part), 3)
-        rough, gloss = torch.full((len(part),), 0.0), torch.full((len(part),), 0.1)
-        color[body], rough[body], gloss[body] = wardrobe.paint(
-            static[body], part[body], people.outfits.settings.index_select(0, owner[body]),
-            people.outfits.colors.index_select(0, owner[body]), waves, atlas,
-        )  # fmt: skip
-        thing = is_thing.nonzero()[:, 0]
-        color[thing] = _paint_things(rng, static[thing, :3], owner[thing], atlas, count)
-        normal[body] = normal[body] + bumps * rough[body, None]
-        normal = torch.nn.functional.normalize(normal, dim=1)
-        view = crops.eye.index_select(0, picture) - points
-        away = (normal * view).sum(1, keepdim=True) < 0
-        facing = torch.where(away & (part != BODY)[:, None], -normal, normal)
+        body, thing = (~is_thing).nonzero()[:, 0], is_thing.nonzero()[:, 0]
+        color = torch.empty_like(points)
+        gloss = torch.full_like(hits.nearness, 0.1)
+        known = mesh.static[corner.index_select(1, body)]
+        static = _mixed(self._static, known, hits.shares.index_select(1, body))
+        owners = owner.index_select(0, body)
+        waves, bumps = _waves(rng, static[:3], owners, people.outfits)
+        painted = wardrobe.paint(static, part[body], owners, people.outfits, waves, atlas)
+        color[:, body], rough, gloss[body] = painted
+        known = mesh.static[corner.index_select(1, thing)]
+        place = _mixed(self._static[:3], known, hits.shares.index_select(1, thing))
+        color[:, thing] = _paint_things(rng, place, owner[thing], atlas, count)
+        normal[:, body] += bumps * rough
+        normal = light.unit(normal)
+        away = ((normal * rays).sum(0) > 0) & (part != BODY)
+        facing = torch.where(away, -normal, normal)
         return light.shade(lights, maps, picture, points, facing, crops.eye, color, gloss)
 
     def _annotate(
-        self, people: _People, mesh: _Mesh, hits: Hits, crops: camera.Crops, size: tuple[int, int],
+        self, people: _People, mesh: _Mesh, hits: Hits, crops: camera.Crops, inside: Tensor,
         images: Tensor,
     ) -> Shots:  # fmt: skip
         """Find what is in sight of the first body of each picture."""
-        count = len(images)
+        count, size = len(images), (inside.shape[1], inside.shape[2])
         plane, depth = camera.project(people.keypoints[:count], crops.eye, crops.axes)
         found = crops.to_pixels(plane)
         in_photo = ((plane > crops.photo[:, None, :2]) & (plane < crops.photo[:, None, 2:])).all(-1)
@@ -324,7 +359,7 @@ class Photographer:
         row = found[..., 1].round().long().clamp(0, size[0] - 1)
         picture = torch.arange(count)[:, None]
         seen = who[picture, row, column] & (near[picture, row, column] < 1 / (depth - 0.16).clamp(min=0.05))
-        inside = crops.rays(size)[1] & who
+        inside = inside & who
         factor = torch.tensor([self.size[1] / size[1], self.size[0] / size[0]])
         boxes = torch.zeros(count, 4)
         for i in range(count):
@@ -381,45 +416,65 @@ def _cameras(
     return eyes, camera.aim(rng, eyes, target + rng.normal(0, 0.08, (count, 3)))
 
 
-def _pixels(mesh: _Mesh, crops: camera.Crops) -> tuple[Tensor, Tensor]:
-    """Return where vertices (T, 3) are in the crops, (T, 2), and their nearness (T,)."""
-    picture = torch.zeros(len(mesh.positions), dtype=torch.long)
-    for i in range(3):
-        picture[mesh.faces[:, i]] = mesh.picture
-    of = lambda value: value.index_select(0, picture)  # noqa: E731
-    local = mesh.positions - of(crops.eye)
-    axes, matrix = of(crops.axes), of(crops.matrix)
-    x, y, depth = ((axes[:, i] * local).sum(1) for i in range(3))
+def _resized(inside: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a mask (B, H, W) at another size, uint8 (B, 1, h, w)."""
+    return torch.nn.functional.interpolate(inside[:, None].to(torch.uint8), size)
+
+
+def _pixels(mesh: _Mesh, crops: camera.Crops) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x and y in pixels of the crops and the nearness of vertices, (T,) each."""
+    of = lambda value: value.contiguous().index_select(0, mesh.in_picture)  # noqa: E731
+    local = [mesh.positions[i] - of(crops.eye[:, i]) for i in range(3)]
+    x, y, depth = (
+        sum(of(crops.axes[:, i, j]) * local[j] for j in range(3)) for i in range(3)
+    )  # fmt: skip
     safe = depth.clamp(min=camera.NEAR)
-    plane = torch.stack([x / safe, y / safe], 1)
-    pixels = (matrix[:, :, :2] * plane[:, None]).sum(2) + matrix[:, :, 2]
-    return pixels, torch.where(depth > camera.NEAR, 1 / safe, 0.0)
+    u, v = x / safe, y / safe
+    m = crops.matrix
+    px, py = (of(m[:, i, 0]) * u + of(m[:, i, 1]) * v + of(m[:, i, 2]) for i in (0, 1))
+    return px, py, torch.where(depth > camera.NEAR, 1 / safe, 0.0)
+
+
+def _mixed(values: Tensor, corner: Tensor, shares: Tensor) -> Tensor:
+    """Return the means of values (n, T) at corners (3, P) of triangles: (n, P)."""
+    found = values.index_select(1, corner[0]) * shares[0]
+    for i in (1, 2):
+        found.addcmul_(values.index_select(1, corner[i]), shares[i])
+    return found
 
 
 def _waves(
     rng: np.random.Generator, rest: Tensor, owner: Tensor, outfits: wardrobe.Outfits
 ) -> tuple[Tensor, Tensor]:
-    """Return smooth noise (P,), and what it adds to normals (P, 3), over the bodies."""
+    """Return smooth noise (P,), and what it adds to normals (3, P), over the bodies.
+
+    Args:
+        rest: (3, P) where on the template.
+        owner: (P,) whose.
+    """
     ripple = outfits.settings[:, wardrobe.SETTINGS.index("ripple")]
-    total = torch.zeros(len(rest), 4)
+    total = torch.zeros(4, rest.shape[1])
     for factor, height in ((1.2, 0.5), (2.4, 0.4), (4.5, 0.3)):
-        directions = torch.from_numpy(rng.normal(size=(len(ripple), 4, 3))).float()
-        directions = directions * (factor * ripple)[:, None, None]
-        start = torch.from_numpy(rng.uniform(0, 6.28, (len(ripple), 4))).float()
-        angle = (directions.index_select(0, owner) @ rest[:, :, None])[..., 0]
-        total += height * torch.sin(angle + start.index_select(0, owner))
-    return total[:, 3], total[:, :3]
+        for i in range(4):
+            directions = torch.from_numpy(rng.normal(size=(3, len(ripple)))).float()
+            directions = (directions * factor * ripple).index_select(1, owner)
+            start = torch.from_numpy(rng.uniform(0, 6.28, len(ripple))).float()
+            angle = start.index_select(0, owner)
+            for j in range(3):
+                angle.addcmul_(directions[j], rest[j])
+            total[i].add_(torch.sin(angle), alpha=height)
+    return total[3], total[:3]
 
 
 def _paint_things(
-    rng: np.random.Generator, rest: Tensor, material: Tensor, atlas: Atlas, count: int
+    rng: np.random.Generator, rest: Tensor, material: Tensor, atlas: Sheet, count: int
 ) -> Tensor:
-    """Colour things (P, 3) by their materials: plain, or a texture around them."""
-    total = count * _MATERIALS
-    colors = torch.from_numpy(random_colors(rng, total))
+    """Colour things (3, P) by their materials: plain, or a texture around them."""
+    total = count * MATERIALS
+    colors = torch.from_numpy(random_colors(rng, total)).T.contiguous()
     texture = torch.from_numpy(rng.integers(0, atlas.count, total))
-    scale = torch.from_numpy(np.exp(rng.normal(0, 0.6, total))).float()
-    plain = torch.from_numpy(rng.random(total) < 0.55)[material]
-    u = (rest[:, 0] + rest[:, 1]) * scale[material]
-    printed = atlas.look_up(texture[material], u, -rest[:, 2] * scale[material])
-    return torch.where(plain[:, None], colors[material], printed)
+    scale = torch.from_numpy(np.exp(rng.normal(0, 0.6, total))).float().index_select(0, material)
+    plain = torch.from_numpy(rng.random(total) < 0.55).index_select(0, material)
+    u, v = (rest[0] + rest[1]) * scale, -rest[2] * scale
+    printed = atlas.look_up(texture.index_select(0, material), u, v)
+    return torch.where(plain, colors.index_select(1, material), printed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .solids import BALL, BOX, TUBE, Things, place, random_turn, turn_z
+from .solids import BALL, BOX, MATERIALS, TUBE, Things, place, random_turn, turn_z
 
 __all__ = ["Stance", "furnish", "scatter"]
 
@@ -43,7 +43,7 @@ class Stance:
 
 def furnish(rng: np.random.Generator, things: Things, picture: int, body: Stance) -> None:
     """Add what a body sits on, works at and holds."""
-    materials = iter(range(picture * 64, picture * 64 + 64))
+    materials = iter(range(picture * MATERIALS, (picture + 1) * MATERIALS))
     start = int(rng.integers(40))
     number = lambda: start + next(materials)  # noqa: E731
     if body.cluster in _SEATED and body.seat > 0.12:
@@ -197,4 +197,4 @@ def scatter(rng: np.random.Generator, things: Things, picture: int, eye: Array) 
         shape = int(rng.choice([BOX, TUBE, BALL], p=[0.6, 0.3, 0.1]))
         center = np.array([*at, size[2] / 2 + (rng.uniform(0, 1.5) if rng.random() < 0.15 else 0)])
         turn = turn_z(rng.uniform(0, 6.28))
-        things.add(picture, picture * 64 + 50 + i, shape, place(center, size, turn))
+        things.add(picture, picture * MATERIALS + 50 + i, shape, place(center, size, turn))

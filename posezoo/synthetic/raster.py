@@ -24,7 +24,7 @@ class Hits:
     Attributes:
         pixel: (P,) index into the flattened (B, H, W).
         face: (P,) index of the nearest triangle.
-        shares: (P, 3) of its corners, corrected for perspective.
+        shares: (3, P) of its corners, corrected for perspective.
         nearness: (P,) at the pixel.
     """
 
@@ -34,70 +34,74 @@ class Hits:
     nearness: Tensor
 
 
-def rasterise(corners: Tensor, image: Tensor, size: tuple[int, int, int], two_sided: Tensor) -> Hits:
+def rasterise(
+    x: Tensor, y: Tensor, near: Tensor, image: Tensor, size: tuple[int, int, int], two_sided: Tensor
+) -> Hits:
     """Find the nearest triangle at the centres of pixels.
 
     Args:
-        corners: (T, 3, 3) x, y in pixels of the middle of the top left one is (0, 0), and nearness:
-            above 0, linear in the picture, 1 / depth for a pinhole camera. Triangles with a corner
-            of nearness 0 or less are behind the camera and left out.
+        x, y: (3, T) corners in pixels; the middle of the top left one is (0, 0).
+        near: (3, T) nearness: above 0, linear in the picture, 1 / depth for a pinhole camera.
+            Triangles with a corner of nearness 0 or less are behind the camera and left out.
         image: (T,) which image each belongs to.
         size: (B, H, W).
         two_sided: (T,) whether it is seen from behind too; the front has its corners counter-
             clockwise in the picture.
     """
     _, height, width = size
-    x, y = corners[..., 0], corners[..., 1]
-    area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
-    first_x, last_x = x.amin(1).ceil().clamp(min=0), x.amax(1).floor().clamp(max=width - 1)
-    first_y, last_y = y.amin(1).ceil().clamp(min=0), y.amax(1).floor().clamp(max=height - 1)
-    good = (last_x >= first_x) & (last_y >= first_y) & (corners[..., 2].amin(1) > 0)
-    good &= torch.where(two_sided, area.abs() > 1e-3, area < -1e-3)
+    area = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
+    first_x, last_x = x.amin(0).ceil().clamp(min=0), x.amax(0).floor().clamp(max=width - 1)
+    first_y, last_y = y.amin(0).ceil().clamp(min=0), y.amax(0).floor().clamp(max=height - 1)
+    good = (last_x >= first_x) & (last_y >= first_y) & (near.amin(0) > 0)
+    good &= (area < -1e-3) | two_sided & (area > 1e-3)
     kept = good.nonzero()[:, 0]
+    x, y, near, area, image = (v.index_select(-1, kept) for v in (x, y, near, area, image))
     first_x, last_x, first_y, last_y = (
-        edge[kept].long() for edge in (first_x, last_x, first_y, last_y)
+        edge.index_select(0, kept) for edge in (first_x, last_x, first_y, last_y)
     )
-    columns = last_x - first_x + 1
-    counts = columns * (last_y - first_y + 1)
+    planes = _planes(x - first_x, y - first_y, near, area)  # (9, kept)
+    columns = (last_x - first_x + 1).int()
+    counts = columns * (last_y - first_y + 1).int()
     owner = torch.repeat_interleave(torch.arange(len(kept), device=x.device), counts)
-    local = torch.arange(len(owner), device=x.device)
-    local -= (counts.cumsum(0) - counts).index_select(0, owner)
-    width_of = columns.index_select(0, owner)
-    row = torch.div(local, width_of, rounding_mode="floor")
-    column = local - row * width_of
-    planes = _planes(corners[kept], first_x, first_y, area[kept])  # (kept, 9)
-    of = planes.index_select(0, owner)
-    fx, fy = column.float(), row.float()
-    b0, b1, nearness = (of[:, i] + of[:, i + 3] * fx + of[:, i + 6] * fy for i in range(3))
+    local = torch.arange(len(owner), dtype=torch.int32, device=x.device)
+    local -= (counts.cumsum(0, dtype=torch.int32) - counts).index_select(0, owner)
+    wide = columns.index_select(0, owner)
+    row = torch.div(local, wide, rounding_mode="floor")
+    fx, fy = (local - row * wide).float(), row.float()
+    b0, b1 = (_at(planes, i, owner, fx, fy) for i in (0, 1))
     inside = torch.minimum(torch.minimum(b0, b1), 1 - b0 - b1) >= _INSIDE
-    origin = (image[kept] * height + first_y) * width + first_x
-    pixel = origin.index_select(0, owner) + row * width + column
-    pixel, near, owner = pixel[inside], nearness[inside], owner[inside]
-    key = (near.view(torch.int32).long() << 32) | owner
+    owner, fx, fy = owner[inside], fx[inside], fy[inside]
+    nearness = _at(planes, 2, owner, fx, fy)
+    origin = (image * height + first_y.long()) * width + first_x.long()
+    pixel = origin.index_select(0, owner) + (fy * width + fx).long()
+    key = (nearness.view(torch.int32).long() << 32) | owner
     best = torch.zeros(size[0] * height * width, dtype=torch.int64, device=x.device)
     best.scatter_reduce_(0, pixel, key, "amax")
     covered = best.nonzero()[:, 0]
-    won = best[covered]
-    face = won & 0xFFFFFFFF
-    at_y = torch.div(covered, width, rounding_mode="floor") % height - first_y[face]
-    at_x = covered % width - first_x[face]
-    of = planes.index_select(0, face)
-    b0, b1, nearness = (of[:, i] + of[:, i + 3] * at_x + of[:, i + 6] * at_y for i in range(3))
-    face = kept[face]
-    shares = torch.stack([b0, b1, 1 - b0 - b1], 1) * corners[..., 2].index_select(0, face)
+    face = best.index_select(0, covered) & 0xFFFFFFFF
+    fy = torch.div(covered, width, rounding_mode="floor") % height - first_y.index_select(0, face)
+    fx = covered % width - first_x.index_select(0, face)
+    b0, b1, nearness = (_at(planes, i, face, fx, fy) for i in range(3))
+    shares = torch.stack([b0, b1, 1 - b0 - b1]) * near.index_select(1, face)
     return Hits(
-        pixel=covered, face=face, shares=shares / shares.sum(1, keepdim=True), nearness=nearness
-    )
+        pixel=covered, face=kept.index_select(0, face), shares=shares / shares.sum(0),
+        nearness=nearness,
+    )  # fmt: skip
 
 
-def _planes(corners: Tensor, first_x: Tensor, first_y: Tensor, area: Tensor) -> Tensor:
-    """Return two barycentric coordinates and the nearness as planes, (T, 9): the three values at
-    the first pixel of the bounding box, their steps in x, their steps in y."""
-    p = corners[..., :2] - torch.stack([first_x, first_y], 1)[:, None]  # (T, 3, 2)
-    following, last = p.roll(-1, 1), p.roll(-2, 1)
-    value = following[..., 0] * last[..., 1] - last[..., 0] * following[..., 1]
-    step_x = following[..., 1] - last[..., 1]
-    step_y = last[..., 0] - following[..., 0]
-    shares = torch.stack([value, step_x, step_y], 1) / area[:, None, None]  # (T, 3, corners)
-    near = (shares * corners[:, None, :, 2]).sum(2, keepdim=True)
-    return torch.cat([shares[..., :2], near], 2).flatten(1)
+def _at(planes: Tensor, i: int, owner: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return the value of plane `i` of triangles `owner` (P,) at x, y."""
+    value, step_x, step_y = (planes[i + 3 * k].index_select(0, owner) for k in range(3))
+    return value.addcmul_(step_x, x).addcmul_(step_y, y)
+
+
+def _planes(x: Tensor, y: Tensor, near: Tensor, area: Tensor) -> Tensor:
+    """Return two barycentric coordinates and the nearness as planes, (9, T): the three values at
+    (0, 0), their steps in x, their steps in y."""
+    following, last = [1, 2, 0], [2, 0, 1]
+    value = x[following] * y[last] - x[last] * y[following]  # (3, T)
+    step_x, step_y = y[following] - y[last], x[last] - x[following]
+    rows = []
+    for shares in (value / area, step_x / area, step_y / area):
+        rows += [shares[0], shares[1], (shares * near).sum(0)]
+    return torch.stack(rows)

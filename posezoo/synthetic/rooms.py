@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .light import Lights, ShadowMaps
-from .textures import Atlas
+from .textures import Sheet
 
 __all__ = ["Rooms", "sample_rooms"]
 
@@ -41,50 +41,65 @@ class Rooms:
     tone: Tensor
 
     def paint(
-        self, atlas: Atlas, eyes: Tensor, rays: Tensor, lights: Lights, maps: ShadowMaps
-    ) -> Tensor:
-        """Return what rays (B, H, W, 3) from eyes (B, 3) see, linear light (B, H, W, 3)."""
-        count, height, width, _ = rays.shape
-        c, s = torch.cos(self.turn), torch.sin(self.turn)
-        zero, one = torch.zeros_like(c), torch.ones_like(c)
-        turned = torch.stack([c, s, zero, -s, c, zero, zero, zero, one], 1).reshape(-1, 3, 3)
-        eye = (turned @ eyes[..., None])[..., 0]
-        way = rays.reshape(count, -1, 3) @ turned.mT
-        safe = torch.where(way.abs() < 1e-6, 1e-6, way)
-        goal = torch.where(safe > 0, self.high[:, None], self.low[:, None])
-        distance, axis = ((goal - eye[:, None]) / safe).min(2)  # (B, n)
-        at = eye[:, None] + way * distance[..., None]
-        plane = 2 * axis + (torch.gather(safe, 2, axis[..., None])[..., 0] > 0)
-        picture = torch.arange(count)[:, None].expand_as(plane)
-        texture, scale = (v[picture, plane] for v in (self.texture, self.scale))
-        first = torch.where(axis == 0, at[..., 1], at[..., 0])
-        second = torch.where(axis == 2, at[..., 1], -at[..., 2])
-        span = torch.where(axis == 0, (self.high - self.low)[:, 1:2], (self.high - self.low)[:, :1])
+        self, atlas: Sheet, eyes: Tensor, rays: Tensor, picture: Tensor, spot: tuple[Tensor, Tensor],
+        lights: Lights, maps: ShadowMaps,
+    ) -> Tensor:  # fmt: skip
+        """Return what rays (3, P) of pictures (P,) see, linear light (3, P).
+
+        Args:
+            eyes: (B, 3).
+            spot: row and column (P,) of the pixels, in heights of the crop.
+        """
+        of = lambda value: value.contiguous().index_select(0, picture)  # noqa: E731
+        c, s = of(torch.cos(self.turn)), of(torch.sin(self.turn))
+        eye = [of(eyes[:, i]) for i in range(3)]
+        start = [c * eye[0] + s * eye[1], c * eye[1] - s * eye[0], eye[2]]
+        way = [c * rays[0] + s * rays[1], c * rays[1] - s * rays[0], rays[2]]
+        distance = torch.full_like(c, torch.inf)
+        plane = torch.zeros_like(picture)
+        for axis in range(3):
+            ahead = way[axis] > 0
+            goal = torch.where(ahead, of(self.high[:, axis]), of(self.low[:, axis]))
+            far = (goal - start[axis]) / torch.where(way[axis].abs() < 1e-6, 1e-6, way[axis])
+            nearer = far < distance
+            distance = torch.where(nearer, far, distance)
+            plane = torch.where(nearer, 2 * axis + ahead.long(), plane)
+        at = [start[axis] + way[axis] * distance for axis in range(3)]
+        side = picture * 6 + plane
+        texture, scale = (v.flatten().index_select(0, side) for v in (self.texture, self.scale))
+        span = (self.high - self.low)[:, [1, 1, 0, 0, 0, 0]].flatten().index_select(0, side)
+        level = plane >= 4
+        first = torch.where(plane < 2, at[1], at[0])
+        second = torch.where(level, at[1], -at[2])
         whole = scale == 0
         u = torch.where(whole, first / span + 0.5, first * scale)
-        v = torch.where(whole, 1 + second / self.high[:, 2:], second * scale)
-        row = torch.arange(height).repeat_interleave(width) / height
-        column = torch.arange(width).repeat(height) / height
-        flat = (self.flat >= 0)[:, None]
-        texture = torch.where(flat, self.flat[:, None], texture)
-        u = torch.where(flat, self.view[:, :1] + self.view[:, 2:3] * column, u)
-        v = torch.where(flat, self.view[:, 1:2] + self.view[:, 3:] * row, v)
-        color = atlas.look_up(texture.flatten(), u.flatten(), v.flatten())
-        color = color.reshape(*plane.shape, 3) * self.tone[picture, plane]
-        floor = (plane == 4) & ~flat
-        index = floor.flatten().nonzero()[:, 0]
-        world = (eyes[:, None] + rays.reshape(count, -1, 3) * distance[..., None]).reshape(-1, 3)
-        owner = picture.flatten()[index]
-        lit = maps.lit(world[index], owner)
-        straight = (lights.toward[:, 2].clamp(min=0) * lights.key.mean(1))[owner]
-        around = lights.sky.mean(1)[owner]
-        share = (around + straight * (1 - lights.shadow[owner] * (1 - lit))) / (around + straight)
-        color = color.reshape(-1, 3)
-        color[index] = color[index] * share[:, None]
-        return color.reshape(count, height, width, 3)
+        v = torch.where(whole, 1 + second / of(self.high[:, 2]), second * scale)
+        screen = of(self.flat)
+        is_flat = screen >= 0
+        texture = torch.where(is_flat, screen, texture)
+        u = torch.where(is_flat, of(self.view[:, 0]) + of(self.view[:, 2]) * spot[1], u)
+        v = torch.where(is_flat, of(self.view[:, 1]) + of(self.view[:, 3]) * spot[0], v)
+        color = atlas.look_up(texture, u, v)
+        color *= self.tone.flatten(0, 1).T.contiguous().index_select(1, side)
+        floor = ((plane == 4) & ~is_flat).nonzero()[:, 0]
+        color[:, floor] *= self._lit(floor, eyes, rays, distance, picture, lights, maps)
+        return color
+
+    def _lit(
+        self, floor: Tensor, eyes: Tensor, rays: Tensor, distance: Tensor, picture: Tensor,
+        lights: Lights, maps: ShadowMaps,
+    ) -> Tensor:  # fmt: skip
+        """Return the share of light that reaches the floor at some of the rays."""
+        owner = picture.index_select(0, floor)
+        points = eyes.T.contiguous().index_select(1, owner)
+        points = points + rays.index_select(1, floor) * distance.index_select(0, floor)
+        straight = lights.toward[:, 2].clamp(min=0) * lights.key.mean(1)
+        around = lights.sky.mean(1)
+        lost = (straight * lights.shadow / (around + straight)).index_select(0, owner)
+        return 1 - lost * (1 - maps.lit(points, owner))
 
 
-def sample_rooms(rng: np.random.Generator, eyes: Array, atlas: Atlas) -> Rooms:
+def sample_rooms(rng: np.random.Generator, eyes: Array, atlas: Sheet) -> Rooms:
     """Draw rooms that hold the cameras (B, 3) and the people about the origin."""
     count, half = len(eyes), atlas.count // 2
     turn = rng.uniform(0, 2 * np.pi, count)

@@ -18,6 +18,7 @@ __all__ = ["BALL", "BOX", "SHAPES", "TUBE", "Things", "place", "random_turn", "t
 Array = NDArray[np.float64]
 
 BOX, TUBE, BALL = range(3)
+MATERIALS = 64  # of the things in a picture; those of picture i are numbered from 64 i on
 
 
 @dataclass
@@ -35,6 +36,15 @@ class Things:
         self.matrices.append(matrix)
         self.pictures.append(picture)
         self.materials.append(material)
+
+    def part(self, first: int, last: int) -> Things:
+        """Return those in the pictures from `first` to before `last`, all renumbered from 0."""
+        chosen = [i for i, picture in enumerate(self.pictures) if first <= picture < last]
+        return Things(
+            [self.shapes[i] for i in chosen], [self.matrices[i] for i in chosen],
+            [self.pictures[i] - first for i in chosen],
+            [self.materials[i] - first * MATERIALS for i in chosen],
+        )  # fmt: skip
 
     def box(
         self, picture: int, material: int, low: tuple[float, ...], high: tuple[float, ...],

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Atlas", "random_colors"]
+__all__ = ["Atlas", "Sheet", "random_colors"]
 
 Array = NDArray[np.float32]
 
@@ -23,7 +23,7 @@ _ROW = 8  # textures per row and column of the sheet
 
 
 class Atlas:
-    """64 textures; `sheet (1, 3, 8 * S, 8 * S)`. The first half is plain to the eye (walls, floors,
+    """64 textures, stored small. The first half is plain to the eye (walls, floors,
     fabric), the second busy.
 
     Args:
@@ -40,16 +40,29 @@ class Atlas:
         ]  # fmt: skip
         tiles = np.stack(made).reshape(_ROW, _ROW, _SIZE, _SIZE, 3)
         sheet = tiles.transpose(4, 0, 2, 1, 3).reshape(1, 3, _ROW * _SIZE, _ROW * _SIZE)
-        self.sheet = torch.from_numpy(sheet.astype(np.float32)).clamp(0.002, 1)
+        self._stored = (torch.from_numpy(sheet.astype(np.float32)).clamp(0, 1).sqrt() * 255).byte()
+
+    def opened(self) -> Sheet:
+        """Return the textures for looking up."""
+        return Sheet((self._stored.float() / 255).square())
+
+
+class Sheet:
+    """The textures of an atlas, linear RGB (1, 3, 8 * S, 8 * S) for textures of S x S pixels."""
+
+    count = Atlas.count
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
 
     def look_up(self, texture: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """Return colours (P, 3) of textures (P,) at u, v (P,), which wrap from 1 to 0."""
+        """Return colours (3, P) of textures (P,) at u, v (P,), which wrap from 1 to 0."""
         inner = (_SIZE - 1) / _SIZE
         x = (texture % _ROW + (u - u.floor()) * inner + 0.5 / _SIZE) * (2 / _ROW) - 1
         y = (texture // _ROW + (v - v.floor()) * inner + 0.5 / _SIZE) * (2 / _ROW) - 1
         grid = torch.stack([x, y], -1)[None, None]
-        found = F.grid_sample(self.sheet.to(u.device), grid, align_corners=False)
-        return found[0, :, 0].T
+        found = F.grid_sample(self.pixels.to(u.device), grid, align_corners=False)
+        return found[0, :, 0]
 
 
 def random_colors(rng: np.random.Generator, count: int) -> Array:

@@ -15,7 +15,7 @@ from torch import Tensor
 from .human import (
     ALONG_ARM, ALONG_LEG, ARM, BODY, EYE, HAIR, HEAD, LEG, SKIRT, UP_TRUNK, Body, Human,
 )  # fmt: skip
-from .textures import Atlas, random_colors
+from .textures import Sheet, random_colors
 
 __all__ = ["COLORS", "SETTINGS", "Outfits", "dress", "normals", "paint", "sample_outfits"]
 
@@ -29,6 +29,11 @@ SETTINGS = (
     "ripple", "skirt", "hem", "long_hair", "hair_end", "logo",
 )  # fmt: skip
 COLORS = ("skin", "hair", "top", "inner", "bottom", "shoe", "sole", "sock", "eye", "lens", "hat")
+# what is at a pixel; cloth comes last
+LAYERS = (
+    "skin", "beard", "brow", "lips", "white", "eye", "lens", "hair", "top", "inner", "bottom", "sock",
+    "shoe", "sole", "hat",
+)  # fmt: skip
 THING = 3  # a face that belongs to no body
 _TONES = np.array([
     (0.80, 0.56, 0.43), (0.70, 0.45, 0.33), (0.56, 0.34, 0.22), (0.36, 0.20, 0.12),
@@ -138,13 +143,9 @@ def _sample_colors(rng: np.random.Generator, traits: dict[str, Array], n: int) -
     return clipped
 
 
-def _getter(rows: Tensor) -> Callable[[str], Tensor]:
-    return lambda name: rows[..., SETTINGS.index(name)]
-
-
 def _on_scalp(where: Tensor, eye: Tensor, hairline: Tensor) -> Tensor:
     """Tell where hair grows: above and behind a slanted plane, not in the face."""
-    x, y, z = where.unbind(-1)
+    x, y, z = where
     grows = z * 0.6 + y * 0.55 > hairline
     grows &= (x.abs() < 0.8) | (z > 0.3)
     return grows & (eye < 0.5) & ~((y < -0.55) & (z < 0.72))
@@ -156,7 +157,7 @@ def dress(human: Human, body: Body, outfits: Outfits, phases: Tensor) -> Tensor:
     Args:
         phases: (N, 8) random numbers from 0 to 1, for waves in the cloth.
     """
-    of = _getter(outfits.settings[:, None])  # (N, 1)
+    of = lambda name: outfits.settings[:, SETTINGS.index(name), None]  # noqa: E731
     a = human.attributes
     head, arm, leg = (a[:, i] > 0.5 for i in (HEAD, ARM, LEG))
     trunk = ~(head | arm | leg)
@@ -164,7 +165,7 @@ def dress(human: Human, body: Body, outfits: Outfits, phases: Tensor) -> Tensor:
     top = arm & (along_arm < of("sleeve")) | trunk & (up >= of("waist")) & (up < of("neckline"))
     bottom = leg & (along_leg < of("trouser")) | trunk & (up < of("waist"))
     is_body = human.part == BODY
-    hair = head & _on_scalp(human.on_head, a[:, EYE], of("hairline")) & is_body
+    hair = head & _on_scalp(human.on_head.T, a[:, EYE], of("hairline")) & is_body
     cap = head & (human.on_head[:, 2] > of("hat")) & (a[:, EYE] < 0.5) & is_body
     offset = of("loose_top") * top + of("loose_bottom") * bottom
     offset = torch.where(leg & (along_leg > of("shoe")), 0.008, offset)
@@ -189,7 +190,8 @@ def dress(human: Human, body: Body, outfits: Outfits, phases: Tensor) -> Tensor:
 def normals(human: Human, vertices: Tensor) -> Tensor:
     """Return unit normals (N, V, 3) of vertices (N, V, 3)."""
     a, b, c = (vertices.index_select(1, human.faces[:, i]) for i in range(3))
-    face = torch.linalg.cross(b - a, c - a)
+    (x, y, z), (u, v, w) = (b - a).unbind(2), (c - a).unbind(2)
+    face = torch.stack([y * w - z * v, z * u - x * w, x * v - y * u], 2)
     flat = face.transpose(0, 1).reshape(len(human.faces), -1)
     summed = (human.faces_of_vertex @ flat).reshape(-1, len(vertices), 3).transpose(0, 1)
     return torch.nn.functional.normalize(summed, dim=-1)
@@ -201,84 +203,100 @@ def _neighbours_mean(human: Human, vertices: Tensor) -> Tensor:
 
 
 def paint(
-    static: Tensor, part: Tensor, settings: Tensor, colors: Tensor, waves: Tensor, atlas: Atlas
+    static: Tensor, part: Tensor, owner: Tensor, outfits: Outfits, waves: Tensor, atlas: Sheet
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour P pixels of bodies; return colours (P, 3), roughness and gloss (P,).
+    """Colour P pixels of bodies; return colours (3, P), roughness and gloss (P,).
 
     Args:
-        static: (P, 14) template position, position on the head, attributes, see `Human`.
+        static: (14, P) template position, position on the head, attributes, see `Human`.
         part: (P,) BODY, SKIRT or HAIR.
-        settings, colors: of the pixel's person, (P, …).
+        owner: (P,) the pixel's person, a row of the outfits.
         waves: (P,) smooth noise of deviation about 0.6.
     """
-    of = _getter(settings)
-    color = {name: colors[:, i] for i, name in enumerate(COLORS)}
-    rest, where, a = static[:, :3], static[:, 3:6], static[:, 6:]
-    head, arm, leg = (a[:, i] > 0.5 for i in (HEAD, ARM, LEG))
+    columns = outfits.settings.T.contiguous()
+    of = lambda name: columns[SETTINGS.index(name)].index_select(0, owner)  # noqa: E731
+    rest, where, a = static[:3], static[3:6], static[6:]
+    head, arm, leg = (a[i] > 0.5 for i in (HEAD, ARM, LEG))
     trunk = ~(head | arm | leg)
     is_body = part == BODY
     edge = 0.03 * waves
-    along_leg, up = a[:, ALONG_LEG], a[:, UP_TRUNK]
-    dip = of("v_neck") * (0.1 - rest[:, 0].abs()).clamp(min=0) * (rest[:, 1] < 0)
-    below_neck = up < of("neckline") - dip + 0.3 * edge
-    top = arm & (a[:, ALONG_ARM] < of("sleeve") + edge) & (a[:, ALONG_ARM] > -0.4) | trunk & below_neck
+    along_arm, along_leg, up, front = a[ALONG_ARM], a[ALONG_LEG], a[UP_TRUNK], rest[1] < 0
+    across = rest[0].abs()
+    dip = of("v_neck") * (0.1 - across).clamp(min=0) * front
+    top = trunk & (up < of("neckline") - dip + 0.3 * edge)
+    top |= arm & (along_arm < of("sleeve") + edge) & (along_arm > -0.4)
     bottom = leg & (along_leg < of("trouser") + edge) | trunk & (up < of("waist") + edge / 2)
-    shoe, sock = leg & (along_leg > of("shoe") + edge), leg & (along_leg > of("sock"))
-    top_color = _fabric(atlas, rest, of("top_texture"), of("top_scale"), of("top_turn"), color["top"])
-    low_color = _fabric(
-        atlas, rest, of("bottom_texture"), of("bottom_scale"), of("top_turn"), color["bottom"]
-    )
-    opened = (rest[:, 1] < 0) & (rest[:, 0].abs() < of("jacket") * (0.3 + up.clamp(min=0)))
-    logo = (rest[:, 0].abs() < of("logo")) & ((up - 0.7).abs() < of("logo")) & (rest[:, 1] < 0)
-    top_color = torch.where((opened | logo)[:, None], color["inner"], top_color)
-    skin = _paint_face(where, a[:, EYE], of, color, head) * (1 + 0.1 * waves)[:, None]
-    hair = head & _on_scalp(where, a[:, EYE], of("hairline") + 0.1 * waves) & is_body
-    hat = head & (where[:, 2] > of("hat")) & is_body
-    result = skin
-    shoes = torch.where((rest[:, 2] < -0.80)[:, None], color["sole"], color["shoe"])
-    strands = 1 + of("fuzz") * torch.sin(30 * where[:, 0] + 8 * where[:, 2] + 9 * waves) * 0.5
-    for mask, layer in (
-        (sock & is_body, color["sock"]), (top & is_body, top_color),
-        (bottom & is_body, low_color), (shoe & is_body, shoes),
-        (arm & (a[:, ALONG_ARM] > 1.92) & (of("glove") > 0), color["shoe"]),
-        (part == SKIRT, low_color), (hair | (part == HAIR), color["hair"] * strands[:, None]),
-        (hat, color["hat"]),
+    opened = front & (across < of("jacket") * (0.3 + up.clamp(min=0)))
+    logo = of("logo")
+    opened |= front & (across < logo) & ((up - 0.7).abs() < logo)
+    shoe = leg & (along_leg > of("shoe") + edge)
+    layer = _face_layers(where, a[EYE], of, head)
+    for mask, name in (
+        (leg & (along_leg > of("sock")), "sock"), (top, "top"), (top & opened, "inner"),
+        (bottom, "bottom"), (shoe, "shoe"), (shoe & (rest[2] < -0.8), "sole"),
+        (arm & (along_arm > 1.92) & (of("glove") > 0), "shoe"),
+        (head & _on_scalp(where, a[EYE], of("hairline") + 0.1 * waves), "hair"),
+        (head & (where[2] > of("hat")), "hat"), (~is_body, "bottom"), (part == HAIR, "hair"),
     ):  # fmt: skip
-        result = torch.where(mask[:, None], layer, result)
-    cloth = (top | bottom | shoe) & is_body | (part == SKIRT)
-    rough = torch.where(cloth, of("rough"), 0.1) + 0.3 * (hair | (part == HAIR))
-    gloss = torch.where(cloth, 0.03, 0.1) + 0.15 * (hair | shoe)
-    return result, rough, gloss
+        layer = torch.where(mask, LAYERS.index(name), layer)
+    color = _palette(outfits).index_select(1, owner * len(LAYERS) + layer)
+    for name in ("top", "bottom"):
+        _print_on(color, layer == LAYERS.index(name), name, rest, owner, columns, atlas)
+    hair = layer == LAYERS.index("hair")
+    strands = 0.5 * of("fuzz") * torch.sin(30 * where[0] + 8 * where[2] + 9 * waves)
+    cloth = (layer >= LAYERS.index("top")) & ~hair
+    color *= 1 + torch.where(hair, strands, torch.where(cloth, 0.03, 0.1) * waves)
+    rough = torch.where(cloth, of("rough"), torch.where(hair, 0.4, 0.1))
+    gloss = torch.where(cloth & ~shoe, 0.03, torch.where(hair | shoe, 0.2, 0.1))
+    return color, rough, gloss
 
 
-def _fabric(
-    atlas: Atlas, rest: Tensor, texture: Tensor, scale: Tensor, turn: Tensor, plain: Tensor
+def _palette(outfits: Outfits) -> Tensor:
+    """Return the colours of all layers of all people, (3, N * len(LAYERS))."""
+    c = {name: outfits.colors[:, i] for i, name in enumerate(COLORS)}
+    skin, hair = c["skin"], c["hair"]
+    share = outfits.settings[:, SETTINGS.index("beard"), None]
+    made = {
+        "brow": hair * 0.5 + skin * 0.25, "lips": skin * skin.new_tensor([0.95, 0.62, 0.60]),
+        "beard": hair * share + skin * (1 - share),
+        "white": skin.new_tensor([0.6, 0.58, 0.55]).expand_as(skin),
+    }  # fmt: skip
+    rows = torch.stack([made[n] if n in made else c[n] for n in LAYERS], 1)
+    return rows.reshape(-1, 3).T.contiguous()
+
+
+def _print_on(
+    color: Tensor, mask: Tensor, name: str, rest: Tensor, owner: Tensor, columns: Tensor, atlas: Sheet
+) -> None:
+    """Put the textures of a garment into colours (3, P), laid over the body from the front."""
+    texture = columns[SETTINGS.index(f"{name}_texture")]
+    chosen = (mask & (texture >= 0).index_select(0, owner)).nonzero()[:, 0]
+    who = owner.index_select(0, chosen)
+    turn = columns[SETTINGS.index("top_turn")].index_select(0, who)
+    scale = columns[SETTINGS.index(f"{name}_scale")].index_select(0, who)
+    x, y, z = rest.index_select(1, chosen)
+    c, s, x = torch.cos(turn), torch.sin(turn), x + 0.5 * y
+    u, v = scale * (c * x - s * z), -scale * (s * x + c * z)
+    color[:, chosen] = atlas.look_up(texture.long().index_select(0, who), u, v)
+
+
+def _face_layers(
+    where: Tensor, eye: Tensor, of: Callable[[str], Tensor], head: Tensor
 ) -> Tensor:
-    """Return the plain colour, or that of a texture laid over the body from the front."""
-    c, s = torch.cos(turn), torch.sin(turn)
-    x = rest[:, 0] + 0.5 * rest[:, 1]
-    u, v = scale * (c * x - s * rest[:, 2]), -scale * (s * x + c * rest[:, 2])
-    printed = atlas.look_up(texture.clamp(min=0).long(), u, v)
-    return torch.where((texture >= 0)[:, None], printed, plain)
-
-
-def _paint_face(
-    where: Tensor, eye: Tensor, of: Callable[[str], Tensor], color: dict[str, Tensor], head: Tensor
-) -> Tensor:
-    """Return the colour of skin, eyes, brows, lips, beard and glasses."""
-    x, y, z = where[:, 0].abs(), where[:, 1], where[:, 2]
-    skin, hair = color["skin"], color["hair"]
+    """Return which of skin, eyes, brows, lips, beard and glasses is at pixels, (P,)."""
+    x, y, z = where[0].abs(), where[1], where[2]
     front = head & (y < -0.45)
     iris = (x - 0.305) ** 2 + (z - 0.19) ** 2 < 0.004
     brow = front & ((z - 0.40 - 0.1 * (x - 0.3).abs()).abs() < of("brow")) & (x > 0.12) & (x < 0.5)
     lips = front & ((z + 0.52).abs() < 0.075) & (x < 0.24)
     beard = head & (y < -0.1) & (z < -0.33 - 0.2 * (0.5 - x)) & (z > -1.2) & ~lips
-    frame = (x < 0.1) | (x > 0.53) | ((z - 0.2).abs() > 0.12) | (of("glasses") > 1.5)
-    glasses = front & (of("glasses") > 0) & (x > 0.06) & (x < 0.58) & ((z - 0.2).abs() < 0.15)
-    share = (of("beard") * beard)[:, None]
-    result = hair * share + skin * (1 - share)
-    result = torch.where(brow[:, None], hair * 0.5 + skin * 0.25, result)
-    result = torch.where(lips[:, None], skin * skin.new_tensor([0.95, 0.62, 0.60]), result)
-    white = torch.where(iris[:, None], color["eye"], skin.new_tensor([0.6, 0.58, 0.55]))
-    result = torch.where((eye > 0.5)[:, None], white, result)
-    return torch.where((glasses & frame)[:, None], color["lens"], result)
+    kind = of("glasses")
+    frame = (x < 0.1) | (x > 0.53) | ((z - 0.2).abs() > 0.12) | (kind > 1.5)
+    glasses = front & (kind > 0) & (x > 0.06) & (x < 0.58) & ((z - 0.2).abs() < 0.15)
+    layer = torch.zeros_like(x, dtype=torch.long)
+    for mask, name in (
+        (beard, "beard"), (brow, "brow"), (lips, "lips"), (eye > 0.5, "white"),
+        ((eye > 0.5) & iris, "eye"), (glasses & frame, "lens"),
+    ):  # fmt: skip
+        layer = torch.where(mask, LAYERS.index(name), layer)
+    return layer

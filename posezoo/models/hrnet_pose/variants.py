@@ -8,12 +8,14 @@ from ...zoo.registry import register
 
 
 def rendered_cfg(
-    crop: InputCfg, decode: DecodeCfg, *, packaged: str, sha256: str, macs: int
+    crop: InputCfg, decode: DecodeCfg, *, packaged: str, sha256: str, macs: int,
+    description: str = "narrow HRNet trained on rendered people only, for demos and tests, no photos",
+    params: int = 725_129,
 ) -> PretrainedCfg:
     return PretrainedCfg(
         task="pose",
         dataset="coco",
-        description="narrow HRNet trained on rendered people only, for demos and tests, no photos",
+        description=description,
         source=SourceCfg(
             packaged=packaged,
             sha256=sha256,
@@ -23,7 +25,7 @@ def rendered_cfg(
         ),
         input=crop,
         decode=decode,
-        params=725_129,
+        params=params,
         macs=macs,
     )
 
@@ -45,15 +47,30 @@ XS_192 = rendered_cfg(
     macs=340_000_000,
 )
 
-for _name, _size, _cfg in (
-    ("hrnet_xs_128x96", "128x96", XS_128),
-    ("hrnet_xs_192x144", "192x144", XS_192),
+S_128 = rendered_cfg(
+    XS_128.input, XS_128.decode, description="", params=1_771_817, macs=1,
+    packaged="hrnet_s_128x96.bodies.safetensors", sha256="0" * 64,
+)  # fmt: skip
+S_192 = rendered_cfg(
+    InputCfg(size=(192, 144), bbox_padding=1.25, geometry="mmpose1"),
+    DecodeCfg(
+        codec="heatmap", heatmap_size=(48, 36), refine="dark", blur_kernel=9, shift_heatmap=True
+    ),
+    description="", params=1_771_817, macs=1,
+    packaged="hrnet_s_192x144.bodies.safetensors", sha256="0" * 64,
+)  # fmt: skip
+
+for _name, _trunk, _size, _tag, _cfg in (
+    ("hrnet_xs_128x96", "hrnet_xs", "128x96", "rendered", XS_128),
+    ("hrnet_xs_192x144", "hrnet_xs", "192x144", "rendered", XS_192),
+    ("hrnet_s_128x96", "hrnet_s", "128x96", "bodies", S_128),
+    ("hrnet_s_192x144", "hrnet_s", "192x144", "bodies", S_192),
 ):
     register(
         _name,
-        summary=f"HRNet-XS, {_size}, COCO 17 keypoints, rendered people.",
+        summary=f"HRNet-{_trunk[6:].upper()}, {_size}, COCO 17 keypoints, rendered people.",
         build="posezoo.models.hrnet_pose.network:build_pose",
-        fixed={"input_size": _cfg.input.size},
+        fixed={"trunk": _trunk, "input_size": _cfg.input.size},
         args={"num_keypoints": NUM_KEYPOINTS, "in_chans": IN_CHANS},
-        cfgs={"rendered": _cfg},
+        cfgs={_tag: _cfg},
     )
