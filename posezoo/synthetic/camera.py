@@ -128,18 +128,22 @@ def crop(
     low = torch.where(depth[..., None] > NEAR, plane, torch.inf).amin(1).numpy()
     high = torch.where(depth[..., None] > NEAR, plane, -torch.inf).amax(1).numpy()
     span = high - low
-    photo = np.concatenate([low, high], 1) + np.concatenate(
-        [-span * rng.exponential(0.45, (count, 2)), span * rng.exponential(0.45, (count, 2))], 1
+    wide = span.max(axis=1, keepdims=True) * [1.4, 0.7]  # photos go on beside people
+    tight = rng.random((count, 1)) < 0.25
+    reach = wide * np.where(tight, 0.06, 0.5)
+    photo = np.concatenate(
+        [low - reach * rng.exponential(1, (count, 2)), high + reach * rng.exponential(1, (count, 2))], 1
     )
     ends = project(cuts, eye, axes)[0][..., 1].numpy()
     end = ends[np.arange(count), rng.integers(0, ends.shape[1], count)] + span[:, 1] * rng.uniform(0, 0.12, count)
     photo[:, 3] = np.where(close, np.minimum(end, photo[:, 3]), photo[:, 3])
-    for side, share in ((0, 0.1), (1, 0.05), (2, 0.1), (3, 0.07)):
+    for side, share in ((0, 0.08), (1, 0.04), (2, 0.08), (3, 0.08)):
         cut = rng.random(count) < share
-        inwards = rng.uniform(0.0, 0.45, count) * span[:, side % 2]
+        inwards = rng.uniform(0.0, 0.38, count) * span[:, side % 2]
         edge = low[:, side] + inwards if side < 2 else high[:, side - 2] - inwards
         photo[:, side] = np.where(cut, edge, photo[:, side])
-    photo[:, 2:] = np.maximum(photo[:, 2:], photo[:, :2] + 0.1 * span)
+    thin = photo[:, 2:] - photo[:, :2] < 0.35 * span  # cut from both sides
+    photo[:, 2:] = np.where(thin, high, photo[:, 2:])
     box = np.concatenate([np.maximum(low, photo[:, :2]), np.minimum(high, photo[:, 2:])], 1)
     center, extent = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]).clip(1e-3)
     aspect = size[1] / size[0]

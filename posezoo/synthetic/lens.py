@@ -64,9 +64,9 @@ def develop(rng: np.random.Generator, light: Tensor, size: tuple[int, int]) -> T
     soft = soften(picture, np.where(sharp > 0, 1.0, blur))
     picture = soft + draw((1 + sharp) * (sharp > 0)) * (picture - soft)
     noise = torch.from_numpy(rng.standard_normal((count, 3, *size), np.float32))
-    shared = noise[:, :1] * draw(rng.random(count) < 0.5)
-    amount = draw(np.where(rng.random(count) < 0.6, rng.uniform(0.004, 0.04, count), 0))
-    picture = picture + amount * (noise + shared)
+    colored = draw(rng.uniform(0, 0.7, count))
+    amount = draw(np.where(rng.random(count) < 0.6, rng.exponential(0.016, count), 0))
+    picture = picture + amount * (colored * noise + (1 - colored) * noise[:, :1])
     return _compressed(rng, (picture.clamp(0, 1) * 255).round().byte())
 
 
