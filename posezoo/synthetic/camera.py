@@ -83,8 +83,12 @@ def sample_eyes(
     n = len(target)
     facing = rng.random(n)
     yaw = np.where(facing < 0.6, rng.normal(0, 0.7, n), rng.uniform(-np.pi, np.pi, n))
-    pitch = np.radians(np.clip(rng.normal(5, 12, n) + (rng.random(n) < 0.1) * rng.uniform(0, 50, n), -28, 75))
-    far = size * np.exp(rng.uniform(np.where(close, 0.45, 0.75), np.where(close, 1.9, 2.6), n)) + 0.25
+    pitch = np.radians(
+        np.clip(rng.normal(5, 12, n) + (rng.random(n) < 0.1) * rng.uniform(0, 50, n), -28, 75)
+    )
+    far = (
+        size * np.exp(rng.uniform(np.where(close, 0.45, 0.75), np.where(close, 1.9, 2.6), n)) + 0.25
+    )
     way = np.stack([np.sin(yaw) * np.cos(pitch), -np.cos(yaw) * np.cos(pitch), np.sin(pitch)], 1)
     eye: Array = target + far[:, None] * way
     eye[:, 2] = np.maximum(eye[:, 2], 0.12)
@@ -100,7 +104,9 @@ def aim(rng: np.random.Generator, eye: Array, target: Array) -> Tensor:
     down = np.cross(forward, right)
     roll = np.radians(rng.normal(0, 4, len(eye)))[:, None]
     c, s = np.cos(roll), np.sin(roll)
-    return torch.from_numpy(np.stack([c * right - s * down, s * right + c * down, forward], 1)).float()
+    return torch.from_numpy(
+        np.stack([c * right - s * down, s * right + c * down, forward], 1)
+    ).float()
 
 
 def project(points: Tensor, eye: Tensor, axes: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,10 +138,16 @@ def crop(
     tight = rng.random((count, 1)) < 0.25
     reach = wide * np.where(tight, 0.06, 0.5)
     photo = np.concatenate(
-        [low - reach * rng.exponential(1, (count, 2)), high + reach * rng.exponential(1, (count, 2))], 1
+        [
+            low - reach * rng.exponential(1, (count, 2)),
+            high + reach * rng.exponential(1, (count, 2)),
+        ],
+        1,
     )
     ends = project(cuts, eye, axes)[0][..., 1].numpy()
-    end = ends[np.arange(count), rng.integers(0, ends.shape[1], count)] + span[:, 1] * rng.uniform(0, 0.12, count)
+    end = ends[np.arange(count), rng.integers(0, ends.shape[1], count)] + span[:, 1] * rng.uniform(
+        0, 0.12, count
+    )
     photo[:, 3] = np.where(close, np.minimum(end, photo[:, 3]), photo[:, 3])
     for side, share in ((0, 0.08), (1, 0.04), (2, 0.08), (3, 0.08)):
         cut = rng.random(count) < share

@@ -152,9 +152,7 @@ def rotation(axis: Tensor, angle: Tensor) -> Tensor:
     return torch.eye(3) + s * cross + (1 - c) * (cross @ cross)
 
 
-def _attributes(
-    human: Human, keypoints: dict[str, NDArray[np.float64]]
-) -> tuple[Tensor, Tensor]:
+def _attributes(human: Human, keypoints: dict[str, NDArray[np.float64]]) -> tuple[Tensor, Tensor]:
     """Compute `attributes` and `on_head` from the mean shape."""
     v = human.template.double().numpy()
     heads = dict(zip(human.bone_names, human.heads.double().numpy()))
@@ -199,9 +197,7 @@ def _connections(faces: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return of_vertex, means
 
 
-def _along(
-    joints: list[NDArray[np.float64]], points: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _along(joints: list[NDArray[np.float64]], points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how far along a chain of joints the nearest place of it is, in segments."""
     best, value = np.full(len(points), np.inf), np.zeros(len(points))
     last = len(joints) - 2

@@ -90,7 +90,12 @@ def sample_lights(rng: np.random.Generator, count: int) -> Lights:
 
 
 def cast_shadows(
-    lights: Lights, positions: Tensor, faces: Tensor, picture: Tensor, middle: Tensor, radius: Tensor
+    lights: Lights,
+    positions: Tensor,
+    faces: Tensor,
+    picture: Tensor,
+    middle: Tensor,
+    radius: Tensor,
 ) -> ShadowMaps:
     """Draw what the lamps see of triangles.
 

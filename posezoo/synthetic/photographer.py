@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..zoo.recipe import Augmentation
 from . import camera, lens, light, rooms, wardrobe
-from .human import BODY, HAIR, SKIRT, UP_TRUNK, Body, Human, load_human
+from .human import BODY, HAIR, SKIRT, UP_TRUNK, Body, load_human
 from .poses import is_possible, sample_poses
 from .props import Stance, furnish, scatter
 from .raster import Hits, rasterise
@@ -111,7 +111,10 @@ class Photographer:
         self._static = torch.cat([columns, padded]).T.contiguous()  # (14, ...)
         self._atlas = cache(self._draw_atlas)
         corner = h.faces[:, 0]
-        self._face_height, self._face_on_head = h.template[corner, 2], h.on_head[corner, 2]
+        x, y, z = h.on_head[corner].unbind(1)
+        over_face = (y < -0.35) & (x.abs() < 0.75) & (z < 0.75)
+        self._face_height = h.template[corner, 2]
+        self._face_on_head = torch.where(over_face, -torch.inf, z)  # hair is not worn there
 
     def shoot(self, number: int, count: int) -> Shots:
         """Make `count` shots; `number` tells this call's from those of others."""
@@ -168,9 +171,7 @@ class Photographer:
         h, needed = self.human, len(picture)
         shapes, rotations, clusters, which = self._possible(rng, needed)
         body = h.pose(shapes, rotations)
-        traits = {
-            name: h.traits[which, i].double().numpy() for i, name in enumerate(h.trait_names)
-        }
+        traits = {name: h.traits[which, i].double().numpy() for i, name in enumerate(h.trait_names)}
         outfits = wardrobe.sample_outfits(rng, traits, atlas.count)
         phases = torch.from_numpy(rng.random((needed, 8))).float()
         vertices = wardrobe.dress(h, body, outfits, phases)
@@ -234,7 +235,9 @@ class Photographer:
         h, count = self.human, len(people.picture)
         part = h.part_of_face
         of = lambda name: people.outfits.settings[:, wardrobe.SETTINGS.index(name), None]  # noqa: E731
-        worn = (part == BODY) | (part == SKIRT) & (of("skirt") > 0) & (self._face_height > of("hem"))
+        worn = (part == BODY) | (part == SKIRT) & (of("skirt") > 0) & (
+            self._face_height > of("hem")
+        )
         worn = worn | (part == HAIR) & (of("long_hair") > 0) & (self._face_on_head > of("hair_end"))
         owner, face = worn.nonzero().unbind(1)
         picture = torch.from_numpy(people.picture)
@@ -259,7 +262,9 @@ class Photographer:
                 vertex_pictures.append(shown.repeat_interleave(len(vertices)))
                 first = start + len(vertices) * torch.arange(len(chosen))
                 faces.append((triangles + first[:, None, None]).reshape(-1, 3))
-                each = lambda values: torch.tensor([values[i] for i in chosen]).repeat_interleave(len(triangles))  # noqa: E731,E501,B023
+                each = lambda values: torch.tensor([values[i] for i in chosen]).repeat_interleave(
+                    len(triangles)
+                )  # noqa: E731,E501,B023
                 pictures.append(each(things.pictures))
                 owners.append(each(things.materials))
                 parts.append(torch.full((len(chosen) * len(triangles),), wardrobe.THING))
@@ -350,7 +355,9 @@ class Photographer:
         found = crops.to_pixels(plane)
         in_photo = ((plane > crops.photo[:, None, :2]) & (plane < crops.photo[:, None, 2:])).all(-1)
         in_photo &= depth > camera.NEAR
-        own = (mesh.part[hits.face] != wardrobe.THING) & (mesh.owner[hits.face] == mesh.picture[hits.face])
+        own = (mesh.part[hits.face] != wardrobe.THING) & (
+            mesh.owner[hits.face] == mesh.picture[hits.face]
+        )
         who = torch.zeros(count * size[0] * size[1], dtype=torch.bool)
         near = torch.zeros(count * size[0] * size[1])
         who[hits.pixel], near[hits.pixel] = own, hits.nearness
@@ -358,7 +365,9 @@ class Photographer:
         column = found[..., 0].round().long().clamp(0, size[1] - 1)
         row = found[..., 1].round().long().clamp(0, size[0] - 1)
         picture = torch.arange(count)[:, None]
-        seen = who[picture, row, column] & (near[picture, row, column] < 1 / (depth - 0.16).clamp(min=0.05))
+        seen = who[picture, row, column] & (
+            near[picture, row, column] < 1 / (depth - 0.16).clamp(min=0.05)
+        )
         inside = inside & who
         factor = torch.tensor([self.size[1] / size[1], self.size[0] / size[0]])
         boxes = torch.zeros(count, 4)
@@ -366,7 +375,9 @@ class Photographer:
             rows, columns = inside[i].any(1).nonzero()[:, 0], inside[i].any(0).nonzero()[:, 0]
             if len(rows):
                 boxes[i] = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float()
-        keypoints = torch.cat([(found + 0.5) * factor - 0.5, (in_photo * (1 + seen.long()))[..., None]], -1)
+        keypoints = torch.cat(
+            [(found + 0.5) * factor - 0.5, (in_photo * (1 + seen.long()))[..., None]], -1
+        )
         keypoints = keypoints * in_photo[..., None]
         return Shots(
             images=images, keypoints=keypoints, boxes=boxes * factor.repeat(2),
@@ -409,7 +420,8 @@ def _cameras(
     upper = keypoints[:, [0, 5, 6, 11, 12]].mean(axis=1)
     target = np.where(close[:, None], upper, (low + high) / 2)
     size = np.where(
-        close, 0.9 * np.linalg.norm(keypoints[:, 0] - keypoints[:, 11:13].mean(axis=1), axis=1),
+        close,
+        0.9 * np.linalg.norm(keypoints[:, 0] - keypoints[:, 11:13].mean(axis=1), axis=1),
         np.linalg.norm(high - low, axis=1) / 2,
     )
     eyes = camera.sample_eyes(rng, target, size, close)

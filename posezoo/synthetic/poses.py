@@ -6,6 +6,7 @@ shoulder, and elbow and upper arm follow (two-bone inverse kinematics). N bodies
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,14 +177,15 @@ def sample_poses(human: Human, rng: np.random.Generator, count: int) -> Poses:
     shares = np.array([cluster.share for cluster in CLUSTERS.values()])
     which = np.sort(rng.choice(len(shares), count, p=shares / shares.sum()))
     drawn = [
-        _draw(rng, CLUSTERS[_NAMES[i]], int(n)) for i, n in zip(*np.unique(which, return_counts=True))
+        _draw(rng, CLUSTERS[_NAMES[i]], int(n))
+        for i, n in zip(*np.unique(which, return_counts=True))
     ]
     angles = {key: np.concatenate([part[key] for part in drawn]) for key in drawn[0]}
     lying = which == _NAMES.index("lying")
     turns = _Turns(human, count)
     _turn_trunk(turns, rng, angles, lying)
     for side in (0, 1):
-        _turn_leg(turns, rng, angles, side)
+        _turn_leg(human, turns, rng, angles, side)
         _turn_arm(human, turns, rng, angles, side)
     names = np.array(_NAMES)[which]
     order = rng.permutation(count)
@@ -250,9 +252,7 @@ def _draw(rng: np.random.Generator, cluster: Cluster, count: int) -> dict[str, A
     }  # fmt: skip
 
 
-def _draw_hands(
-    rng: np.random.Generator, cluster: Cluster, count: int
-) -> tuple[Array, Array]:
+def _draw_hands(rng: np.random.Generator, cluster: Cluster, count: int) -> tuple[Array, Array]:
     """Return poles and targets (count, 2, 3)."""
     names = [name for name, _ in cluster.hands]
     weights = np.array([weight for _, weight in cluster.hands])
@@ -318,13 +318,14 @@ def _turn_trunk(
     turns.of["root"] = torch.where(torch.from_numpy(lying)[:, None, None], laid, root)
 
 
-def _turn_leg(
-    turns: _Turns, rng: np.random.Generator, angles: dict[str, Array], side: int
-) -> None:
+def _turn_leg(human: Human, turns: _Turns, rng: np.random.Generator, angles: dict[str, Array], side: int) -> None:
     n, end, sign = turns.count, "LR"[side], 1 - 2 * side
     flexion, abduction, outward, knee = (
         angles[name][:, side] for name in ("flexion", "abduction", "outward", "knee")
     )
+    hip, ankle = (human.heads[human.bone(f"{name}.{end}")] for name in ("upperleg01", "foot"))
+    apart = math.degrees(math.atan2(abs(float(ankle[0] - hip[0])), float(hip[2] - ankle[2])))
+    abduction = abduction - apart  # the legs are apart at rest
     knee = knee.clip(0, 145)
     thigh = turns.about((-1, 0, 0), flexion.clip(-35, 130))
     thigh = thigh @ turns.about((0, -sign, 0), abduction) @ turns.about((0, 0, sign), outward)

@@ -96,7 +96,10 @@ def _seat(
                 add((px - w, py - w, 0), (px + w, py + w, top - thick))
     if kind in ("chair", "sofa") or kind == "bench" and rng.random() < 0.5:
         rise = rng.uniform(0.3, 0.75)
-        add((left, back, top + rng.choice([0, 0.12])), (right, back + rng.uniform(0.03, 0.2), top + rise))
+        add(
+            (left, back, top + rng.choice([0, 0.12])),
+            (right, back + rng.uniform(0.03, 0.2), top + rise),
+        )
     if kind == "sofa" or kind == "chair" and rng.random() < 0.35:
         wide = 0.2 if kind == "sofa" else 0.05
         arm = rng.uniform(0.16, 0.26)
@@ -138,7 +141,9 @@ def _bicycle(things: Things, picture: int, material: int, body: Stance) -> None:
             turn = np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])
             size = np.array([tall, tall, wide])
             center = np.array([x, at, body.seat - 0.55])
-            things.add(picture, material + (tall < 0.5), TUBE, place(center, size, turn, body.frame))
+            things.add(
+                picture, material + (tall < 0.5), TUBE, place(center, size, turn, body.frame)
+            )
     for low, high in (
         ((x - 0.02, y - 0.5, body.seat - 0.2), (x + 0.02, y, body.seat - 0.15)),
         ((x - 0.07, y - 0.12, body.seat - 0.06), (x + 0.07, y + 0.16, body.seat)),

@@ -122,7 +122,11 @@ def _shape(made: tuple[Array, NDArray[np.int64]]) -> tuple[Tensor, Tensor, Tenso
     for corner in range(3):
         np.add.at(summed, faces[:, corner], normal)
     summed /= np.linalg.norm(summed, axis=1, keepdims=True) + 1e-9
-    return torch.from_numpy(vertices).float(), torch.from_numpy(faces), torch.from_numpy(summed).float()
+    return (
+        torch.from_numpy(vertices).float(),
+        torch.from_numpy(faces),
+        torch.from_numpy(summed).float(),
+    )
 
 
 _ARC = np.linspace(-np.pi / 2, np.pi / 2, 9)

@@ -73,13 +73,16 @@ def random_colors(rng: np.random.Generator, count: int) -> Array:
     k = (np.array([5.0, 3.0, 1.0]) + 6 * h[:, None]) % 6
     vivid = (v[:, None] * (1 - s[:, None] * np.clip(np.minimum(k, 4 - k), 0, 1))) ** 1.8
     grey = np.ones((count, 3))
-    options = np.stack([
-        (0.015 + 0.05 * u((count, 1))) * grey, (0.5 + 0.38 * u((count, 1))) * grey,
-        (0.06 + 0.4 * u((count, 1))) * grey,
-        np.array([0.05, 0.075, 0.2]) * (0.4 + 2 * u((count, 1))),
-        np.array([0.36, 0.26, 0.15]) * (0.25 + 1.6 * u((count, 1))),
-        vivid * np.ones(3),
-    ])  # (6, count, 3)
+    options = np.stack(
+        [
+            (0.015 + 0.05 * u((count, 1))) * grey,
+            (0.5 + 0.38 * u((count, 1))) * grey,
+            (0.06 + 0.4 * u((count, 1))) * grey,
+            np.array([0.05, 0.075, 0.2]) * (0.4 + 2 * u((count, 1))),
+            np.array([0.36, 0.26, 0.15]) * (0.25 + 1.6 * u((count, 1))),
+            vivid * np.ones(3),
+        ]
+    )  # (6, count, 3)
     chosen = options[kind, np.arange(count)] * rng.normal(1, 0.06, (count, 3))
     return chosen.clip(0.005, 0.95).astype(np.float32)
 

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .human import (
-    ALONG_ARM, ALONG_LEG, ARM, BODY, EYE, HAIR, HEAD, LEG, SKIRT, UP_TRUNK, Body, Human,
+    ALONG_ARM,
+    ALONG_LEG,
+    ARM,
+    BODY,
+    EYE,
+    HAIR,
+    HEAD,
+    LEG,
+    UP_TRUNK,
+    Body,
+    Human,
 )  # fmt: skip
 from .textures import Sheet, random_colors
 
@@ -81,7 +91,7 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
         "sock": np.where(chance(0.45), 9, u(1.3, 1.85, n)),
         "shoe": pick([1.93, 1.8, 2.08, 9.0], [52, 18, 16, 14]),
         "glove": chance(0.05),
-        "waist": pick([0.02, 0.12, 0.2, -0.1], [30, 35, 15, 20]) + rng.normal(0, 0.02, n),
+        "waist": pick([0.02, 0.12, 0.2, -0.1, -0.25], [30, 25, 10, 25, 10]) + rng.normal(0, 0.02, n),
         "neckline": np.where(bare, -5, u(0.95, 1.13, n)),
         "v_neck": np.where(chance(0.55), u(0, 1.6, n), 0),
         "jacket": np.where(chance(0.18), u(0.1, 0.24, n), 0),
@@ -97,8 +107,8 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
         "top_turn": np.where(chance(0.6), 0, u(0, 6.28, n)),
         "bottom_texture": np.where(chance(0.8), -1, fabric[::-1]),
         "bottom_scale": np.exp(u(0.5, 2.4, n)),
-        "loose_top": pick([0.004, 0.014, 0.028, 0.05], [18, 30, 32, 20]) * u(0.7, 1.3, n),
-        "loose_bottom": pick([0.003, 0.012, 0.025, 0.045], [22, 30, 30, 18]) * u(0.7, 1.3, n),
+        "loose_top": pick([0.004, 0.016, 0.032, 0.055], [12, 28, 36, 24]) * u(0.7, 1.3, n),
+        "loose_bottom": pick([0.003, 0.014, 0.028, 0.05], [20, 28, 32, 20]) * u(0.7, 1.3, n),
         "drape": u(0, 1, n),
         "rough": u(0.1, 0.7, n),
         "ripple": u(9, 26, n),
@@ -174,10 +184,12 @@ def dress(human: Human, body: Body, outfits: Outfits, phases: Tensor) -> Tensor:
     waves = torch.zeros_like(offset)
     for i, (frequency, height) in enumerate(((24.0, 0.28), (45.0, 0.2))):
         directions = phases[:, 4 * i : 4 * i + 3] - 0.5
-        waves += height * torch.sin(
-            frequency * 2 * human.template @ directions.mT
-            + 6.28 * phases[:, 4 * i + 3]
-        ).mT  # (N, V)
+        waves += (
+            height
+            * torch.sin(
+                frequency * 2 * human.template @ directions.mT + 6.28 * phases[:, 4 * i + 3]
+            ).mT
+        )  # (N, V)
     n = normals(human, body.vertices)
     posed = body.vertices + n * (offset * (1 + waves) * is_body)[..., None]
     loose = (top & (of("loose_top") > 0.012)) | (bottom & (of("loose_bottom") > 0.012))
@@ -266,7 +278,13 @@ def _palette(outfits: Outfits) -> Tensor:
 
 
 def _print_on(
-    color: Tensor, mask: Tensor, name: str, rest: Tensor, owner: Tensor, columns: Tensor, atlas: Sheet
+    color: Tensor,
+    mask: Tensor,
+    name: str,
+    rest: Tensor,
+    owner: Tensor,
+    columns: Tensor,
+    atlas: Sheet,
 ) -> None:
     """Put the textures of a garment into colours (3, P), laid over the body from the front."""
     texture = columns[SETTINGS.index(f"{name}_texture")]
@@ -280,9 +298,7 @@ def _print_on(
     color[:, chosen] = atlas.look_up(texture.long().index_select(0, who), u, v)
 
 
-def _face_layers(
-    where: Tensor, eye: Tensor, of: Callable[[str], Tensor], head: Tensor
-) -> Tensor:
+def _face_layers(where: Tensor, eye: Tensor, of: Callable[[str], Tensor], head: Tensor) -> Tensor:
     """Return which of skin, eyes, brows, lips, beard and glasses is at pixels, (P,)."""
     x, y, z = where[0].abs(), where[1], where[2]
     front = head & (y < -0.45)

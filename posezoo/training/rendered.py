@@ -115,7 +115,9 @@ def second_views(
     scaled = (source + 0.5) * torch.tensor([2 / width, 2 / height]) - 1
     covered = _patched(images.float() / 255, rng)
     found = F.grid_sample(covered, scaled.reshape(count, height, width, 2), align_corners=False)
-    gain = torch.from_numpy(rng.normal(1, 0.12, (count, 3, 1, 1)) * rng.normal(1, 0.15, (count, 1, 1, 1)))
+    gain = torch.from_numpy(
+        rng.normal(1, 0.12, (count, 3, 1, 1)) * rng.normal(1, 0.15, (count, 1, 1, 1))
+    )
     power = torch.from_numpy(np.exp(rng.normal(0, 0.2, (count, 1, 1, 1)))).float()
     found = (found.clamp(1e-4, 1) ** power * gain.float()).clamp(0, 1)
     points = keypoints[:, list(skeleton.flip_indices)].clone()

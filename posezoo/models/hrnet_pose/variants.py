@@ -8,7 +8,12 @@ from ...zoo.registry import register
 
 
 def rendered_cfg(
-    crop: InputCfg, decode: DecodeCfg, *, packaged: str, sha256: str, macs: int,
+    crop: InputCfg,
+    decode: DecodeCfg,
+    *,
+    packaged: str,
+    sha256: str,
+    macs: int,
     description: str = "narrow HRNet trained on rendered people only, for demos and tests, no photos",
     params: int = 725_129,
 ) -> PretrainedCfg:
