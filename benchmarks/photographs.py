@@ -1,6 +1,7 @@
 """How well a model finds people in photographs: any folder of images with COCO annotations.
 
-    python benchmarks/photographs.py hrnet_s_192x144.bodies --annotations test_coco.json --images coco
+    python benchmarks/photographs.py hrnet_s_192x144.bodies \\
+        --annotations test_coco.json --images coco
     python benchmarks/photographs.py run/best/model.safetensors --architecture hrnet_s_192x144 \\
         --mpii test_mpii.json --images mpii --sheet poses.png
 

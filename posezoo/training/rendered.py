@@ -18,8 +18,8 @@ from ..datasets.descriptors import COCO
 from ..datasets.pictures import Pictures
 from ..errors import InputError
 from ..skeletons import Skeleton
-from ..synthetic.album import write_people
-from ..synthetic.photographer import Photographer
+from ..synthetic.bodies.album import write_people
+from ..synthetic.bodies.photographer import Photographer
 from ..zoo.config import PretrainedCfg
 from ..zoo.recipe import Augmentation
 from .data import TrainingBatch, TrainingSet

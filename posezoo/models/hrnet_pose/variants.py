@@ -6,6 +6,8 @@ from ...zoo.arguments import IN_CHANS, NUM_KEYPOINTS
 from ...zoo.config import DecodeCfg, InputCfg, PretrainedCfg, SourceCfg
 from ...zoo.registry import register
 
+_CARTOONS = "narrow HRNet trained on rendered people only, for demos and tests, no photos"
+
 
 def rendered_cfg(
     crop: InputCfg,
@@ -14,7 +16,7 @@ def rendered_cfg(
     packaged: str,
     sha256: str,
     macs: int,
-    description: str = "narrow HRNet trained on rendered people only, for demos and tests, no photos",
+    description: str = _CARTOONS,
     params: int = 725_129,
 ) -> PretrainedCfg:
     return PretrainedCfg(
@@ -53,7 +55,9 @@ XS_192 = rendered_cfg(
 )
 
 S_128 = rendered_cfg(
-    XS_128.input, XS_128.decode, description="", params=1_771_817, macs=1,
+    XS_128.input, DecodeCfg(
+        codec="heatmap", heatmap_size=(32, 24), refine="dark", blur_kernel=7, shift_heatmap=True
+    ), description="", params=1_771_817, macs=1,
     packaged="hrnet_s_128x96.bodies.safetensors", sha256="0" * 64,
 )  # fmt: skip
 S_192 = rendered_cfg(

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..skeletons import COCO_WHOLEBODY_133
-from ..weights.files import replacing
+from ...skeletons import COCO_WHOLEBODY_133
+from ...weights.files import replacing
 
 __all__ = ["bake"]
 
@@ -74,7 +74,8 @@ def bake(file: Path) -> dict[str, float]:
             counts=np.array(points.counts, np.int32), faces=points.faces.astype(np.uint16),
             part_of_face=points.part_of_face, keypoint_names=np.array(points.names),
             keypoint_of_point=points.keypoint_of_point.astype(np.int16),
-            keypoint_share=points.keypoint_share.astype(np.float32), **reference,
+            keypoint_share=points.keypoint_share.astype(np.float32),
+            reference_rotations=reference[0], reference_points=reference[1],
         )  # fmt: skip
     return {
         "megabytes": os.path.getsize(file) / 1e6,
@@ -258,8 +259,9 @@ def _rest_points(model: Any, table: Array, points: _Points) -> Array:
 
 def _posed_reference(
     model: Any, table: Array, points: _Points, rng: np.random.Generator
-) -> dict[str, NDArray[Any]]:
-    """Return four posed bodies as anny computes them, for the test of what rendering computes."""
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """Return rotations and points of four posed bodies as anny computes them, by which
+    what rendering computes is tested."""
     axes = rng.normal(size=(4, model.bone_count, 3)) * 0.15
     pose = torch.eye(4).repeat(4, model.bone_count, 1, 1)
     pose[:, :, :3, :3] = torch.linalg.matrix_exp(_skew(torch.tensor(axes, dtype=torch.float32)))
@@ -271,10 +273,7 @@ def _posed_reference(
     posed = points.of(out["vertices"].double().numpy())
     first = sum(points.counts[:3])
     posed = posed[:, :first]
-    return {
-        "reference_rotations": turns.numpy(),
-        "reference_points": _integers(posed[:, ::7] - posed[:, :1]),
-    }
+    return turns.numpy(), _integers(posed[:, ::7] - posed[:, :1])
 
 
 def _skew(axes: torch.Tensor) -> torch.Tensor:

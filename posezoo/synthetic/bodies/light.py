@@ -18,8 +18,8 @@ _BIAS = 0.03  # metres by which a surface may be behind what is lit
 
 @dataclass(frozen=True, kw_only=True)
 class Lights:
-    """Light of B pictures: `toward (B, 3)` the lamp, its colour `key`, the colours of the light from
-    above and below, `fill` (B, 3) and where it comes from, and how dark shadows are (B,)."""
+    """Light of B pictures: `toward (B, 3)` the lamp, its colour `key`, the colours of the light
+    from above and below, `fill` (B, 3) and where it comes from, and how dark shadows are (B,)."""
 
     toward: Tensor
     key: Tensor

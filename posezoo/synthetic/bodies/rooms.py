@@ -41,8 +41,8 @@ class Rooms:
     tone: Tensor
 
     def paint(
-        self, atlas: Sheet, eyes: Tensor, rays: Tensor, picture: Tensor, spot: tuple[Tensor, Tensor],
-        lights: Lights, maps: ShadowMaps,
+        self, atlas: Sheet, eyes: Tensor, rays: Tensor, picture: Tensor,
+        spot: tuple[Tensor, Tensor], lights: Lights, maps: ShadowMaps,
     ) -> Tensor:  # fmt: skip
         """Return what rays (3, P) of pictures (P,) see, linear light (3, P).
 

@@ -27,7 +27,7 @@ class Stance:
         middle: (x, y) of the hips.
         reach: how far to the front the knees are (y, negative).
         size: its height against that of a grown-up.
-        keypoints: (K, 3) in its own frame, by `names`.
+        keypoints: by name, in its own frame, and the `crown` of its head.
     """
 
     cluster: str
@@ -38,7 +38,7 @@ class Stance:
     reach: float
     size: float
     keypoints: dict[str, Array]
-    head: Array
+    crown: Array
 
 
 def furnish(rng: np.random.Generator, things: Things, picture: int, body: Stance) -> None:
@@ -70,7 +70,7 @@ def furnish(rng: np.random.Generator, things: Things, picture: int, body: Stance
         _bag(rng, things, picture, number(), body)
     if rng.random() < 0.06:
         brim = np.array([rng.uniform(0.24, 0.42)] * 2 + [0.02]) * [1, 1.1, 1]
-        at = body.head + [0, rng.choice([0, -0.09]), 0.07]
+        at = body.crown + [0, rng.choice([0, -0.09]), 0.07]
         things.add(picture, number(), TUBE, place(at, brim, None, body.frame))
 
 

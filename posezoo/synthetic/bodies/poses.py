@@ -153,7 +153,8 @@ CLUSTERS: dict[str, Cluster] = {
     ),
     "any": Cluster(
         share=0.03, flexion=(-25, 105), abduction=(-4, 42), outward=(-10, 30), knee=(0, 125),
-        apart=28.0, lean=(-30, 60), bend=(-12, 46), tilt=16.0, hands=tuple((k, 1.0) for k in _HANDS),
+        apart=28.0, lean=(-30, 60), bend=(-12, 46), tilt=16.0, 
+        hands=tuple((name, 1.0) for name in _HANDS),
     ),
 }  # fmt: skip
 _NAMES = tuple(CLUSTERS)
@@ -165,11 +166,6 @@ class Poses:
 
     rotations: Tensor
     clusters: tuple[str, ...]
-
-    def chosen(self, which: Tensor) -> Poses:
-        """Return some of them, by index."""
-        names = tuple(self.clusters[i] for i in which.tolist())
-        return Poses(rotations=self.rotations[which], clusters=names)
 
 
 def sample_poses(human: Human, rng: np.random.Generator, count: int) -> Poses:
@@ -318,7 +314,9 @@ def _turn_trunk(
     turns.of["root"] = torch.where(torch.from_numpy(lying)[:, None, None], laid, root)
 
 
-def _turn_leg(human: Human, turns: _Turns, rng: np.random.Generator, angles: dict[str, Array], side: int) -> None:
+def _turn_leg(
+    human: Human, turns: _Turns, rng: np.random.Generator, angles: dict[str, Array], side: int
+) -> None:
     n, end, sign = turns.count, "LR"[side], 1 - 2 * side
     flexion, abduction, outward, knee = (
         angles[name][:, side] for name in ("flexion", "abduction", "outward", "knee")

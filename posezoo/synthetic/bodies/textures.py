@@ -1,4 +1,4 @@
-"""Procedural textures, linear RGB: noise, fabrics, boards, tiles, foliage, shelves, facades, clutter.
+"""Procedural textures, linear RGB: noise, fabrics, boards, tiles, foliage, clutter.
 
 They are drawn in sets, tiled into one sheet (an atlas), so that one look-up serves all surfaces of
 all pictures.
@@ -114,7 +114,7 @@ def _plain(rng: np.random.Generator) -> Array:
     if rng.random() < 0.7:
         color[1] = color[0] * rng.uniform(0.6, 1.2)
     x, y = _grid()
-    slope = x * rng.normal() + y * rng.normal()
+    slope = x * float(rng.normal()) + y * float(rng.normal())
     speckle = 1 + rng.uniform(0, 0.12) * _noise(rng, int(rng.integers(2, 40)))
     return _mixed(0.5 + slope, color[0], color[1]) * speckle[..., None]
 

@@ -41,8 +41,8 @@ SETTINGS = (
 COLORS = ("skin", "hair", "top", "inner", "bottom", "shoe", "sole", "sock", "eye", "lens", "hat")
 # what is at a pixel; cloth comes last
 LAYERS = (
-    "skin", "beard", "brow", "lips", "white", "eye", "lens", "hair", "top", "inner", "bottom", "sock",
-    "shoe", "sole", "hat",
+    "skin", "beard", "brow", "lips", "white", "eye", "lens", "hair", "top", "inner", "bottom",
+    "sock", "shoe", "sole", "hat",
 )  # fmt: skip
 THING = 3  # a face that belongs to no body
 _TONES = np.array([
@@ -146,6 +146,9 @@ def _sample_colors(rng: np.random.Generator, traits: dict[str, Array], n: int) -
     jeans = rng.random(n) < 0.35
     blue = np.array([0.05, 0.075, 0.17]) * rng.uniform(0.3, 3, (n, 1))
     colors[jeans, row["bottom"]] = blue[jeans]
+    for name in ("top", "bottom"):  # told from bare skin
+        gap = np.abs(colors[:, row[name]] - colors[:, row["skin"]]).sum(axis=1)
+        colors[gap < 0.25, row[name]] *= 0.25
     whole = rng.random(n) < 0.13  # a dress, a suit, an overall
     colors[whole, row["bottom"]] = colors[whole, row["top"]]
     colors[:, row["lens"]] *= 0.3

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..zoo.recipe import Augmentation
+from ...zoo.recipe import Augmentation
 
 __all__ = ["Crops", "aim", "crop", "project", "sample_eyes"]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL import Image
 
-from ..datasets.categories import PERSON
-from ..datasets.descriptors import COCO
-from ..errors import InputError
-from ..skeletons import COCO_17
-from ..weights.files import replacing
+from ...datasets.categories import PERSON
+from ...datasets.descriptors import COCO
+from ...errors import InputError
+from ...skeletons import COCO_17
+from ...weights.files import replacing
 from .photographer import Photographer
 
 __all__ = ["write_people"]

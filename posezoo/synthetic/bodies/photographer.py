@@ -6,7 +6,7 @@ bytes on the same machine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..zoo.recipe import Augmentation
+from ...zoo.recipe import Augmentation
 from . import camera, lens, light, rooms, wardrobe
-from .human import BODY, HAIR, SKIRT, UP_TRUNK, Body, load_human
-from .poses import is_possible, sample_poses
-from .props import Stance, furnish, scatter
+from .crowd import People, sample_people
+from .human import BODY, HAIR, SKIRT, load_human
+from .mesh import Mesh, Mesher
+from .props import scatter
 from .raster import Hits, rasterise
-from .solids import MATERIALS, SHAPES, Things
+from .solids import MATERIALS
 from .textures import Atlas, Sheet, random_colors
 
 __all__ = ["Photographer", "Shots"]
@@ -48,44 +49,6 @@ class Shots:
     areas: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class _People:
-    """N dressed bodies, each in the world of its picture; the first B are the ones cut out."""
-
-    picture: NDArray[np.int64]
-    vertices: Tensor
-    keypoints: Tensor
-    outfits: wardrobe.Outfits
-
-    def part(self, first: int, last: int) -> _People:
-        """Return those in the pictures from `first` to before `last`, renumbered from 0."""
-        chosen = np.flatnonzero((self.picture >= first) & (self.picture < last))
-        index = torch.from_numpy(chosen)
-        return _People(
-            picture=self.picture[chosen] - first, vertices=self.vertices[index],
-            keypoints=self.keypoints[index],
-            outfits=wardrobe.Outfits(
-                settings=self.outfits.settings[index], colors=self.outfits.colors[index]
-            ),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Mesh:
-    """All triangles: `positions`, `normals` (3, T), `static` and `in_picture (T,)` of vertices;
-    `faces (3, F)`, and for each its `picture`, its `owner` (body, or material of a thing) and its
-    `part`."""
-
-    positions: Tensor
-    normals: Tensor
-    static: Tensor
-    in_picture: Tensor
-    faces: Tensor
-    picture: Tensor
-    owner: Tensor
-    part: Tensor
-
-
 class Photographer:
     """Makes shots of people.
 
@@ -104,17 +67,9 @@ class Photographer:
         self.augmentation = augmentation or Augmentation()
         self._larger = (round(size[0] * _LARGER), round(size[1] * _LARGER))
         self.human = load_human()
-        h = self.human
-        things = torch.cat([vertices for vertices, _, _ in SHAPES])
-        columns = torch.cat([h.template, h.on_head, h.attributes], 1)  # (V, 14)
-        padded = torch.cat([things, torch.zeros(len(things), columns.shape[1] - 3)], 1)
-        self._static = torch.cat([columns, padded]).T.contiguous()  # (14, ...)
+        self._mesh = Mesher(self.human)
+        self._own = self.human.part == BODY
         self._atlas = cache(self._draw_atlas)
-        corner = h.faces[:, 0]
-        x, y, z = h.on_head[corner].unbind(1)
-        over_face = (y < -0.35) & (x.abs() < 0.75) & (z < 0.75)
-        self._face_height = h.template[corner, 2]
-        self._face_on_head = torch.where(over_face, -torch.inf, z)  # hair is not worn there
 
     def shoot(self, number: int, count: int) -> Shots:
         """Make `count` shots; `number` tells this call's from those of others."""
@@ -122,8 +77,7 @@ class Photographer:
         atlas = self._atlas(number % _ATLASES).opened()
         extra = rng.choice(4, count, p=[0.52, 0.27, 0.14, 0.07])
         picture = np.concatenate([np.arange(count), np.repeat(np.arange(count), extra)])
-        things = Things()
-        people = self._people(rng, picture, count, things, atlas)
+        people, things = sample_people(self.human, rng, picture, count, atlas.count)
         close = rng.random(count) < 0.36
         eyes, axes = _cameras(rng, people, close)
         for i in range(count):
@@ -142,7 +96,7 @@ class Photographer:
         )  # fmt: skip
 
     def _crops(
-        self, rng: np.random.Generator, people: _People, eyes: Array, axes: Tensor,
+        self, rng: np.random.Generator, people: People, eyes: Array, axes: Tensor,
         close: NDArray[np.bool_],
     ) -> camera.Crops:  # fmt: skip
         count, names = len(eyes), self.human.keypoint_names
@@ -152,141 +106,23 @@ class Photographer:
             for n in _BELOW
         ]
         return camera.crop(
-            rng, torch.from_numpy(eyes).float(), axes, people.vertices[:count, : self._body_count],
+            rng, torch.from_numpy(eyes).float(), axes, people.vertices[:count, self._own],
             torch.stack(cuts, 1), close, self._larger, self.padding, self.augmentation,
         )  # fmt: skip
-
-    @property
-    def _body_count(self) -> int:
-        return int((self.human.part == BODY).sum())
 
     def _draw_atlas(self, number: int) -> Atlas:
         return Atlas(np.random.default_rng((self.seed, number, 1)))
 
-    def _people(
-        self, rng: np.random.Generator, picture: NDArray[np.int64], count: int, things: Things,
-        atlas: Sheet,
-    ) -> _People:  # fmt: skip
-        """Draw bodies, dress them and put them in their pictures."""
-        h, needed = self.human, len(picture)
-        shapes, rotations, clusters, which = self._possible(rng, needed)
-        body = h.pose(shapes, rotations)
-        traits = {name: h.traits[which, i].double().numpy() for i, name in enumerate(h.trait_names)}
-        outfits = wardrobe.sample_outfits(rng, traits, atlas.count)
-        phases = torch.from_numpy(rng.random((needed, 8))).float()
-        vertices = wardrobe.dress(h, body, outfits, phases)
-        body = replace(body, vertices=vertices)
-        frames, body = _put_down(rng, body, clusters, picture, count, self._body_count)
-        self._furnish(rng, things, body, frames, clusters, picture)
-        turn, shift = torch.from_numpy(frames).float().split([3, 1], 2)
-        move = lambda points: points @ turn.mT + shift.mT  # noqa: E731
-        return _People(
-            picture=picture, vertices=move(body.vertices), keypoints=move(body.keypoints),
-            outfits=outfits,
-        )  # fmt: skip
-
-    def _possible(
-        self, rng: np.random.Generator, needed: int
-    ) -> tuple[Tensor, Tensor, list[str], Tensor]:
-        """Draw shapes and poses until enough do not cut into themselves."""
-        h = self.human
-        shapes, rotations, names, people = [], [], [], []
-        while sum(map(len, shapes)) < needed:
-            tried = needed + 8
-            which = torch.from_numpy(rng.integers(0, len(h.people), tried))
-            poses = sample_poses(h, rng, tried)
-            good = is_possible(h, h.keypoints(h.people[which], poses.rotations)).nonzero()[:, 0]
-            kept = poses.chosen(good)
-            shapes.append(h.people[which[good]])
-            rotations.append(kept.rotations)
-            names += kept.clusters
-            people.append(which[good])
-        return (
-            torch.cat(shapes)[:needed], torch.cat(rotations)[:needed], names[:needed],
-            torch.cat(people)[:needed],
-        )  # fmt: skip
-
-    def _furnish(
-        self, rng: np.random.Generator, things: Things, body: Body, frames: Array,
-        clusters: list[str], picture: NDArray[np.int64],
-    ) -> None:  # fmt: skip
-        h = self.human
-        a = h.attributes
-        under = (h.part == BODY) & ((a[:, 4] > -0.2) & (a[:, 4] < 0.75) & (a[:, 2] > 0.5)
-                                    | (a[:, UP_TRUNK] < 0.12) & (a[:, 1] < 0.5) & (a[:, 0] < 0.5))  # fmt: skip
-        trunk = (h.part == BODY) & (a[:, UP_TRUNK] < 0.5) & (a[:, 1] < 0.5) & (a[:, 4] < 0.2)
-        seats = body.vertices[:, under, 2].amin(1).tolist()
-        backs = body.vertices[:, trunk, 1].amax(1).tolist()
-        keypoints = body.keypoints.double().numpy()
-        crown = body.vertices[:, h.on_head[:, 2].argmax()].double().numpy()
-        for i, cluster in enumerate(clusters):
-            named = dict(zip(h.keypoint_names, keypoints[i]))
-            hips = (named["left_hip"] + named["right_hip"]) / 2
-            thigh = np.linalg.norm(named["left_hip"] - named["left_knee"])
-            stance = Stance(
-                cluster=cluster, frame=frames[i], seat=seats[i], back=backs[i], middle=hips[:2],
-                reach=min(named["left_knee"][1], named["right_knee"][1]),
-                size=float(thigh / 0.42), keypoints=named, head=crown[i],
-            )  # fmt: skip
-            furnish(rng, things, int(picture[i]), stance)
-
-    def _mesh(self, people: _People, things: Things) -> _Mesh:
-        """Collect the triangles of bodies, with the skirts and hair that are worn, and of things."""
-        h, count = self.human, len(people.picture)
-        part = h.part_of_face
-        of = lambda name: people.outfits.settings[:, wardrobe.SETTINGS.index(name), None]  # noqa: E731
-        worn = (part == BODY) | (part == SKIRT) & (of("skirt") > 0) & (
-            self._face_height > of("hem")
-        )
-        worn = worn | (part == HAIR) & (of("long_hair") > 0) & (self._face_on_head > of("hair_end"))
-        owner, face = worn.nonzero().unbind(1)
-        picture = torch.from_numpy(people.picture)
-        positions = [people.vertices.reshape(-1, 3)]
-        normals = [wardrobe.normals(h, people.vertices).reshape(-1, 3)]
-        static = [torch.arange(h.num_vertices).repeat(count)]
-        vertex_pictures = [picture.repeat_interleave(h.num_vertices)]
-        faces = [h.faces[face] + (owner * h.num_vertices)[:, None]]
-        pictures, owners, parts = [picture[owner]], [owner], [part[face]]
-        start, base = h.num_vertices * count, h.num_vertices
-        shapes = torch.tensor(things.shapes, dtype=torch.long)
-        for shape, (vertices, triangles, unit) in enumerate(SHAPES):
-            chosen = (shapes == shape).nonzero()[:, 0].tolist()
-            if chosen:
-                matrix = torch.from_numpy(np.stack([things.matrices[i] for i in chosen])).float()
-                linear = matrix[:, :, :3]
-                positions.append((vertices @ linear.mT + matrix[:, None, :, 3]).reshape(-1, 3))
-                turned = unit @ torch.linalg.pinv(linear)
-                normals.append(torch.nn.functional.normalize(turned, dim=-1).reshape(-1, 3))
-                static.append(base + torch.arange(len(vertices)).repeat(len(chosen)))
-                shown = torch.tensor([things.pictures[i] for i in chosen])
-                vertex_pictures.append(shown.repeat_interleave(len(vertices)))
-                first = start + len(vertices) * torch.arange(len(chosen))
-                faces.append((triangles + first[:, None, None]).reshape(-1, 3))
-                each = lambda values: torch.tensor([values[i] for i in chosen]).repeat_interleave(
-                    len(triangles)
-                )  # noqa: E731,E501,B023
-                pictures.append(each(things.pictures))
-                owners.append(each(things.materials))
-                parts.append(torch.full((len(chosen) * len(triangles),), wardrobe.THING))
-                start += len(vertices) * len(chosen)
-            base += len(vertices)
-        return _Mesh(
-            positions=torch.cat(positions).T.contiguous(), normals=torch.cat(normals).T.contiguous(),
-            static=torch.cat(static), in_picture=torch.cat(vertex_pictures),
-            faces=torch.cat(faces).T.contiguous(), picture=torch.cat(pictures), owner=torch.cat(owners),
-            part=torch.cat(parts),
-        )  # fmt: skip
-
     def _expose(
-        self, rng: np.random.Generator, atlas: Sheet, people: _People, mesh: _Mesh,
+        self, rng: np.random.Generator, atlas: Sheet, people: People, mesh: Mesh,
         crops: camera.Crops,
     ) -> Shots:  # fmt: skip
         size, count = self._larger, len(crops.eye)
-        corners = [value[mesh.faces] for value in _pixels(mesh, crops)]  # 3 (3, F)
+        x, y, near = (value[mesh.faces] for value in _pixels(mesh, crops))  # (3, F)
         both = (mesh.part == SKIRT) | (mesh.part == HAIR)
-        hits = rasterise(*corners, mesh.picture, (count, *size), both)
+        hits = rasterise(x, y, near, mesh.picture, (count, *size), both)
         lights = light.sample_lights(rng, count)
-        main = people.vertices[:count, : self._body_count]
+        main = people.vertices[:count, self._own]
         middle = (main.amin(1) + main.amax(1)) / 2
         maps = light.cast_shadows(
             lights, mesh.positions, mesh.faces, mesh.picture, middle, torch.full((count,), 1.5)
@@ -314,7 +150,7 @@ class Photographer:
         return self._annotate(people, mesh, hits, crops, inside, images)
 
     def _shade(
-        self, rng: np.random.Generator, atlas: Sheet, people: _People, mesh: _Mesh, hits: Hits,
+        self, rng: np.random.Generator, atlas: Sheet, people: People, mesh: Mesh, hits: Hits,
         crops: camera.Crops, size: tuple[int, int], lights: light.Lights, maps: light.ShadowMaps,
         count: int,
     ) -> Tensor:  # fmt: skip
@@ -331,13 +167,13 @@ class Photographer:
         color = torch.empty_like(points)
         gloss = torch.full_like(hits.nearness, 0.1)
         known = mesh.static[corner.index_select(1, body)]
-        static = _mixed(self._static, known, hits.shares.index_select(1, body))
+        static = _mixed(self._mesh.static, known, hits.shares.index_select(1, body))
         owners = owner.index_select(0, body)
         waves, bumps = _waves(rng, static[:3], owners, people.outfits)
         painted = wardrobe.paint(static, part[body], owners, people.outfits, waves, atlas)
         color[:, body], rough, gloss[body] = painted
         known = mesh.static[corner.index_select(1, thing)]
-        place = _mixed(self._static[:3], known, hits.shares.index_select(1, thing))
+        place = _mixed(self._mesh.static[:3], known, hits.shares.index_select(1, thing))
         color[:, thing] = _paint_things(rng, place, owner[thing], atlas, count)
         normal[:, body] += bumps * rough
         normal = light.unit(normal)
@@ -346,7 +182,7 @@ class Photographer:
         return light.shade(lights, maps, picture, points, facing, crops.eye, color, gloss)
 
     def _annotate(
-        self, people: _People, mesh: _Mesh, hits: Hits, crops: camera.Crops, inside: Tensor,
+        self, people: People, mesh: Mesh, hits: Hits, crops: camera.Crops, inside: Tensor,
         images: Tensor,
     ) -> Shots:  # fmt: skip
         """Find what is in sight of the first body of each picture."""
@@ -385,33 +221,8 @@ class Photographer:
         )  # fmt: skip
 
 
-def _put_down(
-    rng: np.random.Generator, body: Body, clusters: list[str], picture: NDArray[np.int64], count: int,
-    body_count: int,
-) -> tuple[Array, Body]:  # fmt: skip
-    """Stand bodies on the floor of their own frames; return the frames (N, 3, 4) and the bodies."""
-    lowest = body.vertices[:, :body_count, 2].amin(1)
-    lifted = [rng.uniform(0.05, 0.6) if c == "jumping" else rng.uniform(0, 0.12) if c == "cycling" else 0.0
-              for c in clusters]  # fmt: skip
-    up = torch.tensor(lifted) - lowest
-    shift = torch.stack([torch.zeros_like(up), torch.zeros_like(up), up], 1)[:, None]
-    frames = np.zeros((len(picture), 3, 4))
-    for i in range(len(picture)):
-        turn, at = 0.0, np.zeros(2)
-        if i >= count:
-            way = rng.uniform(0, 2 * np.pi)
-            at = np.array([np.cos(way), 0.9 * np.sin(way)]) * rng.choice([0.34, 0.55, 0.9, 1.6])
-            at *= rng.uniform(0.85, 1.5)
-            turn = rng.normal(0, 0.6) if rng.random() < 0.6 else rng.uniform(0, 2 * np.pi)
-        c, s = np.cos(turn), np.sin(turn)
-        frames[i] = [[c, -s, 0, at[0]], [s, c, 0, at[1]], [0, 0, 1, 0]]
-    return frames, replace(
-        body, vertices=body.vertices + shift.float(), keypoints=body.keypoints + shift.float()
-    )
-
-
 def _cameras(
-    rng: np.random.Generator, people: _People, close: NDArray[np.bool_]
+    rng: np.random.Generator, people: People, close: NDArray[np.bool_]
 ) -> tuple[Array, Tensor]:
     """Return eyes (B, 3) and axes (B, 3, 3)."""
     count = len(close)
@@ -433,7 +244,7 @@ def _resized(inside: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.nn.functional.interpolate(inside[:, None].to(torch.uint8), size)
 
 
-def _pixels(mesh: _Mesh, crops: camera.Crops) -> tuple[Tensor, Tensor, Tensor]:
+def _pixels(mesh: Mesh, crops: camera.Crops) -> tuple[Tensor, Tensor, Tensor]:
     """Return x and y in pixels of the crops and the nearness of vertices, (T,) each."""
     of = lambda value: value.contiguous().index_select(0, mesh.in_picture)  # noqa: E731
     local = [mesh.positions[i] - of(crops.eye[:, i]) for i in range(3)]

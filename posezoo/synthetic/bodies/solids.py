@@ -46,6 +46,14 @@ class Things:
             [self.materials[i] - first * MATERIALS for i in chosen],
         )  # fmt: skip
 
+    def of_shape(self, shape: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return matrices (n, 3, 4), pictures and materials (n,) of those of a shape."""
+        chosen = [i for i, other in enumerate(self.shapes) if other == shape]
+        matrices = np.array([self.matrices[i] for i in chosen]).reshape(-1, 3, 4)
+        numbers = [[values[i] for i in chosen] for values in (self.pictures, self.materials)]
+        pictures, materials = torch.tensor(numbers, dtype=torch.long)
+        return torch.from_numpy(matrices).float(), pictures, materials
+
     def box(
         self, picture: int, material: int, low: tuple[float, ...], high: tuple[float, ...],
         frame: Array,
@@ -96,18 +104,16 @@ def _round(profile: Array, sides: int) -> tuple[Array, NDArray[np.int64]]:
 
 
 def _box(cuts: int = 3) -> tuple[Array, NDArray[np.int64]]:
-    u, v = np.meshgrid(np.linspace(-0.5, 0.5, cuts + 1), np.linspace(-0.5, 0.5, cuts + 1))
-    u, v = u.ravel(), v.ravel()
-    vertices, faces = [], []
+    step = np.linspace(-0.5, 0.5, cuts + 1)
+    u, v = (grid.ravel() for grid in np.meshgrid(step, step))
+    sheet, count = _sheet(cuts, cuts), len(u)
+    sides = []
     for axis in range(3):
         for side in (-0.5, 0.5):
-            columns = [u, v] if side > 0 else [v, u]
-            columns.insert(axis, np.full_like(u, side))
-            if axis == 1:
-                columns[0], columns[2] = columns[2], columns[0]
-            faces.append(_sheet(cuts, cuts) + sum(map(len, vertices)))
-            vertices.append(np.stack(columns, 1))
-    return np.concatenate(vertices), np.concatenate(faces)
+            rows = [u, v]
+            rows.insert(axis, np.full_like(u, side))
+            sides.append(np.stack(rows, 1))
+    return np.concatenate(sides), np.concatenate([sheet + count * i for i in range(6)])
 
 
 def _shape(made: tuple[Array, NDArray[np.int64]]) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,6 +7,7 @@ Letters in shapes: N bodies, V vertices, J bones.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -186,15 +187,20 @@ def _attributes(human: Human, keypoints: dict[str, NDArray[np.float64]]) -> tupl
 def _connections(faces: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return `faces_of_vertex` and `neighbours`."""
     number = torch.arange(len(faces)).repeat_interleave(3)
-    of_vertex = torch.sparse_coo_tensor(
-        torch.stack([faces.flatten(), number]), torch.ones(3 * len(faces)), (count, len(faces))
-    ).to_sparse_csr()
+    corners = torch.stack([faces.flatten(), number])
+    of_vertex = _sparse(corners, torch.ones(3 * len(faces)), (count, len(faces)))
     pairs = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     itself = torch.arange(count)[:, None].expand(-1, 2)
     pairs = torch.unique(torch.cat([pairs, pairs.flip(1), itself]), dim=0)
     shares = 1 / torch.bincount(pairs[:, 0], minlength=count)[pairs[:, 0]]
-    means = torch.sparse_coo_tensor(pairs.T, shares, (count, count)).to_sparse_csr()
-    return of_vertex, means
+    return of_vertex, _sparse(pairs.T, shares, (count, count))
+
+
+def _sparse(places: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():  # torch calls the compressed form a beta
+        warnings.simplefilter("ignore", UserWarning)
+        found: Tensor = torch.sparse_coo_tensor(places, values, size).to_sparse_csr()
+    return found
 
 
 def _along(joints: list[NDArray[np.float64]], points: NDArray[np.float64]) -> NDArray[np.float64]:
