@@ -41,9 +41,11 @@ def bake(file: Path) -> dict[str, float]:
     Raises:
         ImportError: anny or fast-simplification is not installed.
     """
-    import anny
-    from anny.keypoints import KeypointsRegressor
-
+    try:
+        import anny
+        from anny.keypoints import KeypointsRegressor
+    except ImportError as error:
+        raise ImportError("anny is missing; pip install 'posezoo[render]'") from error
     model = anny.Anny(facial_actions="all", phenotypes="all", topology="anny-full")
     model = model.to(torch.float32)
     rng = np.random.default_rng(0)

@@ -91,7 +91,8 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
         "sock": np.where(chance(0.45), 9, u(1.3, 1.85, n)),
         "shoe": pick([1.93, 1.8, 2.08, 9.0], [52, 18, 16, 14]),
         "glove": chance(0.05),
-        "waist": pick([0.02, 0.12, 0.2, -0.1, -0.25], [30, 25, 10, 25, 10]) + rng.normal(0, 0.02, n),
+        "waist": pick([0.02, 0.12, 0.2, -0.1, -0.25], [30, 25, 10, 25, 10])
+        + rng.normal(0, 0.02, n),
         "neckline": np.where(bare, -5, u(0.95, 1.13, n)),
         "v_neck": np.where(chance(0.55), u(0, 1.6, n), 0),
         "jacket": np.where(chance(0.18), u(0.1, 0.24, n), 0),
