@@ -17,7 +17,10 @@ _COUNT = click.IntRange(min=1)
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--kind", type=click.Choice(["coco", "wholebody", "mpii", "bodies"]), default="coco", show_default=True
+    "--kind",
+    type=click.Choice(["coco", "wholebody", "mpii", "bodies"]),
+    default="coco",
+    show_default=True,
 )
 @click.option("--train", type=_COUNT, default=24000, show_default=True, help="Images to train on.")
 @click.option("--val", type=_COUNT, default=400, show_default=True, help="Images to validate on.")

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...errors import InputError
 from ...skeletons import COCO_WHOLEBODY_133
 from ...weights.files import replacing
 
@@ -39,13 +40,13 @@ def bake(file: Path) -> dict[str, float]:
     """Write the file; return its size in megabytes and the largest errors in millimetres.
 
     Raises:
-        ImportError: anny or fast-simplification is not installed.
+        InputError: anny is not installed.
     """
     try:
         import anny
         from anny.keypoints import KeypointsRegressor
     except ImportError as error:
-        raise ImportError("anny is missing; pip install 'posezoo[render]'") from error
+        raise InputError("baking needs anny; pip install 'posezoo[render]'") from error
     model = anny.Anny(facial_actions="all", phenotypes="all", topology="anny-full")
     model = model.to(torch.float32)
     rng = np.random.default_rng(0)

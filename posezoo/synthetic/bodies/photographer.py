@@ -27,7 +27,7 @@ from .textures import Atlas, Sheet, random_colors
 __all__ = ["Photographer", "Shots"]
 
 Array = NDArray[np.float64]
-_LARGER = 4 / 3  # rendered this much larger, for smooth edges
+_LARGER = 1.25  # rendered this much larger, for smooth edges
 _AT_ONCE = 8
 _ATLASES = 40  # sets of textures, of which a shoot uses one
 _BELOW = ("shoulder", "hip", "hip", "knee", "knee")  # where photos of the upper body end

@@ -58,14 +58,12 @@ def furnish(rng: np.random.Generator, things: Things, picture: int, body: Stance
         things.box(picture, number(), low, high, body.frame)
     elif body.cluster == "cycling" and rng.random() < 0.7:
         _bicycle(things, picture, number(), body)
-    elif body.cluster == "crouching" and rng.random() < 0.4:
-        size = np.array([rng.uniform(0.15, 0.4), rng.uniform(0.9, 1.8), 0.04])
-        turn = turn_z(rng.uniform(0, 6.28))
-        center = np.array([*body.middle, 0.0])
-        things.add(picture, number(), BOX, place(center, size, turn, body.frame))
+    elif body.cluster in ("crouching", "lunging") and rng.random() < 0.45:
+        _under_feet(rng, things, picture, number(), body)
+    is_sport = body.cluster in ("crouching", "lunging", "running", "kicking", "squatting")
     for side in ("left", "right"):
-        if rng.random() < 0.2:
-            _held(rng, things, picture, number(), body, side)
+        if rng.random() < (0.4 if is_sport else 0.2):
+            _held(rng, things, picture, number(), body, side, is_sport)
     if rng.random() < 0.1:
         _bag(rng, things, picture, number(), body)
     if rng.random() < 0.06:
@@ -153,21 +151,42 @@ def _bicycle(things: Things, picture: int, material: int, body: Stance) -> None:
         things.box(picture, material + 1, low, high, body.frame)
 
 
-def _held(
-    rng: np.random.Generator, things: Things, picture: int, material: int, body: Stance, side: str
+def _under_feet(
+    rng: np.random.Generator, things: Things, picture: int, material: int, body: Stance
 ) -> None:
-    """A phone, cup, ball, stick, racket, book or umbrella in a hand."""
+    """A board under both feet, or a ski under each."""
+    if rng.random() < 0.5:
+        size = np.array([rng.uniform(0.15, 0.4), rng.uniform(0.9, 1.8), 0.04])
+        center = np.array([*body.middle, 0.0])
+        turn = turn_z(rng.uniform(0, 6.28))
+        things.add(picture, material, BOX, place(center, size, turn, body.frame))
+        return
+    size = np.array([0.09, rng.uniform(1.3, 1.9), 0.03])
+    for side in ("left", "right"):
+        foot = (body.keypoints[f"{side}_ankle"] + body.keypoints[f"{side}_big_toe"]) / 2
+        way = body.keypoints[f"{side}_big_toe"] - body.keypoints[f"{side}_heel"]
+        turn = turn_z(float(np.arctan2(way[0], -way[1])))
+        center = np.array([*foot[:2], max(0.0, foot[2] - 0.07)])
+        things.add(picture, material, BOX, place(center, size, turn, body.frame))
+
+
+def _held(
+    rng: np.random.Generator, things: Things, picture: int, material: int, body: Stance, side: str,
+    is_sport: bool,
+) -> None:  # fmt: skip
+    """A phone, cup, ball, stick or pole, book or umbrella in a hand; in sports mostly a stick."""
     wrist, elbow = body.keypoints[f"{side}_wrist"], body.keypoints[f"{side}_elbow"]
     along = (wrist - elbow) / (np.linalg.norm(wrist - elbow) + 1e-6)
     at = wrist + 0.09 * body.size * along
-    kind = rng.integers(6)
-    size = np.array([(0.07, 0.012, 0.14), (0.08, 0.08, 0.11), (0.2, 0.2, 0.2), (0.03, 0.03, 0.8),
+    weights = (0.02, 0.02, 0.2, 0.7, 0.02, 0.04) if is_sport else (0.2, 0.2, 0.16, 0.2, 0.16, 0.08)
+    kind = rng.choice(6, p=weights)
+    size = np.array([(0.07, 0.012, 0.14), (0.08, 0.08, 0.11), (0.2, 0.2, 0.2), (0.03, 0.03, 1.0),
                      (0.22, 0.03, 0.28), (0.9, 0.9, 0.12)][kind])  # fmt: skip
-    size = size * rng.uniform(0.7, 1.6)
+    size = size * rng.uniform(0.7, 1.5)
     turn = random_turn(rng)
     shape = (BOX, TUBE, BALL, TUBE, BOX, BALL)[kind]
     if kind == 3:  # held near its end
-        at = at + turn[:, 2] * size[2] * rng.uniform(-0.45, 0.45)
+        at = at + turn[:, 2] * size[2] * rng.choice([-0.42, 0.42, 0.0], p=[0.45, 0.45, 0.1])
     if kind == 5:
         at, turn = at + [0, 0, 0.6], np.eye(3)
     things.add(picture, material, shape, place(at, size, turn, body.frame))

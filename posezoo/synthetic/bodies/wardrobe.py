@@ -101,7 +101,7 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
         "fuzz": u(0.1, 0.9, n),
         "beard": np.where(female | chance(0.62), 0, u(0.3, 1, n)),
         "brow": u(0.02, 0.045, n),
-        "glasses": pick([0, 1, 2], [76, 13, 11]),
+        "glasses": pick([0, 1, 2], [74, 13, 13]),
         "hat": np.where(chance(0.17), u(0.28, 0.6, n), 9),
         "top_texture": np.where(chance(0.52), -1, busy),
         "top_scale": np.exp(u(0.2, 2.4, n)),
