@@ -160,11 +160,9 @@ class PeopleFinder:
         """Return boxes (N, 4) and scores (N,) of persons as arrays."""
         if isinstance(answer, _Detections):
             boxes, scores = _array(answer.xyxy, "boxes"), answer.confidence
-            scores = np.ones(len(boxes)) if scores is None else _array(scores, "scores")
-            person = self._is_person(answer, len(boxes))
+            scores = np.ones(boxes.shape[:1]) if scores is None else _array(scores, "scores")
         elif isinstance(answer, (tuple, list)) and len(answer) == 2:
             boxes, scores = _array(answer[0], "boxes"), _array(answer[1], "scores")
-            person = np.ones(len(boxes), bool)
         else:
             raise InputError(
                 f"the detector returned a {type(answer).__name__}; it must return two arrays, "
@@ -173,23 +171,27 @@ class PeopleFinder:
             )
         if boxes.size == 0 and scores.size == 0:
             return np.zeros((0, 4)), np.zeros(0, np.float32)
-        if boxes.shape != (len(boxes), 4) or scores.shape != (len(boxes),):
+        if boxes.shape != (*boxes.shape[:1], 4) or scores.shape != boxes.shape[:1]:
             raise InputError(
                 f"the detector returned boxes of shape {boxes.shape} and scores of shape "
                 f"{scores.shape}, expected (N, 4) and (N,)"
             )
+        person = self._is_person(answer, len(boxes))
         return boxes[person], scores[person].astype(np.float32)
 
-    def _is_person(self, detections: Any, count: int) -> NDArray[np.bool_]:
-        """Tell which detections (N,) are persons: by name, else by class, else all."""
-        data = detections.data if isinstance(detections, _WithData) else None
+    def _is_person(self, answer: Any, count: int) -> NDArray[np.bool_]:
+        """Tell which boxes (N,) are persons: by name, else by class, else all."""
+        data = answer.data if isinstance(answer, _WithData) else None
         if isinstance(data, dict) and len(data.get("class_name", ())) == count:
             names = [str(name).lower() for name in data.get("class_name", ())]
             return np.array([name == "person" for name in names], bool)
-        classes = detections.class_id if isinstance(detections, _WithClasses) else None
+        classes = answer.class_id if isinstance(answer, _WithClasses) else None
         if classes is None:
             return np.ones(count, bool)
-        same: NDArray[np.bool_] = _array(classes, "classes") == self.person_class
+        classes = _array(classes, "classes")
+        if classes.shape != (count,):
+            raise InputError(f"the detector returned {classes.size} classes for {count} boxes")
+        same: NDArray[np.bool_] = classes == self.person_class
         return same
 
 
