@@ -52,13 +52,16 @@ def test_a_person_who_was_missed_is_found_further_on() -> None:
         _ids(tracker, (6 * step, 0))
     for _ in range(8):
         _ids(tracker)
-    assert _ids(tracker, (6 * 18, 0)) == [1]
+    slowed = 54 + 6 * (1 - 0.9**9) / 0.1
+    assert _ids(tracker, (54, 0), (slowed, 0)) == [2, 1]
 
 
 def test_a_person_far_away_or_of_another_size_is_somebody_else() -> None:
     assert _ids_after_a_gap((450, 300)) == [2]
     tracker = Tracker()
     _ids(tracker, (100, 100))
+    for _ in range(20):
+        _ids(tracker)
     small = people((110, 140))
     small = dataclasses.replace(small, bboxes=np.array([[110, 140, 118, 160]]))
     assert tracker.update(small).ids == [2]
