@@ -317,4 +317,4 @@ def test_wrong_use_of_eval_is_named(data, tmp_path):
     assert result.exit_code == 2 and "written over the input" in result.output
     assert boxes.read_text() == "[]"
     result = _eval(data, "--shard", "half")
-    assert result.exit_code == 2 and "not I/N, such as 0/4" in result.output
+    assert result.exit_code == 2 and "valid: I/N, such as 0/4" in result.output

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..errors import InputError
 from . import guards, options
-
-if TYPE_CHECKING:
-    from ..evaluation import Share
 
 __all__ = ["eval_command"]
 
@@ -53,11 +50,7 @@ __all__ = ["eval_command"]
     type=click.IntRange(min=1),
     help="First so many images only; partial, not comparable.",
 )
-@click.option(
-    "--shard",
-    metavar="I/N",
-    help="Do part I of N only (from 0); needs --out. The last part to finish scores.",
-)
+@options.shard("The last part to finish scores.")
 @click.option("--resume", is_flag=True, help="Finish the run that --out holds.")
 @click.option(
     "--images-subset", is_flag=True, help="Leave out images that are missing: not comparable."
@@ -88,6 +81,7 @@ def eval_command(
 
     from .. import create_model
     from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
+    from ..shares import Share
     from ..stopping import Stop, Stopped
 
     detections = None if boxes in ("gt", "det") else Path(boxes)
@@ -101,7 +95,7 @@ def eval_command(
         compile=compile, flip_test=flip_test, limit=limit, images_subset=images_subset,
         category=category,
     )  # fmt: skip
-    share = _share(shard)
+    share = None if shard is None else Share.parse(shard)
     model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
     with Stop() as stop:
         run = RunOptions(
@@ -125,17 +119,3 @@ def eval_command(
     for reason in record.bad.values():  # each names its file
         click.echo(f"posezoo: not used: {reason}", err=True)
     sys.exit(1 if record.bad and not skip_bad else 0)
-
-
-def _share(text: str | None) -> Share | None:
-    from ..evaluation import Share
-
-    if text is None:
-        return None
-    try:
-        index, count = map(int, text.split("/"))
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is not I/N, such as 0/4", param_hint="--shard"
-        ) from error
-    return Share(index=index, count=count)
