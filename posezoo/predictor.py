@@ -263,7 +263,9 @@ class PosePredictor:
         )
         if isinstance(source, (str, Path, int)):
             source = [source]
-        named = isinstance(source, Sequence) and all(isinstance(s, (str, Path, int)) for s in source)
+        named = isinstance(source, Sequence) and all(
+            isinstance(s, (str, Path, int)) for s in source
+        )
         sources = find_sources(source) if named else [Images(source)]  # type: ignore[arg-type]
         for step in PoseStream(self, options).run(units_of(sources, track=track)):
             yield from step.found

@@ -197,7 +197,5 @@ class _Lines:
         people = "1 person" if self.people == 1 else f"{self.people} people"
         frames = f"{self.frames} frames, " if self.frames > 1 else ""
         file = self.files.of(self.source)
-        click.echo(
-            f"{self.source}: {frames}{people}" + (f" -> {file}" if file else ""), err=True
-        )
+        click.echo(f"{self.source}: {frames}{people}" + (f" -> {file}" if file else ""), err=True)
         self.frames = 0

@@ -86,9 +86,7 @@ class PredictFiles:
         elif self.results:
             sinks.append(FilePerInput(self.results, JsonLines()))
         if self.drawings:
-            sinks.append(
-                Overlays(self.drawings, self.options.draw_threshold, self.options.every)
-            )
+            sinks.append(Overlays(self.drawings, self.options.draw_threshold, self.options.every))
         if self.tokens:
             sinks.append(TokenPictures(self.tokens, predictor))
         return sinks

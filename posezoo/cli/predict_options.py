@@ -53,7 +53,7 @@ _OPTIONS = (
     ),
     click.option(
         "--format", "form", type=click.Choice(["jsonl", "coco", "csv", "openpose"]),
-        help="Form of the results, where the ending of --out does not say; openpose needs a folder.",
+        help="Form of the results where the ending of --out does not say; openpose: a folder.",
     ),
     click.option(
         "--draw", type=options.PATH,

@@ -22,7 +22,11 @@ __all__ = ["FILM_ENDINGS", "FilmWriter"]
 
 FILM_ENDINGS = (".mp4", ".mkv", ".mov")
 _TICKS = 90000  # per second, the usual clock of videos
-_OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}  # no reordered frames: parts can be joined
+_OPTIONS = {
+    "crf": "20",
+    "preset": "veryfast",
+    "bf": "0",
+}  # no reordered frames: parts can be joined
 
 
 class FilmWriter:

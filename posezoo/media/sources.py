@@ -136,9 +136,13 @@ def _listed(path: Path, skipped: set[str]) -> Iterator[Source]:
         if line.lower().endswith(_LIST):
             raise InputError(f"{path} names another list, {line}; name photos and videos")
         if line and not line.startswith("#"):
-            beside = path.parent / line
-            here = Path(line).exists() or not beside.exists()
+            beside = str(path.parent / line)
+            here = _exists(line) or not _exists(beside)
             yield from _sources(line if here else beside, skipped)
+
+
+def _exists(name: str) -> bool:
+    return Path(name).exists() or next(glob.iglob(name, recursive=True), None) is not None
 
 
 def _required(found: Iterable[Source], where: str) -> list[Source]:

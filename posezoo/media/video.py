@@ -103,18 +103,30 @@ class _Decoder:
             if not choice.takes(index, self.time):
                 continue
             self.taken += 1
+            if not isinstance(picture, InputError) and picture.is_corrupt:
+                picture = InputError(f"{self.name}: frame {index} is damaged")
             if isinstance(picture, InputError):
                 yield Frame(source=self.name, index=index, time=self.time, error=picture)
             else:
                 image = _pixels(picture)
                 yield Frame(source=self.name, index=index, time=self.time, image=image)
-        announced, found = self.stream.frames, self.decoded + self.bad
-        if found < announced and not choice.ends(self.time + self.step, self.taken):
+        found, after = self.decoded + self.bad, self.time + self.step
+        announced = self._announced(after)
+        if announced and not choice.ends(after, self.taken):
             error = InputError(
-                f"{self.name} ends after {found} of {announced} frames: it was cut short, or is "
-                "damaged"
+                f"{self.name} ends after {found} of {announced}: it was cut short, or is damaged"
             )
-            yield Frame(source=self.name, index=found, time=self.time + self.step, error=error)
+            yield Frame(source=self.name, index=found, time=after, error=error)
+
+    def _announced(self, after: float) -> str:
+        """Return what the file announced, "" where it held that: frames, or else its duration."""
+        if self.stream.frames:
+            found = self.decoded + self.bad
+            return f"{self.stream.frames} frames" if found < self.stream.frames else ""
+        seconds = (self.container.duration or 0) / self.av.time_base
+        if self.container.streams.audio or seconds - after < 1:  # sound may last longer
+            return ""
+        return f"frames, {after:.1f} of {seconds:.1f} seconds"
 
     def _note_time(self, picture: Any) -> None:
         """Set the time of a frame; it follows the one before where the file has none or worse."""

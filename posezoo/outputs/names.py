@@ -44,8 +44,9 @@ def files_of(
 
 def _absolute(source: Source) -> Path:
     """Return the full path of a file, or a name for a camera in the current folder."""
-    is_file = isinstance(source, (Photo, Film))
-    return Path(os.path.abspath(source.path if is_file else str(source).replace(" ", "_")))
+    if isinstance(source, (Photo, Film)):
+        return Path(os.path.abspath(source.path))
+    return Path(os.path.abspath(str(source).replace(" ", "_")))
 
 
 def picture_paths(option: str, sources: Sequence[Source], target: Path) -> dict[str, Path]:

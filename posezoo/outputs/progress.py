@@ -90,7 +90,9 @@ class Progress:
             raise DataError(
                 f"{self.path} is from an unfinished run; give --resume to finish it, or delete it"
             )
-        names = [key for key in {**self.identity, **found} if self.identity.get(key) != found.get(key)]
+        names = [
+            key for key in {**self.identity, **found} if self.identity.get(key) != found.get(key)
+        ]
         if names:
             raise DataError(
                 f"{self.path} is from an unfinished run that differs in {', '.join(names)}; give "

@@ -18,7 +18,7 @@ from ..lock import one_writer
 from ..shares import Share
 from ..stopping import never
 from ..streaming.found import FrameResult
-from ..streaming.stream import Position, PoseStream, Step
+from ..streaming.stream import PoseStream, Position, Step
 from ..streaming.units import Unit
 from .formats import TextFormat
 from .progress import Counts, Progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from ..streaming.found import FrameResult
 __all__ = ["Sink"]
 
 
-class Sink(ABC):
+class Sink:
     """A file or folder that takes finished frames, unit after unit.
 
     Frames come in order. Whatever was written before a checkpoint stays on disk, and a run that
@@ -24,13 +23,13 @@ class Sink(ABC):
     def begin(self, unit: int) -> None:
         """Begin a unit, or go on with the one that the checkpoint was in."""
 
-    @abstractmethod
     def write(self, frames: Sequence[FrameResult]) -> None:
         """Write the next frames of the unit.
 
         Raises:
             DataError: they cannot be written.
         """
+        raise NotImplementedError
 
     def checkpoint(self) -> Any:
         """Put everything so far on disk; return what `restore` needs, as JSON types."""

@@ -140,7 +140,9 @@ def noisy_poses(
         keypoints=(poses + rng.normal(0, 1, poses.shape) * spread[..., None])[order],
         keypoint_scores=np.clip(scores + rng.normal(0, 0.06, scores.shape), 0.01, 1)[order],
         bboxes=(frame.bboxes + rng.normal(0, 0.02, (len(poses), 4)) * size[:, None])[order],
-        bbox_scores=np.clip(0.6 + 0.4 * in_sight - rng.exponential(0.05, len(poses)), 0.5, 1)[order],
+        bbox_scores=np.clip(0.6 + 0.4 * in_sight - rng.exponential(0.05, len(poses)), 0.5, 1)[
+            order
+        ],
         skeleton=skeleton,
         image_size=(frame.image.shape[0], frame.image.shape[1]),
     )
