@@ -157,7 +157,7 @@ def _run(
     words += f", {counts.failed} failed" if counts.failed else ""
     words += f"; {lines.count / max(seconds, 1e-9):.1f} {what} per second"
     if stop.requested:
-        words += "; stopped early: " + (
+        words += "; stopped: " + (
             "nothing is kept without --out" if plan.out is None
             else "the same command with --resume goes on"
         )  # fmt: skip

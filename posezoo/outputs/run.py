@@ -140,12 +140,12 @@ def _write(
                 current = step.unit
                 for sink in sinks:
                     sink.begin(numbers[current])
-            chunks += 1
             _take(step, sinks, counts, tell)
+            chunks += step.after is not None
             if step.ends:
                 for sink in sinks:
                     sink.end()
-            if step.ends or chunks % _CHUNKS == 0:
+            if step.after is not None and (step.ends or chunks % _CHUNKS == 0):
                 _checkpoint(progress, sinks, step.after, counts)
             if stop() and not (step.ends and step.unit == len(units) - 1):
                 progress.counts = counts

@@ -45,12 +45,19 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a chunk gave: results in order, the position after it, and whether its unit ended."""
+    """The next results.
+
+    Attributes:
+        unit: index of the unit that they belong to.
+        found: results in order; there may be none.
+        after: where a run may go on later; None in the middle of a chunk.
+        ends: whether the unit has ended.
+    """
 
     unit: int
     found: list[FrameResult]
-    after: Position
-    ends: bool
+    after: Position | None = None
+    ends: bool = False
 
 
 class PoseStream:
@@ -83,14 +90,15 @@ class PoseStream:
                 if start.frames and chunk.unit == start.unit:
                     state.restore(start.memory, chunk.before)
             in_time = units[chunk.unit].in_time
-            found = self._found(chunk, in_time, state, boxes)
+            for found in self._found(chunk, in_time, state, boxes):
+                yield Step(unit=chunk.unit, found=found)
             if chunk.ends:
-                found += state.calm.flush()
-                state, after = None, Position(unit=chunk.unit + 1)
+                last, after = state.calm.flush(), Position(unit=chunk.unit + 1)
+                state = None
             else:
-                frames = chunk.first + len(chunk.frames)
+                last, frames = [], chunk.first + len(chunk.frames)
                 after = Position(unit=chunk.unit, frames=frames, memory=state.state())
-            yield Step(unit=chunk.unit, found=found, after=after, ends=chunk.ends)
+            yield Step(unit=chunk.unit, found=last, after=after, ends=chunk.ends)
 
     def _boxes(self, units: Sequence[Unit]) -> BoxOf:
         """Return the given boxes of each photo.
@@ -109,17 +117,15 @@ class PoseStream:
 
     def _found(
         self, chunk: Chunk, in_time: bool, memory: _Memory, boxes: BoxOf
-    ) -> list[FrameResult]:
-        """Return what is finished after a chunk."""
+    ) -> Iterator[list[FrameResult]]:
+        """Yield what is finished after each frame of a chunk."""
         if in_time and self.options.detect_every > 1 and not boxes:
             results = self._following(chunk, memory)
         else:
             results = self.predictor.predict_each([_item(f, boxes) for f in chunk.frames])
-        found = []
         for frame, result in zip(chunk.frames, results):
-            one = FrameResult.of(frame, result)
-            found += memory.calm.push(one) if in_time else [one]
-        return found
+            found = FrameResult.of(frame, result)
+            yield memory.calm.push(found) if in_time else [found]
 
     def _following(self, chunk: Chunk, memory: _Memory) -> Iterator[PoseResult | InputError]:
         """Yield results one after the other: boxes follow the poses of the frame before."""

@@ -127,7 +127,8 @@ def test_a_stream_goes_on_from_any_position_with_the_same_results(tmp_path, smoo
 
     whole = list(PoseStream(predictor(), options).run(units))
     assert len(results(whole)) == 63
-    kept = whole[:at]
+    ends = [i for i, step in enumerate(whole, 1) if step.after is not None]
+    kept = whole[: ends[at - 1]]
     told = json.loads(json.dumps(dataclasses.asdict(kept[-1].after)))
     rest = list(PoseStream(predictor(), options).run(units, Position(**told)))
     assert results(kept) + results(rest) == results(whole)
