@@ -14,7 +14,7 @@ from ..images import ImageSource
 __all__ = ["Camera", "Film", "Images", "Photo", "Source", "find_sources"]
 
 _PHOTOS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .dib .webp .tif .tiff .gif .ppm .pgm .pbm .jp2 .avif .heic".split()
+    ".jpg .jpeg .jpe .jfif .png .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .jp2 .avif .heic".split()
 )
 _FILMS = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .mts .m2ts .3gp .ogv .mxf".split()

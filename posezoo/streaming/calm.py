@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InputError
 from ..media.frames import Frame
 from ..results import PoseResult
-from ..tracking import OneEuro, SavitzkyGolay, Tracker
+from ..tracking import OneEuroSmoother, SavitzkyGolaySmoother, Smoother, Tracker
 from .found import FrameResult
 from .options import StreamOptions
 
@@ -27,9 +27,10 @@ class Calm:
 
     def __init__(self, options: StreamOptions) -> None:
         self.tracker = Tracker() if options.track else None
-        filters = {None: None, "one-euro": OneEuro, "savgol": SavitzkyGolay}
-        make = filters[options.smooth]
-        self.smoother = None if make is None else make()
+        self.smoother: Smoother | None = None
+        if options.smooth is not None:
+            filters = {"one-euro": OneEuroSmoother, "savgol": SavitzkyGolaySmoother}
+            self.smoother = filters[options.smooth]()
         self.held: deque[FrameResult] = deque()  # frames that wait for later ones
         self.count = 0
 
@@ -44,11 +45,12 @@ class Calm:
         self.held.append(dataclasses.replace(found, result=tracked))
         if self.smoother is None:
             return self._finished([tracked])
-        return self._finished(self.smoother.push(tracked, time))
+        return self._finished([result for result, _ in self.smoother.push(tracked, time)])
 
     def flush(self) -> list[FrameResult]:
         """Return the frames that are still held back, at the end of a film."""
-        return self._finished([] if self.smoother is None else self.smoother.flush())
+        last = [] if self.smoother is None else self.smoother.flush()
+        return self._finished([result for result, _ in last])
 
     def _finished(self, results: Sequence[PoseResult]) -> list[FrameResult]:
         """Return held frames from the oldest on, as far as their results are known."""
