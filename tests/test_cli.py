@@ -319,3 +319,24 @@ def test_wrong_use_of_eval_is_named(data, tmp_path):
     assert boxes.read_text() == "[]"
     result = _eval(data, "--shard", "half")
     assert result.exit_code == 2 and "valid: I/N, such as 0/4" in result.output
+
+
+def test_info_shows_a_recipe_in_the_form_that_train_takes():
+    from posezoo.training.recipes import RECIPES, get_recipe, override, settings_of
+
+    assert "batch_size=" in run("info", SMALL, "--recipe").output
+    fixed = ("model", "objective", "model_args", "start", "frozen")
+    for name, recipe in RECIPES.items():
+        pairs = {k: v for k, v in settings_of(recipe).items() if k not in fixed}
+        assert override(get_recipe(name), pairs) == recipe
+
+
+def test_shells_complete_the_names_of_models():
+    from click.shell_completion import ShellComplete
+
+    from posezoo.cli import main as command
+
+    completed = ShellComplete(command, {}, "posezoo", "_POSEZOO_COMPLETE")
+    for arguments in (["eval"], ["predict", "--model"], ["info"]):
+        found = [item.value for item in completed.get_completions(arguments, "vitpose_b_")]
+        assert "vitpose_b_256x192" in found and all(n.startswith("vitpose_b_") for n in found)

@@ -16,7 +16,7 @@ __all__ = ["eval_command"]
 
 
 @click.command("eval", short_help="Evaluate a model; print its table row.")
-@click.argument("name")
+@click.argument("name", shell_complete=options.complete_model)
 @options.data
 @click.option(
     "--boxes",
