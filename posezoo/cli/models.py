@@ -115,8 +115,8 @@ def info(name: str, as_json: bool, recipe: bool) -> None:
     if recipe:
         from ..training.recipes import get_recipe, settings_of
 
-        for key, value in settings_of(get_recipe(name)).items():
-            click.echo(f"{key}={value}")
+        for key, text in settings_of(get_recipe(name)).items():
+            click.echo(f"{key}={text}")
         return
     if ":" in name:
         from ..zoo.factory import resolve_cfg
