@@ -19,6 +19,7 @@ from ..transforms import load_image
 from ..weights.files import replacing
 from ..zoo.catalog import list_models
 from ..zoo.model import PoseModel
+from ..zoo.wrapped import unwrap
 
 __all__ = ["check_regions", "draw_file", "draw_token_file", "picture_paths"]
 
@@ -71,8 +72,9 @@ def check_regions(model: nn.Module) -> PoseModel:
     Raises:
         InputError: they are not; models whose tokens are regions are named.
     """
-    if isinstance(model, PoseModel) and model.has_token_regions:
-        return model
+    network = unwrap(model)
+    if isinstance(network, PoseModel) and network.has_token_regions:
+        return network
     raise InputError(
         "--draw-tokens needs a model whose tokens are regions of the image: "
         + ", ".join(list_models("tcformer*", task="pose"))

@@ -16,6 +16,7 @@ from ..stopping import Stop
 from ..zoo.catalog import DEFAULT_MODEL
 from . import options
 from .guards import keep_inputs, require_file_name
+from .networks import build_predictor, is_exported_file
 
 if TYPE_CHECKING:
     from ..datasets.boxes import PhotoBoxes
@@ -31,8 +32,9 @@ __all__ = ["predict"]
     "name",
     default=DEFAULT_MODEL,
     show_default=True,
-    help="Registered name, hf-hub:… or local-dir:…. The default is ViTPose-B with the simple "
-    "decoder: reported AP 75.5 on COCO, 17.5 GMACs a person, a download of 344 MB.",
+    help="Registered name, hf-hub:…, local-dir:…, or a .pt2 or .onnx file of `posezoo export`. "
+    "The default is ViTPose-B with the simple decoder: reported AP 75.5 on COCO, 17.5 GMACs a "
+    "person, a download of 344 MB.",
 )
 @options.checkpoint
 @click.option(
@@ -58,6 +60,9 @@ __all__ = ["predict"]
     help="TCFormer: PNG or folder, the regions that its tokens cover.",
 )
 @options.device
+@options.dtype
+@options.compile_network
+@options.engine
 @options.batch_size("Crops")
 @options.flip_test
 def predict(
@@ -74,11 +79,13 @@ def predict(
     draw_threshold: float,
     draw_tokens: Path | None,
     device: str | None,
+    dtype: str,
+    compile: bool,
+    engine: str | None,
     batch_size: int,
     flip_test: bool | None,
 ) -> None:
     """Find the people's keypoints in IMAGES."""
-    from .. import PosePredictor, create_model
     from ..datasets.boxes import read_boxes
     from ..device import choose_device
     from .pictures import check_regions, picture_paths
@@ -88,15 +95,12 @@ def predict(
     token_drawings = {} if draw_tokens is None else picture_paths(images, draw_tokens)
     require_file_name("--out", out)
     keep_inputs([*images, boxes, checkpoint], [out, *drawings.values(), *token_drawings.values()])
-    chosen = choose_device(device)
+    chosen = None if device is None else choose_device(device)
     known = None if boxes is None else read_boxes(boxes, box_threshold, category)
-    predictor = PosePredictor(
-        create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint),
-        detector=None if whole_image else detector,
-        device=chosen,
-        batch_size=batch_size,
-        flip_test=flip_test,
-    )
+    predictor = build_predictor(
+        name, checkpoint, detector=None if whole_image else detector, device=chosen, dtype=dtype,
+        compile=compile, engine=engine, batch_size=batch_size, flip_test=flip_test,
+    )  # fmt: skip
     if token_drawings:
         check_regions(predictor.model)
     sys.exit(_run(predictor, images, known, out, drawings, token_drawings, draw_threshold))
@@ -122,7 +126,7 @@ def _check_options(
 
     if is_model(name) and get_pretrained_cfg(name).task != "pose":
         raise InputError(f"{name} finds no poses; choose one of `posezoo list --task pose`")
-    if not is_model(name) and not name.startswith(("hf-hub:", "local-dir:")):
+    if not (is_model(name) or is_exported_file(name) or name.startswith(("hf-hub:", "local-dir:"))):
         get_pretrained_cfg(name)  # names close ones
     if boxes is not None and whole_image:
         raise InputError("--boxes and --whole-image exclude each other; give one of them")
