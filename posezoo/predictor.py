@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from .codecs import build_codec
 from .detectors import Detector, build_detector
 from .device import Download, autocast, choose_device, choose_dtype, upload, weight_dtype
+from .engines.network import ExportedNetwork, require_device
+from .engines.opening import open_network, runs_exported
 from .errors import InputError, PoseZooError
 from .geometry import check_bboxes, get_convention
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
 from .zoo.catalog import DEFAULT_MODEL
-from .zoo.factory import create_model
 from .zoo.model import PoseNetwork, ZooModel
 from .zoo.wrapped import copy_sharing_weights, unwrap
 
@@ -69,17 +70,23 @@ class PosePredictor:
     predictor inside them.
 
     Args:
-        model: a pose model, or the name of one, which is then loaded with its weights. The default
-            is ViTPose-B with the simple decoder: reported AP 75.5 on COCO val2017, 17.5 GMACs a
-            person and twice that with flip test, a download of 344 MB. A given model keeps its
-            device, type and mode: it runs in evaluation mode whatever it is in, and where device
-            or type differ, `predictor.model` is a copy.
+        model: a pose model; the name of one, which is then loaded with its weights; or a `.pt2`
+            or `.onnx` file that `posezoo export` wrote. The default is ViTPose-B with the simple
+            decoder: reported AP 75.5 on COCO val2017, 17.5 GMACs a person and twice that with
+            flip test, a download of 344 MB. A given model keeps its device, type and mode: it
+            runs in evaluation mode whatever it is in, and where device or type differ,
+            `predictor.model` is a copy.
         detector: used for images that come without boxes: "auto" or a short name of
             `posezoo.detectors.DETECTORS`, a callable, or None (the whole image is one box).
             It is loaded when the first such image arrives.
         device: where to run; None leaves a given model where it is and puts a named one on
             CUDA if there is any.
-        dtype: float32 and float64 run as such; bfloat16 and float16 run under autocast.
+        dtype: float32 and float64 run as such; bfloat16 and float16 run under autocast. Engines
+            other than torch have fewer.
+        compile: run the network through torch.compile.
+        engine: what runs the network: "torch", or on the CPU "onnxruntime" or "openvino", for
+            which a model is exported once and kept in the cache. None is torch, or for a file
+            what fits it.
         batch_size: crops per forward (twice as many with flip test). On the CPU at most 8 are
             used: larger batches fall out of its cache and take longer per crop.
         flip_test: average with the mirrored image; None = the recipe of the weights.
@@ -90,50 +97,39 @@ class PosePredictor:
 
     def __init__(
         self,
-        model: nn.Module | str = DEFAULT_MODEL,
+        model: nn.Module | str | Path = DEFAULT_MODEL,
         *,
         detector: str | Detector | None = "auto",
         device: str | int | torch.device | None = None,
         dtype: str | torch.dtype = torch.float32,
+        compile: bool = False,
+        engine: str | None = None,
         batch_size: int = 64,
         flip_test: bool | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         dtype = choose_dtype(dtype)
-        if isinstance(model, str):
+        if device is not None or (isinstance(model, str) and not runs_exported(model, engine)):
             device = choose_device(device)
-            model = create_model(model, pretrained=True)
-        network = unwrap(model)
-        if not isinstance(network, PoseNetwork) or network.pretrained_cfg.task != "pose":
-            what = type(network).__name__
-            if isinstance(network, ZooModel):
-                what = network.pretrained_cfg.name
-            raise InputError(f"{what} is not a pose model; see posezoo.list_models(task='pose')")
-        cfg = network.pretrained_cfg
-        if cfg.decode is None or cfg.input.geometry is None or cfg.input.bbox_padding is None:
-            raise InputError(f"{cfg.name} has a configuration without crop or decoding")
-        self.cfg = cfg
-        self.convention = get_convention(cfg.input.geometry)
-        self.padding = cfg.input.bbox_padding
-        self.skeleton = cfg.skeleton
-        if network.num_keypoints != self.skeleton.num_keypoints:
-            raise InputError(
-                f"the model has {network.num_keypoints} keypoints, the {cfg.dataset} skeleton "
-                f"{self.skeleton.num_keypoints}; give pretrained_cfg its own_skeleton, as "
-                "`posezoo train --skeleton` does"
-            )
-        self.device = next(network.parameters()).device if device is None else choose_device(device)
-        self.dtype = dtype
-        weights = next(network.parameters())
+        opened = open_network(model, engine=engine, dtype=dtype, compile=compile)
+        network = _checked(unwrap(opened))
+        self.cfg = network.pretrained_cfg
+        self.convention = get_convention(self.cfg.input.geometry)
+        self.padding = self.cfg.input.bbox_padding
+        self.skeleton = self.cfg.skeleton
+        weights = next(network.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
+        self.device = weights.device if device is None else device
+        self.dtype = network.dtype if isinstance(network, ExportedNetwork) else dtype
+        require_device(network, self.device)
         if (weights.device, weights.dtype) != (self.device, self.model_dtype):
-            model = copy_sharing_weights(network).to(self.device, self.model_dtype)
-        self.model = model
-        self._modules = list(model.modules())
+            opened = copy_sharing_weights(network).to(self.device, self.model_dtype)
+        self.model = cast("nn.Module", torch.compile(opened)) if compile else opened
+        self._modules = list(opened.modules())
         self.batch_size = min(batch_size, _CPU_BATCH) if self.device.type == "cpu" else batch_size
-        self.flip_test = cfg.decode.flip_test if flip_test is None else flip_test
-        self.codec = build_codec(cfg)
-        self.crop = TopDownCrop(cfg.input.size, cfg.input.mean, cfg.input.std)
+        self.flip_test = self.cfg.decode.flip_test if flip_test is None else flip_test
+        self.codec = build_codec(self.cfg)
+        self.crop = TopDownCrop(self.cfg.input.size, self.cfg.input.mean, self.cfg.input.std)
         self._detector = detector
 
     def __call__(
@@ -433,6 +429,30 @@ class PosePredictor:
         finally:
             for module in training:
                 module.training = True
+
+
+def _checked(network: Any) -> Any:
+    """Return a network that has all that is needed to crop for it and to decode its output.
+
+    Raises:
+        InputError: it is no pose model, its configuration is incomplete, or its keypoints are
+            not those of its skeleton.
+    """
+    if not isinstance(network, PoseNetwork) or network.pretrained_cfg.task != "pose":
+        what = type(network).__name__
+        if isinstance(network, (ZooModel, ExportedNetwork)):
+            what = network.pretrained_cfg.name
+        raise InputError(f"{what} is not a pose model; see posezoo.list_models(task='pose')")
+    cfg = network.pretrained_cfg
+    if cfg.decode is None or cfg.input.geometry is None or cfg.input.bbox_padding is None:
+        raise InputError(f"{cfg.name} has a configuration without crop or decoding")
+    if network.num_keypoints != cfg.skeleton.num_keypoints:
+        raise InputError(
+            f"the model has {network.num_keypoints} keypoints, the {cfg.dataset} skeleton "
+            f"{cfg.skeleton.num_keypoints}; give pretrained_cfg its own_skeleton, as "
+            "`posezoo train --skeleton` does"
+        )
+    return network
 
 
 def _halves(output: Any, count: int) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ import click
 
 from ..errors import InputError
 from . import guards, options
+from .networks import find_network
 
 __all__ = ["eval_command"]
 
@@ -33,15 +34,10 @@ __all__ = ["eval_command"]
 @options.checkpoint
 @click.option("--out", type=options.PATH, help="Folder for results and record.")
 @options.device
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="The 16-bit types run under autocast.",
-)
+@options.dtype
 @click.option("--tf32/--no-tf32", default=False, show_default=True, help="TF32 products on CUDA.")
-@click.option("--compile", is_flag=True, help="Run the network through torch.compile.")
+@options.compile_network
+@options.engine
 @options.batch_size("Crops or images")
 @options.workers("Threads", smallest=1, default=4)
 @options.flip_test
@@ -66,6 +62,7 @@ def eval_command(
     dtype: str,
     tf32: bool,
     compile: bool,
+    engine: str | None,
     flip_test: bool | None,
     limit: int | None,
     shard: str | None,
@@ -73,13 +70,12 @@ def eval_command(
     skip_bad: bool,
     **run_options: Any,
 ) -> None:
-    """Evaluate the model NAME on its data set and print the table row.
+    """Evaluate the model NAME, or an exported file, on its data set and print the table row.
 
     Several processes: torchrun --nproc-per-node N -m posezoo eval NAME … --out DIR
     """
     import torch
 
-    from .. import create_model
     from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
     from ..shares import Share
     from ..stopping import Stop, Stopped
@@ -92,11 +88,11 @@ def eval_command(
         guards.keep_inputs(files, [out / "results.json", out / "record.json"])
     settings = EvaluationSettings(
         boxes=boxes, annotations=annotations, dtype=getattr(torch, dtype), tf32=tf32,
-        compile=compile, flip_test=flip_test, limit=limit, images_subset=images_subset,
-        category=category,
+        compile=compile, engine=engine, flip_test=flip_test, limit=limit,
+        images_subset=images_subset, category=category,
     )  # fmt: skip
     share = None if shard is None else Share.parse(shard)
-    model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
+    model = find_network(name, checkpoint, engine=engine, dtype=dtype)
     with Stop() as stop:
         run = RunOptions(
             share=share, progress=sys.stderr.isatty(), stop=lambda: stop.requested,

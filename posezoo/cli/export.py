@@ -19,8 +19,8 @@ __all__ = ["export"]
 def export(name: str, out: Path, checkpoint: Path | None) -> None:
     """Write the model NAME as a file that runs without posezoo.
 
-    It takes normalised images (B, 3, H, W) and returns the network's raw output; cropping and
-    decoding stay outside.
+    It takes normalised images (B, 3, H, W) and returns the network's raw output. How to crop and
+    to decode is in its metadata: `posezoo predict --model FILE` needs nothing else.
     """
     from .. import create_model
     from ..export import export_model

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import click
 
 __all__ = [
-    "PATH", "batch_size", "category", "checkpoint", "data", "device", "flip_test",
-    "complete_model", "shard", "workers",
+    "PATH", "batch_size", "category", "checkpoint", "compile_network", "complete_model", "data",
+    "device", "dtype", "engine", "flip_test", "shard", "workers",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,6 +22,9 @@ category = click.option(
     help="Name or id of the people's category; default: 'person', or the only one there is.",
 )
 checkpoint = click.option("--checkpoint", type=PATH, help="Weights file to use instead.")
+compile_network = click.option(
+    "--compile", is_flag=True, help="Run the network through torch.compile."
+)
 data = click.option(
     "--data",
     required=True,
@@ -30,6 +33,20 @@ data = click.option(
 )
 device = click.option(
     "--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda if there is one)"
+)
+dtype = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="In torch the 16-bit types run under autocast; openvino has float32 and bfloat16, "
+    "onnxruntime float32.",
+)
+engine = click.option(
+    "--engine",
+    type=click.Choice(["torch", "onnxruntime", "openvino"]),
+    help="What runs the network; other than torch on the CPU, exported once and kept in the "
+    "cache. Default: torch, and for a .pt2 or .onnx file what fits it.",
 )
 flip_test = click.option(
     "--flip-test/--no-flip-test", default=None, help="Default: the recipe's choice."

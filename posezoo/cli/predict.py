@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..zoo.catalog import DEFAULT_MODEL
 from . import options
 from .guards import keep_inputs
+from .networks import build_predictor, is_exported_file
 from .predict_options import PredictOptions, predict_options
 
 if TYPE_CHECKING:
@@ -33,12 +34,16 @@ __all__ = ["predict"]
     default=DEFAULT_MODEL,
     show_default=True,
     shell_complete=options.complete_model,
-    help="Registered name, hf-hub:… or local-dir:…. The default is ViTPose-B with the simple "
-    "decoder: reported AP 75.5 on COCO, 17.5 GMACs a person, a download of 344 MB.",
+    help="Registered name, hf-hub:…, local-dir:…, or a .pt2 or .onnx file of `posezoo export`. "
+    "The default is ViTPose-B with the simple decoder: reported AP 75.5 on COCO, 17.5 GMACs a "
+    "person, a download of 344 MB.",
 )
 @options.checkpoint
 @predict_options
 @options.device
+@options.dtype
+@options.compile_network
+@options.engine
 @options.batch_size("Crops")
 @options.flip_test
 @options.shard("The last part to finish merges.")
@@ -49,6 +54,9 @@ def predict(
     name: str,
     checkpoint: Path | None,
     device: str | None,
+    dtype: str,
+    compile: bool,
+    engine: str | None,
     batch_size: int,
     flip_test: bool | None,
     shard: str | None,
@@ -65,7 +73,6 @@ def predict(
     """
     chosen = PredictOptions(**told)
     _check_model(name)
-    from .. import PosePredictor, create_model
     from ..datasets.boxes import read_boxes
     from ..device import choose_device
     from ..media import find_sources
@@ -82,21 +89,22 @@ def predict(
     if chosen.out is None and (share is not None or resume):
         raise InputError("--resume and several processes need a file to meet in: give --out")
     _check_inputs(sources, [chosen.boxes, checkpoint], files.written)
-    chosen_device = choose_device(device)
+    chosen_device = None if device is None else choose_device(device)
     boxes = None
     if chosen.boxes is not None:
         boxes = read_boxes(chosen.boxes, chosen.box_threshold or 0.0, chosen.category)
-    predictor = PosePredictor(
-        create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint),
-        detector=None if chosen.whole_image else chosen.detector,
-        device=chosen_device,
-        batch_size=batch_size,
+    predictor = build_predictor(
+        name, checkpoint, detector=None if chosen.whole_image else chosen.detector,
+        device=chosen_device, dtype=dtype, compile=compile, engine=engine, batch_size=batch_size,
         flip_test=flip_test,
-    )
-    about = {"model": name, "checkpoint": str(checkpoint), "device": str(chosen_device)}
+    )  # fmt: skip
+    about = {
+        "model": name, "checkpoint": str(checkpoint), "device": str(predictor.device),
+        "dtype": dtype, "compile": compile, "engine": engine, "flip_test": predictor.flip_test,
+    }  # fmt: skip
     plan = RunPlan(
         out=chosen.out, form=files.form, sinks=files.sinks(predictor), share=share, resume=resume,
-        identity={**about, "flip_test": predictor.flip_test, **files.identity()},
+        identity={**about, **files.identity()},
     )  # fmt: skip
     sys.exit(_run(PoseStream(predictor, chosen.stream, boxes), sources, plan, files, quiet))
 
@@ -111,7 +119,7 @@ def _check_model(name: str) -> None:
 
     if is_model(name) and get_pretrained_cfg(name).task != "pose":
         raise InputError(f"{name} finds no poses; choose one of `posezoo list --task pose`")
-    if not is_model(name) and not name.startswith(("hf-hub:", "local-dir:")):
+    if not (is_model(name) or is_exported_file(name) or name.startswith(("hf-hub:", "local-dir:"))):
         get_pretrained_cfg(name)  # names close ones
 
 

@@ -28,6 +28,7 @@ class EvaluationSettings:
             autocast.
         tf32: let CUDA round float32 products and convolutions to TF32.
         compile: run the network through torch.compile.
+        engine: what runs the network, see `PosePredictor`.
         flip_test: average with the mirrored image; None is the recipe's choice.
         limit: only the first so many images; such numbers compare with nothing.
         images_subset: leave out the images that are missing; such numbers compare with nothing.
@@ -43,6 +44,7 @@ class EvaluationSettings:
     dtype: torch.dtype = torch.float32
     tf32: bool = False
     compile: bool = False
+    engine: str | None = None
     flip_test: bool | None = None
     limit: int | None = None
     images_subset: bool = False

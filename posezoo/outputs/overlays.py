@@ -22,6 +22,7 @@ from ..streaming.found import FrameResult
 from ..weights.files import replacing
 from ..zoo.catalog import list_models
 from ..zoo.model import PoseModel
+from ..zoo.wrapped import unwrap
 from .sink import Sink
 
 __all__ = ["PICTURE_FORMATS", "Overlays", "TokenPictures"]
@@ -119,8 +120,9 @@ class TokenPictures(Sink):
 
 
 def _with_regions(model: nn.Module) -> PoseModel:
-    if isinstance(model, PoseModel) and model.has_token_regions:
-        return model
+    network = unwrap(model)
+    if isinstance(network, PoseModel) and network.has_token_regions:
+        return network
     raise InputError(
         "--draw-tokens needs a model whose tokens are regions of the image: "
         + ", ".join(list_models("tcformer*", task="pose"))
