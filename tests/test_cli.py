@@ -57,7 +57,7 @@ def counts(data) -> list[int]:
 
 def test_help_of_every_command_is_there_and_the_overview_is_complete():
     assert list(cli.main.commands) == [
-        "list", "info", "predict", "export", "demo", "eval", "train",
+        "list", "info", "predict", "app", "export", "demo", "eval", "train",
         "fetch", "convert", "verify", "push", "publish",
     ]  # fmt: skip
     for name, command in cli.main.commands.items():

@@ -79,6 +79,7 @@ class PredictFiles:
         from ..outputs.openpose import OpenPoseFolder
         from ..outputs.overlays import Overlays, TokenPictures
         from ..outputs.textfile import FilePerInput
+        from ..tokenview import require_tokens
 
         sinks: list[Sink] = []
         if self.options.form == "openpose":
@@ -88,6 +89,7 @@ class PredictFiles:
         if self.drawings:
             sinks.append(Overlays(self.drawings, self.options.draw_threshold, self.options.every))
         if self.tokens:
+            require_tokens(predictor)
             sinks.append(TokenPictures(self.tokens, predictor))
         return sinks
 

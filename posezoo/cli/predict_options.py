@@ -62,7 +62,7 @@ _OPTIONS = (
     click.option("--draw-threshold", default=0.3, show_default=True, help="Smallest score drawn."),
     click.option(
         "--draw-tokens", type=options.PATH,
-        help="TCFormer, photos: PNG or folder, the regions that its tokens cover.",
+        help="Photos: PNG or folder, the regions of TCFormer's tokens, or TMPose's mask.",
     ),
 )  # fmt: skip
 

@@ -8,21 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import nn
 
-from ..draw import draw_poses, draw_tokens
-from ..errors import InputError
+from ..draw import draw_poses
 from ..files import writing
 from ..media.film import FilmWriter
 from ..media.video import frame_rate
 from ..predictor import PosePredictor
 from ..streaming.found import FrameResult
+from ..tokenview import token_rows
 from ..weights.files import replacing
-from ..zoo.catalog import list_models
-from ..zoo.model import PoseModel
-from ..zoo.wrapped import unwrap
 from .sink import Sink
 
 __all__ = ["PICTURE_FORMATS", "Overlays", "TokenPictures"]
@@ -87,46 +82,21 @@ class Overlays(Sink):
 
 
 class TokenPictures(Sink):
-    """Writes a row per person: the crop, and its tokens in stages 2, 3 and 4 of TCFormer.
+    """Writes what the tokens of each person's crop look at, see `token_rows`.
 
     Args:
         paths: the picture of each photo.
         predictor: finds the poses.
-
-    Raises:
-        InputError: the model's tokens are no regions of the image.
     """
 
     def __init__(self, paths: Mapping[str, Path], predictor: PosePredictor) -> None:
         self.paths, self.predictor = paths, predictor
-        self.model = _with_regions(predictor.model)
 
     def write(self, frames: Sequence[FrameResult]) -> None:
         for found in frames:
             if found.image is not None and found.result is not None and len(found.result):
-                _save(self._rows(found.image, found.result.bboxes), self.paths[found.source])
-
-    def _rows(self, image: np.ndarray, bboxes: np.ndarray) -> Image.Image:
-        crops = self.predictor.crops(image, bboxes)  # (B, 3, H, W)
-        with torch.inference_mode():
-            stages = self.model.token_regions(self.predictor.crop.normalise(crops))
-        regions = [stage.cpu().numpy() for stage in stages[1:]]  # (B, h, w) each
-        rows = []
-        for i, crop in enumerate(crops.permute(0, 2, 3, 1).cpu().numpy()):  # (H, W, 3)
-            large = crop.repeat(2, 0).repeat(2, 1)
-            painted = (np.asarray(draw_tokens(large, stage[i])) for stage in regions)
-            rows.append(np.hstack([large, *painted]))
-        return Image.fromarray(np.vstack(rows))
-
-
-def _with_regions(model: nn.Module) -> PoseModel:
-    network = unwrap(model)
-    if isinstance(network, PoseModel) and network.has_token_regions:
-        return network
-    raise InputError(
-        "--draw-tokens needs a model whose tokens are regions of the image: "
-        + ", ".join(list_models("tcformer*", task="pose"))
-    )
+                picture = token_rows(self.predictor, found.image, found.result.bboxes)
+                _save(picture, self.paths[found.source])
 
 
 def _save(picture: Image.Image, path: Path) -> None:
