@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -22,24 +22,28 @@ from torch import Tensor, nn
 from .codecs import build_codec
 from .detectors import BatchDetector, Detector, PeopleFinder
 from .device import Download, autocast, choose_device, choose_dtype, upload, weight_dtype
+from .engines.network import ExportedNetwork, require_device
+from .engines.opening import open_network, runs_exported
 from .errors import InputError
 from .geometry import check_bboxes, get_convention
+from .people import Item as Item
+from .people import locate
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
 from .zoo.catalog import DEFAULT_MODEL
-from .zoo.factory import create_model
 from .zoo.model import PoseNetwork, ZooModel
 from .zoo.wrapped import copy_sharing_weights, unwrap
+
+if TYPE_CHECKING:
+    from .streaming import FrameResult
+    from .streaming.options import Smoothing
 
 __all__ = ["CropRequest", "PosePredictor"]
 
 _CPU_BATCH = 8
 
+StreamSource = str | Path | int | Iterable[str | Path | int] | Iterable["ImageLike"]
 ImageLike = np.ndarray | Image.Image | str | Path
-Item = tuple[ImageLike, np.ndarray | None, np.ndarray | None]
-"""An image, boxes or None for the detector's, and their scores or None."""
-_Located = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""An image, boxes (N, 4) and scores (N,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +70,12 @@ class PosePredictor:
     predictor inside them.
 
     Args:
-        model: a pose model, or the name of one, which is then loaded with its weights. The default
-            is ViTPose-B with the simple decoder: reported AP 75.5 on COCO val2017, 17.5 GMACs a
-            person and twice that with flip test, a download of 344 MB. A given model keeps its
-            device, type and mode: it runs in evaluation mode whatever it is in, and where device
-            or type differ, `predictor.model` is a copy.
+        model: a pose model; the name of one, which is then loaded with its weights; or a `.pt2`
+            or `.onnx` file that `posezoo export` wrote. The default is ViTPose-B with the simple
+            decoder: reported AP 75.5 on COCO val2017, 17.5 GMACs a person and twice that with
+            flip test, a download of 344 MB. A given model keeps its device, type and mode: it
+            runs in evaluation mode whatever it is in, and where device or type differ,
+            `predictor.model` is a copy.
         detector: used for images that come without boxes: "auto" or a short name of
             `posezoo.detectors.DETECTORS`, a callable, or None (the whole image is one box); a
             `PeopleFinder` sets threshold, number and size of the people as well. It is loaded
@@ -78,7 +83,12 @@ class PosePredictor:
             and the best one elsewhere.
         device: where to run; None leaves a given model where it is and puts a named one on
             CUDA if there is any.
-        dtype: float32 and float64 run as such; bfloat16 and float16 run under autocast.
+        dtype: float32 and float64 run as such; bfloat16 and float16 run under autocast. Engines
+            other than torch have fewer.
+        compile: run the network through torch.compile.
+        engine: what runs the network: "torch", or on the CPU "onnxruntime" or "openvino", for
+            which a model is exported once and kept in the cache. None is torch, or for a file
+            what fits it.
         batch_size: crops per forward (twice as many with flip test). On the CPU at most 8 are
             used: larger batches fall out of its cache and take longer per crop.
         flip_test: average with the mirrored image; None = the recipe of the weights.
@@ -89,50 +99,39 @@ class PosePredictor:
 
     def __init__(
         self,
-        model: nn.Module | str = DEFAULT_MODEL,
+        model: nn.Module | str | Path = DEFAULT_MODEL,
         *,
         detector: str | BatchDetector | Detector | PeopleFinder | None = "auto",
         device: str | int | torch.device | None = None,
         dtype: str | torch.dtype = torch.float32,
+        compile: bool = False,
+        engine: str | None = None,
         batch_size: int = 64,
         flip_test: bool | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         dtype = choose_dtype(dtype)
-        if isinstance(model, str):
+        if device is not None or (isinstance(model, str) and not runs_exported(model, engine)):
             device = choose_device(device)
-            model = create_model(model, pretrained=True)
-        network = unwrap(model)
-        if not isinstance(network, PoseNetwork) or network.pretrained_cfg.task != "pose":
-            what = type(network).__name__
-            if isinstance(network, ZooModel):
-                what = network.pretrained_cfg.name
-            raise InputError(f"{what} is not a pose model; see posezoo.list_models(task='pose')")
-        cfg = network.pretrained_cfg
-        if cfg.decode is None or cfg.input.geometry is None or cfg.input.bbox_padding is None:
-            raise InputError(f"{cfg.name} has a configuration without crop or decoding")
-        self.cfg = cfg
-        self.convention = get_convention(cfg.input.geometry)
-        self.padding = cfg.input.bbox_padding
-        self.skeleton = cfg.skeleton
-        if network.num_keypoints != self.skeleton.num_keypoints:
-            raise InputError(
-                f"the model has {network.num_keypoints} keypoints, the {cfg.dataset} skeleton "
-                f"{self.skeleton.num_keypoints}; give pretrained_cfg its own_skeleton, as "
-                "`posezoo train --skeleton` does"
-            )
-        self.device = next(network.parameters()).device if device is None else choose_device(device)
-        self.dtype = dtype
-        weights = next(network.parameters())
+        opened = open_network(model, engine=engine, dtype=dtype, compile=compile)
+        network = _checked(unwrap(opened))
+        self.cfg = network.pretrained_cfg
+        self.convention = get_convention(self.cfg.input.geometry)
+        self.padding = self.cfg.input.bbox_padding
+        self.skeleton = self.cfg.skeleton
+        weights = next(network.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
+        self.device = weights.device if device is None else device
+        self.dtype = network.dtype if isinstance(network, ExportedNetwork) else dtype
+        require_device(network, self.device)
         if (weights.device, weights.dtype) != (self.device, self.model_dtype):
-            model = copy_sharing_weights(network).to(self.device, self.model_dtype)
-        self.model = model
-        self._modules = list(model.modules())
+            opened = copy_sharing_weights(network).to(self.device, self.model_dtype)
+        self.model = cast("nn.Module", torch.compile(opened)) if compile else opened
+        self._modules = list(opened.modules())
         self.batch_size = min(batch_size, _CPU_BATCH) if self.device.type == "cpu" else batch_size
-        self.flip_test = cfg.decode.flip_test if flip_test is None else flip_test
-        self.codec = build_codec(cfg)
-        self.crop = TopDownCrop(cfg.input.size, cfg.input.mean, cfg.input.std)
+        self.flip_test = self.cfg.decode.flip_test if flip_test is None else flip_test
+        self.codec = build_codec(self.cfg)
+        self.crop = TopDownCrop(self.cfg.input.size, self.cfg.input.mean, self.cfg.input.std)
         if not isinstance(detector, PeopleFinder):
             detector = PeopleFinder(detector, device=self.device)
         self._finder = detector
@@ -183,7 +182,7 @@ class PosePredictor:
                 f"{len(all_scores)} sets of scores; give one of each per image"
             )
         people = []
-        for located in self._locate(zip(images, all_boxes, all_scores)):
+        for located in locate(zip(images, all_boxes, all_scores), self._finder):
             if isinstance(located, InputError):
                 raise located
             people.append(located)
@@ -202,7 +201,7 @@ class PosePredictor:
         waiting: deque[tuple[tuple[int, int], np.ndarray, np.ndarray] | InputError] = deque()
 
         def requests() -> Iterator[CropRequest]:
-            for located in self._locate(items):
+            for located in locate(items, self._finder):
                 try:
                     if isinstance(located, InputError):
                         raise located
@@ -219,6 +218,56 @@ class PosePredictor:
         for found in self.predict_crops(requests()):
             item = waiting.popleft()
             yield item if isinstance(item, InputError) else self._result(*item, found)
+
+    def stream(
+        self,
+        source: StreamSource,
+        *,
+        every: int = 1,
+        start: float = 0.0,
+        stop: float | None = None,
+        max_frames: int | None = None,
+        detect_every: int = 1,
+        track: bool = False,
+        smooth: Smoothing | None = None,
+    ) -> Iterator[FrameResult]:
+        """Yield the poses of photos, films or a camera, frame by frame, in order.
+
+        Memory does not grow with the number of frames; they are read in the background, and
+        batches fill across frames. What cannot be read is yielded with its `error`.
+
+        Args:
+            source: a photo, video, folder, pattern with wildcards or list in a `.txt` file; the
+                number of a camera; several of these; or an iterable of images in memory.
+            every: use each so many-th frame of a film only.
+            start: seconds from the first frame; earlier frames are left out.
+            stop: seconds; frames from there on are left out.
+            max_frames: at most so many frames of a film.
+            detect_every: ask the detector for each so many-th frame of a film only; between them
+                boxes follow the poses.
+            track: set `ids` that last from frame to frame.
+            smooth: calm the keypoints of tracked people: "one-euro" (Casiez et al., CHI 2012)
+                looks back only, "savgol" also a few frames ahead.
+
+        Raises:
+            InputError: nothing to read, an option out of range, or a missing package.
+        """
+        from .media import Images, find_sources
+        from .media.frames import FrameChoice
+        from .streaming import PoseStream, StreamOptions, units_of
+
+        choice = FrameChoice(every=every, start=start, stop=stop, limit=max_frames)
+        options = StreamOptions(
+            choice=choice, detect_every=detect_every, track=track, smooth=smooth
+        )
+        if isinstance(source, (str, Path, int)):
+            source = [source]
+        named = isinstance(source, Sequence) and all(
+            isinstance(s, (str, Path, int)) for s in source
+        )
+        sources = find_sources(source) if named else [Images(source)]  # type: ignore[arg-type]
+        for step in PoseStream(self, options).run(units_of(sources, track=track)):
+            yield from step.found
 
     def _result(
         self,
@@ -288,57 +337,6 @@ class PosePredictor:
         for rows in waiting:
             yield rows.result
 
-    def _locate(self, items: Iterable[Item | InputError]) -> Iterator[_Located | InputError]:
-        """Yield each image with boxes and scores: the given ones, checked, or the detector's.
-
-        Images without boxes wait until there are enough of them for the detector.
-
-        Raises:
-            WeightsUnavailableError: the detector's weights cannot be fetched.
-        """
-        waiting: list[np.ndarray | _Located | InputError] = []
-        for item in items:
-            waiting.append(self._read(item))
-            is_known = len(waiting) == 1 and not isinstance(waiting[0], np.ndarray)
-            if is_known or len(waiting) >= self._finder.batch_size:
-                yield from self._detect(waiting)
-                waiting = []
-        yield from self._detect(waiting)
-
-    def _read(self, item: Item | InputError) -> np.ndarray | _Located | InputError:
-        """Return an image with its given boxes, an image alone, or why there is none."""
-        try:
-            if isinstance(item, InputError):
-                raise item
-            source, bboxes, bbox_scores = item
-            image = load_image(source)
-            if bboxes is None:
-                if bbox_scores is not None:
-                    raise InputError("bbox_scores without bboxes; give both or neither")
-                return image
-            boxes = check_bboxes(bboxes, image.shape[:2])
-            scores = np.ones(len(boxes)) if bbox_scores is None else np.asarray(bbox_scores)
-            if scores.shape != (len(boxes),) or not np.isfinite(scores.astype(np.float64)).all():
-                raise InputError(
-                    f"bbox_scores must be {len(boxes)} finite numbers, one per box; "
-                    f"got shape {scores.shape}"
-                )
-            return image, boxes, scores.astype(np.float32)
-        except InputError as error:
-            return error
-
-    def _detect(
-        self, read: list[np.ndarray | _Located | InputError]
-    ) -> Iterator[_Located | InputError]:
-        """Yield what was read, images alone with the boxes that the detector finds in them."""
-        found = iter(self._finder.find([image for image in read if isinstance(image, np.ndarray)]))
-        for image in read:
-            if not isinstance(image, np.ndarray):
-                yield image
-                continue
-            people = next(found)
-            yield people if isinstance(people, InputError) else (image, *people)
-
     def _matrices(self, request: CropRequest, part: slice = slice(None)) -> np.ndarray:
         return self.convention.crop_matrices(
             request.centers[part], request.box_sizes[part], self.cfg.input.size
@@ -391,6 +389,30 @@ class PosePredictor:
         finally:
             for module in training:
                 module.training = True
+
+
+def _checked(network: Any) -> Any:
+    """Return a network that has all that is needed to crop for it and to decode its output.
+
+    Raises:
+        InputError: it is no pose model, its configuration is incomplete, or its keypoints are
+            not those of its skeleton.
+    """
+    if not isinstance(network, PoseNetwork) or network.pretrained_cfg.task != "pose":
+        what = type(network).__name__
+        if isinstance(network, (ZooModel, ExportedNetwork)):
+            what = network.pretrained_cfg.name
+        raise InputError(f"{what} is not a pose model; see posezoo.list_models(task='pose')")
+    cfg = network.pretrained_cfg
+    if cfg.decode is None or cfg.input.geometry is None or cfg.input.bbox_padding is None:
+        raise InputError(f"{cfg.name} has a configuration without crop or decoding")
+    if network.num_keypoints != cfg.skeleton.num_keypoints:
+        raise InputError(
+            f"the model has {network.num_keypoints} keypoints, the {cfg.dataset} skeleton "
+            f"{cfg.skeleton.num_keypoints}; give pretrained_cfg its own_skeleton, as "
+            "`posezoo train --skeleton` does"
+        )
+    return network
 
 
 def _halves(output: Any, count: int) -> tuple[Any, Any]:

@@ -39,8 +39,7 @@ def build_detector(
         threshold: smallest box score kept.
 
     Raises:
-        InputError: unknown name.
-        ImportError: "rtdetr" without the package transformers.
+        InputError: unknown name, or "rtdetr" without the package transformers.
         WeightsUnavailableError: the weights cannot be fetched.
     """
     check_name(name)

@@ -103,7 +103,7 @@ class PeopleFinder:
         """Return the people of each image, or why the detector has none for it.
 
         Raises:
-            WeightsUnavailableError, ImportError: a detector by name cannot be loaded.
+            InputError, WeightsUnavailableError: a detector by name cannot be loaded.
         """
         if not images:
             return []
@@ -139,12 +139,18 @@ class PeopleFinder:
             raise answer
         boxes, scores = self._read(answer)
         height, width = image_size
-        bad = np.zeros(len(boxes), bool)
-        reasons = [(~np.isfinite(scores), "has a score that is not finite")]
-        for mask, what in [*reasons, *bbox_problems(boxes, (height, width))]:
-            for index in np.flatnonzero(mask & ~bad):
-                _log.warning("box %d of the detector, %s, %s", index, boxes[index].tolist(), what)
-            bad |= mask
+        problems = [
+            (~np.isfinite(scores), "has a score that is not finite"),
+            *bbox_problems(boxes, (height, width)),
+        ]
+        bad = np.any([mask for mask, _ in problems], axis=0)  # (N,)
+        if bad.any():
+            first = int(bad.argmax())
+            what = next(words for mask, words in problems if mask[first])
+            _log.warning(
+                "left out %d of the detector's %d boxes; box %d %s %s",
+                bad.sum(), len(boxes), first, boxes[first].tolist(), what.removesuffix("; drop it"),
+            )  # fmt: skip
         with np.errstate(invalid="ignore"):
             sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf)
         keep = ~bad & (sides >= self.min_size)

@@ -49,14 +49,13 @@ class RTDetrDetector(BatchDetector):
         """Load a model of the Hub, or from a folder that transformers wrote.
 
         Raises:
-            ImportError: transformers is not installed.
+            InputError: transformers is not installed, or none of the model's labels is "person".
             WeightsUnavailableError: there is no such model, or it cannot be fetched.
-            InputError: none of its labels is "person".
         """
         try:
             import transformers
         except ImportError as error:
-            raise ImportError(
+            raise InputError(
                 "RT-DETR needs the package transformers: pip install 'posezoo[rtdetr]'"
             ) from error
         try:

@@ -59,9 +59,9 @@ def test_record_says_what_was_measured(whole):
     record, results = whole
     assert record.box_source == "det56.4" and record.images == 40
     assert record.settings == {
-        "dtype": "float32", "tf32": False, "compile": False, "input_size": [256, 192],
-        "limit": None, "flip_test": True, "recipe_flip_test": True, "geometry": "mmpose1",
-        "bbox_padding": 1.25,
+        "dtype": "float32", "tf32": False, "compile": False, "engine": "torch",
+        "input_size": [256, 192], "limit": None, "flip_test": True, "recipe_flip_test": True,
+        "geometry": "mmpose1", "bbox_padding": 1.25,
     }  # fmt: skip
     assert set(record.statistics) >= {"AP", "AP50", "AP75", "AP_M", "AP_L", "AR"}
     assert record.results == len(json.loads(results)) > 40
