@@ -217,7 +217,7 @@ class PoseResult:
             raise InputError("no program here shows pictures; save it: result.draw(image).save(…)")
 
     def _repr_png_(self) -> bytes:
-        """Return what a notebook shows: the poses without their image, at most 640 pixels wide."""
+        """Return what a notebook shows: the poses without their image, 640 pixels long at most."""
         factor = min(1.0, _PREVIEW / max(self.image_size))
         height, width = (max(1, round(side * factor)) for side in self.image_size)
         small = dataclasses.replace(
