@@ -66,7 +66,7 @@ class PosePage:
         predictor = self._predictor(self._known(model), people == _DETECTOR)
         start = time.perf_counter()
         result = predictor(image)
-        words = f"{_people(len(result))} in {time.perf_counter() - start:.1f} s"
+        words = f"{_people(len(result))} in {1000 * (time.perf_counter() - start):.0f} ms"
         tokens = None
         if shows_tokens(predictor) and len(result):
             tokens = token_rows(predictor, image, result.bboxes)

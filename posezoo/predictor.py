@@ -26,8 +26,7 @@ from .engines.network import ExportedNetwork, require_device
 from .engines.opening import open_network, runs_exported
 from .errors import InputError
 from .geometry import check_bboxes, get_convention
-from .people import Item as Item
-from .people import locate
+from .inflight import Batch, Rows, Running, halves
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
 from .zoo.catalog import DEFAULT_MODEL
@@ -44,6 +43,10 @@ _CPU_BATCH = 8
 
 StreamSource = str | Path | int | Iterable[str | Path | int] | Iterable["ImageLike"]
 ImageLike = np.ndarray | Image.Image | str | Path
+Item = tuple[ImageLike, np.ndarray | None, np.ndarray | None]
+"""An image, boxes or None for the detector's, and their scores or None."""
+_Located = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""An image, boxes (N, 4) and scores (N,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +137,7 @@ class PosePredictor:
         self.crop = TopDownCrop(self.cfg.input.size, self.cfg.input.mean, self.cfg.input.std)
         if not isinstance(detector, PeopleFinder):
             detector = PeopleFinder(detector, device=self.device)
-        self._finder = detector
+        self.finder = detector
 
     def __call__(
         self,
@@ -182,7 +185,7 @@ class PosePredictor:
                 f"{len(all_scores)} sets of scores; give one of each per image"
             )
         people = []
-        for located in locate(zip(images, all_boxes, all_scores), self._finder):
+        for located in self._locate(zip(images, all_boxes, all_scores)):
             if isinstance(located, InputError):
                 raise located
             people.append(located)
@@ -201,7 +204,7 @@ class PosePredictor:
         waiting: deque[tuple[tuple[int, int], np.ndarray, np.ndarray] | InputError] = deque()
 
         def requests() -> Iterator[CropRequest]:
-            for located in locate(items, self._finder):
+            for located in self._locate(items):
                 try:
                     if isinstance(located, InputError):
                         raise located
@@ -314,10 +317,10 @@ class PosePredictor:
         Requests are read as batches need them, so they may come from a loader. The result of a
         batch is fetched after the next one was started.
         """
-        waiting: deque[_Rows] = deque()
-        batch, running = _Batch(), _Running()
+        waiting: deque[Rows] = deque()
+        batch, running = Batch(), Running()
         for request in requests:
-            rows = _Rows(len(request.centers), self.skeleton.num_keypoints)
+            rows = Rows(len(request.centers), self.skeleton.num_keypoints)
             waiting.append(rows)
             image = upload(request.image, self.device) if len(request.centers) else None
             first = 0
@@ -327,15 +330,66 @@ class PosePredictor:
                 if batch.count == self.batch_size:
                     previous, running = running, self._start(batch)
                     previous.finish()
-                    batch = _Batch()
+                    batch = Batch()
                 first = last
             while waiting and not waiting[0].missing:
                 yield waiting.popleft().result
-        previous, running = running, self._start(batch) if batch.count else _Running()
+        previous, running = running, self._start(batch) if batch.count else Running()
         previous.finish()
         running.finish()
         for rows in waiting:
             yield rows.result
+
+    def _locate(self, items: Iterable[Item | InputError]) -> Iterator[_Located | InputError]:
+        """Yield each image with boxes and scores: the given ones, checked, or the detector's.
+
+        Images without boxes wait until there are enough of them for the detector.
+
+        Raises:
+            WeightsUnavailableError: the detector's weights cannot be fetched.
+        """
+        waiting: list[np.ndarray | _Located | InputError] = []
+        for item in items:
+            waiting.append(self._read(item))
+            is_known = len(waiting) == 1 and not isinstance(waiting[0], np.ndarray)
+            if is_known or len(waiting) >= self.finder.batch_size:
+                yield from self._detect(waiting)
+                waiting = []
+        yield from self._detect(waiting)
+
+    def _read(self, item: Item | InputError) -> np.ndarray | _Located | InputError:
+        """Return an image with its given boxes, an image alone, or why there is none."""
+        try:
+            if isinstance(item, InputError):
+                raise item
+            source, bboxes, bbox_scores = item
+            image = load_image(source)
+            if bboxes is None:
+                if bbox_scores is not None:
+                    raise InputError("bbox_scores without bboxes; give both or neither")
+                return image
+            boxes = check_bboxes(bboxes, image.shape[:2])
+            scores = np.ones(len(boxes)) if bbox_scores is None else np.asarray(bbox_scores)
+            if scores.shape != (len(boxes),) or not np.isfinite(scores.astype(np.float64)).all():
+                raise InputError(
+                    f"bbox_scores must be {len(boxes)} finite numbers, one per box; "
+                    f"got shape {scores.shape}"
+                )
+            return image, boxes, scores.astype(np.float32)
+        except InputError as error:
+            return error
+
+    def _detect(
+        self, read: list[np.ndarray | _Located | InputError]
+    ) -> Iterator[_Located | InputError]:
+        """Yield what was read, images alone with the boxes that the detector finds in them."""
+        found = iter(self.finder.find([image for image in read if isinstance(image, np.ndarray)]))
+        for image in read:
+            if not isinstance(image, np.ndarray):
+                yield image
+                continue
+            people = next(found)
+            yield people if isinstance(people, InputError) else (image, *people)
 
     def _matrices(self, request: CropRequest, part: slice = slice(None)) -> np.ndarray:
         return self.convention.crop_matrices(
@@ -343,7 +397,7 @@ class PosePredictor:
         )
 
     def _fill(
-        self, batch: _Batch, image: Tensor, request: CropRequest, rows: _Rows, part: slice
+        self, batch: Batch, image: Tensor, request: CropRequest, rows: Rows, part: slice
     ) -> None:
         """Cut the boxes `part` of an image and add them to the batch."""
         matrices = self._matrices(request, part)
@@ -353,14 +407,14 @@ class PosePredictor:
         batch.targets.append((rows, part))
         batch.count += len(matrices)
 
-    def _start(self, batch: _Batch) -> _Running:
+    def _start(self, batch: Batch) -> Running:
         """Run one batch; nothing here waits for the device."""
         images = torch.cat(batch.crops) if len(batch.crops) > 1 else batch.crops[0]  # (B, 3, H, W)
         images = images.to(self.model_dtype)
         with self._evaluating(), autocast(self.device, self.dtype):
             if self.flip_test:
                 both = self.model(torch.cat([images, images.flip(-1)]))  # (2 B, ...)
-                output = self.codec.merge_flip(*_halves(both, len(images)))
+                output = self.codec.merge_flip(*halves(both, len(images)))
             else:
                 output = self.model(images)
         points, scores = self.codec.decode(output)  # (B, K, 2), (B, K)
@@ -371,7 +425,7 @@ class PosePredictor:
             self.cfg.input.size,
         )
         packed = torch.cat([points, scores[..., None]], dim=-1)  # (B, K, 3)
-        return _Running(Download(packed.float()), batch.targets)
+        return Running(Download(packed.float()), batch.targets)
 
     @property
     def model_dtype(self) -> torch.dtype:
@@ -413,53 +467,3 @@ def _checked(network: Any) -> Any:
             "`posezoo train --skeleton` does"
         )
     return network
-
-
-def _halves(output: Any, count: int) -> tuple[Any, Any]:
-    """Split a network output, a tensor or a named tuple of tensors, after `count` samples."""
-    if isinstance(output, Tensor):
-        return output[:count], output[count:]
-    return type(output)(*(t[:count] for t in output)), type(output)(*(t[count:] for t in output))
-
-
-class _Rows:
-    """Keypoints and scores of one request, filled as its crops come back."""
-
-    def __init__(self, count: int, num_keypoints: int) -> None:
-        self.values = np.empty((count, num_keypoints, 3), np.float32)
-        self.missing = count
-
-    @property
-    def result(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.values[..., :2].copy(), self.values[..., 2].copy()
-
-
-class _Batch:
-    """Crops that wait for a forward, and the rows that their results go to."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.crops: list[Tensor] = []
-        self.centers: list[np.ndarray] = []
-        self.box_sizes: list[np.ndarray] = []
-        self.targets: list[tuple[_Rows, slice]] = []
-
-
-class _Running:
-    """A started batch, its (B, K, 3) result on the way to the host."""
-
-    def __init__(
-        self, found: Download | None = None, targets: Sequence[tuple[_Rows, slice]] = ()
-    ) -> None:
-        self.found, self.targets = found, targets
-
-    def finish(self) -> None:
-        """Wait for the copy and hand the rows out."""
-        if self.found is None:
-            return
-        values, first = self.found.numpy(), 0
-        for rows, part in self.targets:
-            count = part.stop - part.start
-            rows.values[part] = values[first : first + count]
-            rows.missing -= count
-            first += count

@@ -17,8 +17,15 @@ __all__ = ["app"]
     shell_complete=options.complete_model,
     help="A model to choose from; repeat for several. Default: all that need no hands.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 is everybody.")
-@click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address that is bound; 0.0.0.0 opens the page to the network.",
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Of the page."
+)
 def app(models: tuple[str, ...], host: str, port: int) -> None:
     """Serve a page for a browser on this machine, until Ctrl-C."""
     from ..app import serving

@@ -52,7 +52,6 @@ def build_predictor(
     name: str,
     checkpoint: Path | None,
     *,
-    detector: str | None,
     device: str | torch.device | None,
     dtype: str,
     compile: bool,
@@ -72,6 +71,6 @@ def build_predictor(
     if device is None and engine in (None, "torch") and not is_exported_file(name):
         device = choose_device(None)
     return PosePredictor(
-        model, detector=detector, device=device, dtype=dtype, compile=compile, engine=engine,
+        model, device=device, dtype=dtype, compile=compile, engine=engine,
         batch_size=batch_size, flip_test=flip_test,
     )  # fmt: skip

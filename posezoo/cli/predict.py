@@ -94,10 +94,10 @@ def predict(
     if chosen.boxes is not None:
         boxes = read_boxes(chosen.boxes, chosen.box_threshold or 0.0, chosen.category)
     predictor = build_predictor(
-        name, checkpoint, detector=None if chosen.whole_image else chosen.detector,
-        device=chosen_device, dtype=dtype, compile=compile, engine=engine, batch_size=batch_size,
-        flip_test=flip_test,
+        name, checkpoint, device=chosen_device, dtype=dtype, compile=compile, engine=engine,
+        batch_size=batch_size, flip_test=flip_test,
     )  # fmt: skip
+    predictor.finder = chosen.finder(predictor.device)
     about = {
         "model": name, "checkpoint": str(checkpoint), "device": str(predictor.device),
         "dtype": dtype, "compile": compile, "engine": engine, "flip_test": predictor.flip_test,

@@ -15,6 +15,9 @@ from ..errors import InputError
 from . import options
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..detectors import PeopleFinder
     from ..streaming import StreamOptions
 
 __all__ = ["PredictOptions", "predict_options"]
@@ -29,7 +32,18 @@ _OPTIONS = (
     options.category,
     click.option("--whole-image", is_flag=True, help="No boxes: the whole image is one person."),
     click.option("--detector", default="auto", show_default=True, help="Finds the people."),
-    click.option("--box-threshold", type=float, help="Smallest box score used."),
+    click.option(
+        "--box-threshold", type=float,
+        help="Smallest box score used; default: 0.5 for a detector, 0 for --boxes.",
+    ),
+    click.option(
+        "--max-people", type=click.IntRange(min=1),
+        help="Detector: at most so many people in an image, those with the best scores.",
+    ),
+    click.option(
+        "--min-size", type=float, default=1.0, show_default=True,
+        help="Detector: pixels; boxes with a shorter side are left out.",
+    ),
     click.option(
         "--detect-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
         help="Films: ask the detector for each N-th frame; between, boxes follow the poses.",
@@ -87,6 +101,8 @@ class PredictOptions:
     whole_image: bool
     detector: str
     box_threshold: float | None
+    max_people: int | None
+    min_size: float
     detect_every: int
     track: bool
     smooth: Literal["one-euro", "savgol"] | None
@@ -101,20 +117,29 @@ class PredictOptions:
     draw_tokens: Path | None
 
     def __post_init__(self) -> None:
-        from ..detectors import DETECTORS
+        from ..detectors.build import check_name
 
         if self.boxes is not None and self.whole_image:
             raise InputError("--boxes and --whole-image exclude each other; give one of them")
-        if self.detector not in ("auto", *DETECTORS):
-            raise InputError(
-                f"--detector is {self.detector!r}; valid: auto, {', '.join(DETECTORS)}"
-            )
-        for name in ("box_threshold", "draw_threshold", "start", "stop"):
+        for name in ("box_threshold", "draw_threshold", "start", "stop", "min_size"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 option = "--" + name.replace("_", "-")
                 raise InputError(f"{option} is {value}; valid: a finite number")
-        self.stream  # noqa: B018  refuses what is out of range
+        check_name(self.detector)
+        self.stream, self.finder("cpu")  # noqa: B018  refuse what is out of range
+
+    def finder(self, device: torch.device | str) -> PeopleFinder:
+        """Return what finds the people in images without boxes."""
+        from ..detectors import PeopleFinder
+
+        return PeopleFinder(
+            None if self.whole_image else self.detector,
+            device=device,
+            threshold=self.box_threshold,
+            max_people=self.max_people,
+            min_size=self.min_size,
+        )
 
     @property
     def stream(self) -> StreamOptions:

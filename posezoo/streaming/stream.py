@@ -119,7 +119,8 @@ class PoseStream:
         self, chunk: Chunk, in_time: bool, memory: _Memory, boxes: BoxOf
     ) -> Iterator[list[FrameResult]]:
         """Yield what is finished after each frame of a chunk."""
-        if in_time and self.options.detect_every > 1 and not boxes:
+        asks = self.predictor.finder.detector is not None
+        if in_time and asks and self.options.detect_every > 1 and not boxes:
             results = self._following(chunk, memory)
         else:
             results = self.predictor.predict_each([_item(f, boxes) for f in chunk.frames])
