@@ -111,6 +111,12 @@ class _Decoder:
                 image = _pixels(picture)
                 yield Frame(source=self.name, index=index, time=self.time, image=image)
         found, after = self.decoded + self.bad, self.time + self.step
+        if not self.taken:
+            error = InputError(
+                f"{self.name} has no frame from second {choice.start:g} on; it has {found} frames, "
+                f"{after:.1f} seconds"
+            )
+            yield Frame(source=self.name, index=found, time=after, error=error)
         announced = self._announced(after)
         if announced and not choice.ends(after, self.taken):
             error = InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from abc import ABC, abstractmethod
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 
 from ..errors import InputError
 from ..media.sources import Photo, Source
-from ..results import PoseResult
+from ..results import CSV_HEADER, PoseResult
 from ..streaming.found import FrameResult
 
 __all__ = ["Coco", "Csv", "JsonLines", "TextFormat", "text_format"]
@@ -77,29 +78,24 @@ class Coco(TextFormat):
 
 
 class Csv(TextFormat):
-    """A row per person and keypoint."""
+    """A row per person and keypoint: file, frame and time, then `PoseResult.csv_rows`."""
 
-    head = "file,frame,time,person,id,bbox_score,keypoint,x,y,score\n"
+    head = ",".join(("file", "frame", "time", *CSV_HEADER)) + "\n"
 
     def text(self, found: FrameResult) -> str:
-        result = found.result
-        if result is None:
+        if found.result is None:
             return ""
         out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
         time = "" if found.time is None else round(found.time, 6)
-        frame = "" if found.index is None else found.index
-        for person in range(len(result)):
-            start = [found.source, frame, time, person]
-            start.append("" if result.ids is None else int(result.ids[person]))
-            start.append(_number(result.bbox_scores[person], _SCORE_DIGITS))
-            for name, (x, y), score in zip(
-                result.skeleton.keypoint_names,
-                result.keypoints[person].tolist(),
-                result.keypoint_scores[person].tolist(),
-            ):
-                point = [_number(x, _PIXEL_DIGITS), _number(y, _PIXEL_DIGITS)]
-                writer.writerow([*start, name, *point, _number(score, _SCORE_DIGITS)])
+        start = (found.source, "" if found.index is None else found.index, time)
+        result = dataclasses.replace(
+            found.result,
+            keypoints=found.result.keypoints.round(_PIXEL_DIGITS),
+            keypoint_scores=found.result.keypoint_scores.round(_SCORE_DIGITS),
+            bboxes=found.result.bboxes.round(_PIXEL_DIGITS),
+        )
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerows((*start, *row) for row in result.csv_rows())
         return out.getvalue()
 
 
@@ -121,12 +117,6 @@ def text_format(name: str | None, path: Path | None, sources: Sequence[Source]) 
             "(COCO results), .csv (a row per keypoint), or a folder"
         )
     return forms[name]()
-
-
-def _number(value: float, digits: int) -> float | str:
-    """Round; "" where a table has no number."""
-    rounded = round(float(value), digits)
-    return rounded if abs(rounded) < float("inf") else ""
 
 
 def _rounded(result: PoseResult) -> dict[str, Any]:

@@ -8,8 +8,8 @@ person slows down, waits, and is found again by distance.
 On ten rendered films of three people who cross, are missed, and leave and come back (7,184 persons
 in frames; `benchmarks/tracks.py`) ids were switched 4 times, and 1 of 31 people who came back got a
 new one. Of the trackers in Roboflow's package, C-BIoU switched 0 ids and ByteTrack 8, but both lost
-all 31, and left 63 to 103 persons without an id; OC-SORT kept 23 of the 31 and switched 23. None
-can save its state. OKS has the smaller share because a top-down network that looks for somebody
+all 31, and left 63 to 103 persons without an id; OC-SORT kept 23 of the 31 and switched 23. Their
+state cannot be saved by a public method. OKS has the smaller share because a top-down network that looks for somebody
 behind somebody else often finds the pose of the one in front. Optimal assignment instead of the
 greedy one changed nothing, and would need scipy.
 """
