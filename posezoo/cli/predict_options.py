@@ -51,8 +51,8 @@ _OPTIONS = (
     click.option("--track", is_flag=True, help="Films: give people ids that last."),
     click.option(
         "--smooth", type=click.Choice(["one-euro", "savgol"]),
-        help="Films, with --track: calm the keypoints. savgol looks four frames ahead; one-euro does "
-        "not, and trails quick motion.",
+        help="Films, with --track: calm the keypoints. savgol looks four frames ahead; one-euro "
+        "does not, and trails quick motion.",
     ),
     click.option(
         "--every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",

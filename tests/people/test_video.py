@@ -54,6 +54,8 @@ def test_choice_of_frames(tmp_path):
     assert chosen(every=10) == [0, 10, 20, 30]
     assert chosen(start=0.5, stop=0.8) == list(range(13, 20))
     assert chosen(every=3, start=0.5, limit=2) == [15, 18]
+    late = list(read_video(film, FrameChoice(start=9)))
+    assert len(late) == 1 and "no frame from second 9 on; it has 40 frames" in str(late[0].error)
     for bad in (
         {"every": 0},
         {"start": -1},
