@@ -28,6 +28,7 @@ __all__ = [
     "TOKENPOSE",
     "UDP",
     "CropConvention",
+    "bbox_problems",
     "boxes_to_center_size",
     "check_bboxes",
     "crop_matrices",
@@ -63,11 +64,23 @@ def check_bboxes(bboxes: ArrayLike, image_size: tuple[int, int]) -> NDArray[np.f
             f"bboxes have shape {boxes.shape}, expected (N, 4): one row (x1, y1, x2, y2) in image "
             "pixels per person"
         )
+    for bad, what in bbox_problems(boxes, image_size):
+        if bad.any():
+            index = int(bad.argmax())
+            raise InputError(f"bbox {index} {boxes[index].tolist()} {what}")
+    return boxes
+
+
+def bbox_problems(
+    boxes: NDArray[np.float64], image_size: tuple[int, int]
+) -> tuple[tuple[NDArray[np.bool_], str], ...]:
+    """Return what can be wrong with boxes `(N, 4)` xyxy, each as a mask `(N,)` and words."""
     height, width = image_size
     x1, y1, x2, y2 = boxes.T
     with np.errstate(invalid="ignore"):
-        problems = (
-            (~(np.abs(boxes) < 1e9).all(axis=1), "holds NaN, infinity or over 1e9; drop it"),
+        is_finite = np.asarray((np.abs(boxes) < 1e9).all(axis=1))
+        return (
+            (~is_finite, "holds NaN, infinity or over 1e9; drop it"),
             (
                 (x2 <= x1) | (y2 <= y1),
                 "has no area; boxes are (x1, y1, x2, y2) with x1 < x2 and y1 < y2, not xywh",
@@ -77,11 +90,6 @@ def check_bboxes(bboxes: ArrayLike, image_size: tuple[int, int]) -> NDArray[np.f
                 f"is outside the image of {width} x {height} pixels; drop it",
             ),
         )
-    for bad, what in problems:
-        if bad.any():
-            index = int(bad.argmax())
-            raise InputError(f"bbox {index} {boxes[index].tolist()} {what}")
-    return boxes
 
 
 class CropConvention:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -20,24 +20,33 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .codecs import build_codec
-from .detectors import Detector, build_detector
+from .detectors import BatchDetector, Detector, PeopleFinder
 from .device import Download, autocast, choose_device, choose_dtype, upload, weight_dtype
-from .errors import InputError, PoseZooError
+from .engines.network import ExportedNetwork, require_device
+from .engines.opening import open_network, runs_exported
+from .errors import InputError
 from .geometry import check_bboxes, get_convention
+from .inflight import Batch, Rows, Running, halves
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
 from .zoo.catalog import DEFAULT_MODEL
-from .zoo.factory import create_model
 from .zoo.model import PoseNetwork, ZooModel
 from .zoo.wrapped import copy_sharing_weights, unwrap
+
+if TYPE_CHECKING:
+    from .streaming import FrameResult
+    from .streaming.options import Smoothing
 
 __all__ = ["CropRequest", "PosePredictor"]
 
 _CPU_BATCH = 8
 
+StreamSource = str | Path | int | Iterable[str | Path | int] | Iterable["ImageLike"]
 ImageLike = np.ndarray | Image.Image | str | Path
 Item = tuple[ImageLike, np.ndarray | None, np.ndarray | None]
 """An image, boxes or None for the detector's, and their scores or None."""
+_Located = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""An image, boxes (N, 4) and scores (N,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +73,25 @@ class PosePredictor:
     predictor inside them.
 
     Args:
-        model: a pose model, or the name of one, which is then loaded with its weights. The default
-            is ViTPose-B with the simple decoder: reported AP 75.5 on COCO val2017, 17.5 GMACs a
-            person and twice that with flip test, a download of 344 MB. A given model keeps its
-            device, type and mode: it runs in evaluation mode whatever it is in, and where device
-            or type differ, `predictor.model` is a copy.
+        model: a pose model; the name of one, which is then loaded with its weights; or a `.pt2`
+            or `.onnx` file that `posezoo export` wrote. The default is ViTPose-B with the simple
+            decoder: reported AP 75.5 on COCO val2017, 17.5 GMACs a person and twice that with
+            flip test, a download of 344 MB. A given model keeps its device, type and mode: it
+            runs in evaluation mode whatever it is in, and where device or type differ,
+            `predictor.model` is a copy.
         detector: used for images that come without boxes: "auto" or a short name of
-            `posezoo.detectors.DETECTORS`, a callable, or None (the whole image is one box).
-            It is loaded when the first such image arrives.
+            `posezoo.detectors.DETECTORS`, a callable, or None (the whole image is one box); a
+            `PeopleFinder` sets threshold, number and size of the people as well. It is loaded
+            when the first such image arrives. "auto" is the quick one on the CPU, 1.4 s a photo,
+            and the best one elsewhere.
         device: where to run; None leaves a given model where it is and puts a named one on
             CUDA if there is any.
-        dtype: float32 and float64 run as such; bfloat16 and float16 run under autocast.
+        dtype: float32 and float64 run as such; bfloat16 and float16 run under autocast. Engines
+            other than torch have fewer.
+        compile: run the network through torch.compile.
+        engine: what runs the network: "torch", or on the CPU "onnxruntime" or "openvino", for
+            which a model is exported once and kept in the cache. None is torch, or for a file
+            what fits it.
         batch_size: crops per forward (twice as many with flip test). On the CPU at most 8 are
             used: larger batches fall out of its cache and take longer per crop.
         flip_test: average with the mirrored image; None = the recipe of the weights.
@@ -85,51 +102,42 @@ class PosePredictor:
 
     def __init__(
         self,
-        model: nn.Module | str = DEFAULT_MODEL,
+        model: nn.Module | str | Path = DEFAULT_MODEL,
         *,
-        detector: str | Detector | None = "auto",
+        detector: str | BatchDetector | Detector | PeopleFinder | None = "auto",
         device: str | int | torch.device | None = None,
         dtype: str | torch.dtype = torch.float32,
+        compile: bool = False,
+        engine: str | None = None,
         batch_size: int = 64,
         flip_test: bool | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         dtype = choose_dtype(dtype)
-        if isinstance(model, str):
+        if device is not None or (isinstance(model, str) and not runs_exported(model, engine)):
             device = choose_device(device)
-            model = create_model(model, pretrained=True)
-        network = unwrap(model)
-        if not isinstance(network, PoseNetwork) or network.pretrained_cfg.task != "pose":
-            what = type(network).__name__
-            if isinstance(network, ZooModel):
-                what = network.pretrained_cfg.name
-            raise InputError(f"{what} is not a pose model; see posezoo.list_models(task='pose')")
-        cfg = network.pretrained_cfg
-        if cfg.decode is None or cfg.input.geometry is None or cfg.input.bbox_padding is None:
-            raise InputError(f"{cfg.name} has a configuration without crop or decoding")
-        self.cfg = cfg
-        self.convention = get_convention(cfg.input.geometry)
-        self.padding = cfg.input.bbox_padding
-        self.skeleton = cfg.skeleton
-        if network.num_keypoints != self.skeleton.num_keypoints:
-            raise InputError(
-                f"the model has {network.num_keypoints} keypoints, the {cfg.dataset} skeleton "
-                f"{self.skeleton.num_keypoints}; give pretrained_cfg its own_skeleton, as "
-                "`posezoo train --skeleton` does"
-            )
-        self.device = next(network.parameters()).device if device is None else choose_device(device)
-        self.dtype = dtype
-        weights = next(network.parameters())
+        opened = open_network(model, engine=engine, dtype=dtype, compile=compile)
+        network = _checked(unwrap(opened))
+        self.cfg = network.pretrained_cfg
+        self.convention = get_convention(self.cfg.input.geometry)
+        self.padding = self.cfg.input.bbox_padding
+        self.skeleton = self.cfg.skeleton
+        weights = next(network.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
+        self.device = weights.device if device is None else device
+        self.dtype = network.dtype if isinstance(network, ExportedNetwork) else dtype
+        require_device(network, self.device)
         if (weights.device, weights.dtype) != (self.device, self.model_dtype):
-            model = copy_sharing_weights(network).to(self.device, self.model_dtype)
-        self.model = model
-        self._modules = list(model.modules())
+            opened = copy_sharing_weights(network).to(self.device, self.model_dtype)
+        self.model = cast("nn.Module", torch.compile(opened)) if compile else opened
+        self._modules = list(opened.modules())
         self.batch_size = min(batch_size, _CPU_BATCH) if self.device.type == "cpu" else batch_size
-        self.flip_test = cfg.decode.flip_test if flip_test is None else flip_test
-        self.codec = build_codec(cfg)
-        self.crop = TopDownCrop(cfg.input.size, cfg.input.mean, cfg.input.std)
-        self._detector = detector
+        self.flip_test = self.cfg.decode.flip_test if flip_test is None else flip_test
+        self.codec = build_codec(self.cfg)
+        self.crop = TopDownCrop(self.cfg.input.size, self.cfg.input.mean, self.cfg.input.std)
+        if not isinstance(detector, PeopleFinder):
+            detector = PeopleFinder(detector, device=self.device)
+        self.finder = detector
 
     def __call__(
         self,
@@ -177,9 +185,10 @@ class PosePredictor:
                 f"{len(all_scores)} sets of scores; give one of each per image"
             )
         people = []
-        for source, boxes, scores in zip(images, all_boxes, all_scores):
-            image = load_image(source)
-            people.append((image, *self._boxes(image, boxes, scores)))
+        for located in self._locate(zip(images, all_boxes, all_scores)):
+            if isinstance(located, InputError):
+                raise located
+            people.append(located)
         requests = [self.request(image, boxes) for image, boxes, _ in people]
         return [
             self._result(image.shape[:2], boxes, scores, found)
@@ -195,13 +204,11 @@ class PosePredictor:
         waiting: deque[tuple[tuple[int, int], np.ndarray, np.ndarray] | InputError] = deque()
 
         def requests() -> Iterator[CropRequest]:
-            for item in items:
+            for located in self._locate(items):
                 try:
-                    if isinstance(item, InputError):
-                        raise item
-                    source, bboxes, bbox_scores = item
-                    image = load_image(source)
-                    boxes, scores = self._boxes(image, bboxes, bbox_scores)
+                    if isinstance(located, InputError):
+                        raise located
+                    image, boxes, scores = located
                     request = self.request(image, boxes)
                     self._matrices(request)  # refuses boxes too small to be cut
                 except InputError as error:
@@ -214,6 +221,56 @@ class PosePredictor:
         for found in self.predict_crops(requests()):
             item = waiting.popleft()
             yield item if isinstance(item, InputError) else self._result(*item, found)
+
+    def stream(
+        self,
+        source: StreamSource,
+        *,
+        every: int = 1,
+        start: float = 0.0,
+        stop: float | None = None,
+        max_frames: int | None = None,
+        detect_every: int = 1,
+        track: bool = False,
+        smooth: Smoothing | None = None,
+    ) -> Iterator[FrameResult]:
+        """Yield the poses of photos, films or a camera, frame by frame, in order.
+
+        Memory does not grow with the number of frames; they are read in the background, and
+        batches fill across frames. What cannot be read is yielded with its `error`.
+
+        Args:
+            source: a photo, video, folder, pattern with wildcards or list in a `.txt` file; the
+                number of a camera; several of these; or an iterable of images in memory.
+            every: use each so many-th frame of a film only.
+            start: seconds from the first frame; earlier frames are left out.
+            stop: seconds; frames from there on are left out.
+            max_frames: at most so many frames of a film.
+            detect_every: ask the detector for each so many-th frame of a film only; between them
+                boxes follow the poses.
+            track: set `ids` that last from frame to frame.
+            smooth: calm the keypoints of tracked people: "one-euro" (Casiez et al., CHI 2012)
+                looks back only, "savgol" also a few frames ahead.
+
+        Raises:
+            InputError: nothing to read, an option out of range, or a missing package.
+        """
+        from .media import Images, find_sources
+        from .media.frames import FrameChoice
+        from .streaming import PoseStream, StreamOptions, units_of
+
+        choice = FrameChoice(every=every, start=start, stop=stop, limit=max_frames)
+        options = StreamOptions(
+            choice=choice, detect_every=detect_every, track=track, smooth=smooth
+        )
+        if isinstance(source, (str, Path, int)):
+            source = [source]
+        named = isinstance(source, Sequence) and all(
+            isinstance(s, (str, Path, int)) for s in source
+        )
+        sources = find_sources(source) if named else [Images(source)]  # type: ignore[arg-type]
+        for step in PoseStream(self, options).run(units_of(sources, track=track)):
+            yield from step.found
 
     def _result(
         self,
@@ -260,10 +317,10 @@ class PosePredictor:
         Requests are read as batches need them, so they may come from a loader. The result of a
         batch is fetched after the next one was started.
         """
-        waiting: deque[_Rows] = deque()
-        batch, running = _Batch(), _Running()
+        waiting: deque[Rows] = deque()
+        batch, running = Batch(), Running()
         for request in requests:
-            rows = _Rows(len(request.centers), self.skeleton.num_keypoints)
+            rows = Rows(len(request.centers), self.skeleton.num_keypoints)
             waiting.append(rows)
             image = upload(request.image, self.device) if len(request.centers) else None
             first = 0
@@ -273,58 +330,66 @@ class PosePredictor:
                 if batch.count == self.batch_size:
                     previous, running = running, self._start(batch)
                     previous.finish()
-                    batch = _Batch()
+                    batch = Batch()
                 first = last
             while waiting and not waiting[0].missing:
                 yield waiting.popleft().result
-        previous, running = running, self._start(batch) if batch.count else _Running()
+        previous, running = running, self._start(batch) if batch.count else Running()
         previous.finish()
         running.finish()
         for rows in waiting:
             yield rows.result
 
-    def _boxes(
-        self, image: np.ndarray, bboxes: Any, bbox_scores: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return boxes (N, 4) and scores (N,): the given ones, checked, or the detector's."""
-        size = image.shape[:2]
-        if bboxes is None and bbox_scores is not None:
-            raise InputError("bbox_scores without bboxes; give both or neither")
-        if bboxes is None and self._detector is None:
-            bboxes = np.array([[0, 0, size[1], size[0]]])
-        elif bboxes is None:
-            bboxes, bbox_scores = self._detect(image)
-        boxes = check_bboxes(bboxes, size)
-        scores = np.ones(len(boxes)) if bbox_scores is None else np.asarray(bbox_scores)
-        if scores.shape != (len(boxes),) or not np.isfinite(scores.astype(np.float64)).all():
-            raise InputError(
-                f"bbox_scores must be {len(boxes)} finite numbers, one per box; "
-                f"got shape {scores.shape}"
-            )
-        return boxes, scores.astype(np.float32)
+    def _locate(self, items: Iterable[Item | InputError]) -> Iterator[_Located | InputError]:
+        """Yield each image with boxes and scores: the given ones, checked, or the detector's.
 
-    def _detect(self, image: np.ndarray) -> tuple[Any, Any]:
-        """Ask the detector, which is loaded when it is first needed.
+        Images without boxes wait until there are enough of them for the detector.
 
         Raises:
-            InputError: it failed, or returned something else than boxes and scores.
-            WeightsUnavailableError: its weights cannot be fetched.
+            WeightsUnavailableError: the detector's weights cannot be fetched.
         """
-        if isinstance(self._detector, str):
-            self._detector = build_detector(self._detector, device=self.device)
-        assert self._detector is not None
+        waiting: list[np.ndarray | _Located | InputError] = []
+        for item in items:
+            waiting.append(self._read(item))
+            is_known = len(waiting) == 1 and not isinstance(waiting[0], np.ndarray)
+            if is_known or len(waiting) >= self.finder.batch_size:
+                yield from self._detect(waiting)
+                waiting = []
+        yield from self._detect(waiting)
+
+    def _read(self, item: Item | InputError) -> np.ndarray | _Located | InputError:
+        """Return an image with its given boxes, an image alone, or why there is none."""
         try:
-            found = self._detector(image)
-        except PoseZooError:
-            raise
-        except Exception as error:  # somebody else's code
-            raise InputError(f"the detector failed: {type(error).__name__}: {error}") from error
-        if not isinstance(found, (tuple, list)) or len(found) != 2:
-            raise InputError(
-                f"the detector returned a {type(found).__name__}; it must return two arrays, "
-                "boxes (N, 4) xyxy in image pixels and scores (N,)"
-            )
-        return found[0], found[1]
+            if isinstance(item, InputError):
+                raise item
+            source, bboxes, bbox_scores = item
+            image = load_image(source)
+            if bboxes is None:
+                if bbox_scores is not None:
+                    raise InputError("bbox_scores without bboxes; give both or neither")
+                return image
+            boxes = check_bboxes(bboxes, image.shape[:2])
+            scores = np.ones(len(boxes)) if bbox_scores is None else np.asarray(bbox_scores)
+            if scores.shape != (len(boxes),) or not np.isfinite(scores.astype(np.float64)).all():
+                raise InputError(
+                    f"bbox_scores must be {len(boxes)} finite numbers, one per box; "
+                    f"got shape {scores.shape}"
+                )
+            return image, boxes, scores.astype(np.float32)
+        except InputError as error:
+            return error
+
+    def _detect(
+        self, read: list[np.ndarray | _Located | InputError]
+    ) -> Iterator[_Located | InputError]:
+        """Yield what was read, images alone with the boxes that the detector finds in them."""
+        found = iter(self.finder.find([image for image in read if isinstance(image, np.ndarray)]))
+        for image in read:
+            if not isinstance(image, np.ndarray):
+                yield image
+                continue
+            people = next(found)
+            yield people if isinstance(people, InputError) else (image, *people)
 
     def _matrices(self, request: CropRequest, part: slice = slice(None)) -> np.ndarray:
         return self.convention.crop_matrices(
@@ -332,7 +397,7 @@ class PosePredictor:
         )
 
     def _fill(
-        self, batch: _Batch, image: Tensor, request: CropRequest, rows: _Rows, part: slice
+        self, batch: Batch, image: Tensor, request: CropRequest, rows: Rows, part: slice
     ) -> None:
         """Cut the boxes `part` of an image and add them to the batch."""
         matrices = self._matrices(request, part)
@@ -342,14 +407,14 @@ class PosePredictor:
         batch.targets.append((rows, part))
         batch.count += len(matrices)
 
-    def _start(self, batch: _Batch) -> _Running:
+    def _start(self, batch: Batch) -> Running:
         """Run one batch; nothing here waits for the device."""
         images = torch.cat(batch.crops) if len(batch.crops) > 1 else batch.crops[0]  # (B, 3, H, W)
         images = images.to(self.model_dtype)
         with self._evaluating(), autocast(self.device, self.dtype):
             if self.flip_test:
                 both = self.model(torch.cat([images, images.flip(-1)]))  # (2 B, ...)
-                output = self.codec.merge_flip(*_halves(both, len(images)))
+                output = self.codec.merge_flip(*halves(both, len(images)))
             else:
                 output = self.model(images)
         points, scores = self.codec.decode(output)  # (B, K, 2), (B, K)
@@ -360,7 +425,7 @@ class PosePredictor:
             self.cfg.input.size,
         )
         packed = torch.cat([points, scores[..., None]], dim=-1)  # (B, K, 3)
-        return _Running(Download(packed.float()), batch.targets)
+        return Running(Download(packed.float()), batch.targets)
 
     @property
     def model_dtype(self) -> torch.dtype:
@@ -380,51 +445,25 @@ class PosePredictor:
                 module.training = True
 
 
-def _halves(output: Any, count: int) -> tuple[Any, Any]:
-    """Split a network output, a tensor or a named tuple of tensors, after `count` samples."""
-    if isinstance(output, Tensor):
-        return output[:count], output[count:]
-    return type(output)(*(t[:count] for t in output)), type(output)(*(t[count:] for t in output))
+def _checked(network: Any) -> Any:
+    """Return a network that has all that is needed to crop for it and to decode its output.
 
-
-class _Rows:
-    """Keypoints and scores of one request, filled as its crops come back."""
-
-    def __init__(self, count: int, num_keypoints: int) -> None:
-        self.values = np.empty((count, num_keypoints, 3), np.float32)
-        self.missing = count
-
-    @property
-    def result(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.values[..., :2].copy(), self.values[..., 2].copy()
-
-
-class _Batch:
-    """Crops that wait for a forward, and the rows that their results go to."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.crops: list[Tensor] = []
-        self.centers: list[np.ndarray] = []
-        self.box_sizes: list[np.ndarray] = []
-        self.targets: list[tuple[_Rows, slice]] = []
-
-
-class _Running:
-    """A started batch, its (B, K, 3) result on the way to the host."""
-
-    def __init__(
-        self, found: Download | None = None, targets: Sequence[tuple[_Rows, slice]] = ()
-    ) -> None:
-        self.found, self.targets = found, targets
-
-    def finish(self) -> None:
-        """Wait for the copy and hand the rows out."""
-        if self.found is None:
-            return
-        values, first = self.found.numpy(), 0
-        for rows, part in self.targets:
-            count = part.stop - part.start
-            rows.values[part] = values[first : first + count]
-            rows.missing -= count
-            first += count
+    Raises:
+        InputError: it is no pose model, its configuration is incomplete, or its keypoints are
+            not those of its skeleton.
+    """
+    if not isinstance(network, PoseNetwork) or network.pretrained_cfg.task != "pose":
+        what = type(network).__name__
+        if isinstance(network, (ZooModel, ExportedNetwork)):
+            what = network.pretrained_cfg.name
+        raise InputError(f"{what} is not a pose model; see posezoo.list_models(task='pose')")
+    cfg = network.pretrained_cfg
+    if cfg.decode is None or cfg.input.geometry is None or cfg.input.bbox_padding is None:
+        raise InputError(f"{cfg.name} has a configuration without crop or decoding")
+    if network.num_keypoints != cfg.skeleton.num_keypoints:
+        raise InputError(
+            f"the model has {network.num_keypoints} keypoints, the {cfg.dataset} skeleton "
+            f"{cfg.skeleton.num_keypoints}; give pretrained_cfg its own_skeleton, as "
+            "`posezoo train --skeleton` does"
+        )
+    return network

@@ -208,3 +208,14 @@ def test_what_is_no_map_of_tokens_is_refused() -> None:
     for cells in (np.zeros((2, 2)), np.zeros(4, int), np.full((2, 2), -1), np.zeros((0, 2), int)):
         with pytest.raises(InputError, match="cell_token must be"):
             draw_tokens(np.zeros((8, 8, 3), np.uint8), cells)
+
+
+def test_a_tracked_person_keeps_its_colours() -> None:
+    left = _result({"left_wrist": (40, 100)}, box=(20, 20, 60, 180))
+    right = _result({"left_wrist": (120, 100)}, box=(100, 20, 140, 180))
+    pair = dataclasses.replace(_both(left, right), ids=np.array([6, 9]))
+    before, after = (np.asarray(draw_poses(GREY, result)) for result in (pair, pair[::-1]))
+    assert (before == after).all()
+    alone = np.asarray(draw_poses(GREY, pair[1:]))
+    assert (alone[100, 120] == before[100, 120]).all()
+    assert (alone[100, 120] == _PALETTE[9 % len(_PALETTE)]["left"]).all()

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..errors import InputError
 from . import guards, options
-
-if TYPE_CHECKING:
-    from ..evaluation import Share
+from .networks import find_network
 
 __all__ = ["eval_command"]
 
 
 @click.command("eval", short_help="Evaluate a model; print its table row.")
-@click.argument("name")
+@click.argument("name", shell_complete=options.complete_model)
 @options.data
 @click.option(
     "--boxes",
@@ -36,15 +34,10 @@ __all__ = ["eval_command"]
 @options.checkpoint
 @click.option("--out", type=options.PATH, help="Folder for results and record.")
 @options.device
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="The 16-bit types run under autocast.",
-)
+@options.dtype
 @click.option("--tf32/--no-tf32", default=False, show_default=True, help="TF32 products on CUDA.")
-@click.option("--compile", is_flag=True, help="Run the network through torch.compile.")
+@options.compile_network
+@options.engine
 @options.batch_size("Crops or images")
 @options.workers("Threads", smallest=1, default=4)
 @options.flip_test
@@ -53,11 +46,7 @@ __all__ = ["eval_command"]
     type=click.IntRange(min=1),
     help="First so many images only; partial, not comparable.",
 )
-@click.option(
-    "--shard",
-    metavar="I/N",
-    help="Do part I of N only (from 0); needs --out. The last part to finish scores.",
-)
+@options.shard("The last part to finish scores.")
 @click.option("--resume", is_flag=True, help="Finish the run that --out holds.")
 @click.option(
     "--images-subset", is_flag=True, help="Leave out images that are missing: not comparable."
@@ -73,6 +62,7 @@ def eval_command(
     dtype: str,
     tf32: bool,
     compile: bool,
+    engine: str | None,
     flip_test: bool | None,
     limit: int | None,
     shard: str | None,
@@ -80,14 +70,14 @@ def eval_command(
     skip_bad: bool,
     **run_options: Any,
 ) -> None:
-    """Evaluate the model NAME on its data set and print the table row.
+    """Evaluate the model NAME, or an exported file, on its data set and print the table row.
 
     Several processes: torchrun --nproc-per-node N -m posezoo eval NAME … --out DIR
     """
     import torch
 
-    from .. import create_model
     from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
+    from ..shares import Share
     from ..stopping import Stop, Stopped
 
     detections = None if boxes in ("gt", "det") else Path(boxes)
@@ -98,11 +88,11 @@ def eval_command(
         guards.keep_inputs(files, [out / "results.json", out / "record.json"])
     settings = EvaluationSettings(
         boxes=boxes, annotations=annotations, dtype=getattr(torch, dtype), tf32=tf32,
-        compile=compile, flip_test=flip_test, limit=limit, images_subset=images_subset,
-        category=category,
+        compile=compile, engine=engine, flip_test=flip_test, limit=limit,
+        images_subset=images_subset, category=category,
     )  # fmt: skip
-    share = _share(shard)
-    model = create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
+    share = None if shard is None else Share.parse(shard)
+    model = find_network(name, checkpoint, engine=engine, dtype=dtype)
     with Stop() as stop:
         run = RunOptions(
             share=share, progress=sys.stderr.isatty(), stop=lambda: stop.requested,
@@ -125,17 +115,3 @@ def eval_command(
     for reason in record.bad.values():  # each names its file
         click.echo(f"posezoo: not used: {reason}", err=True)
     sys.exit(1 if record.bad and not skip_bad else 0)
-
-
-def _share(text: str | None) -> Share | None:
-    from ..evaluation import Share
-
-    if text is None:
-        return None
-    try:
-        index, count = map(int, text.split("/"))
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is not I/N, such as 0/4", param_hint="--shard"
-        ) from error
-    return Share(index=index, count=count)

@@ -13,14 +13,14 @@ __all__ = ["export"]
 
 
 @click.command(short_help="Write a model as a file that runs without posezoo.")
-@click.argument("name")
+@click.argument("name", shell_complete=options.complete_model)
 @click.option("--out", type=options.PATH, required=True, help=".pt2 or .onnx file.")
 @options.checkpoint
 def export(name: str, out: Path, checkpoint: Path | None) -> None:
     """Write the model NAME as a file that runs without posezoo.
 
-    It takes normalised images (B, 3, H, W) and returns the network's raw output; cropping and
-    decoding stay outside.
+    It takes normalised images (B, 3, H, W) and returns the network's raw output. How to crop and
+    to decode is in its metadata: `posezoo predict --model FILE` needs nothing else.
     """
     from .. import create_model
     from ..export import export_model

@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["PATH", "batch_size", "category", "checkpoint", "data", "device", "flip_test", "workers"]
+__all__ = [
+    "PATH", "batch_size", "category", "checkpoint", "compile_network", "complete_model", "data",
+    "device", "dtype", "engine", "flip_test", "shard", "workers",
+]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,6 +22,9 @@ category = click.option(
     help="Name or id of the people's category; default: 'person', or the only one there is.",
 )
 checkpoint = click.option("--checkpoint", type=PATH, help="Weights file to use instead.")
+compile_network = click.option(
+    "--compile", is_flag=True, help="Run the network through torch.compile."
+)
 data = click.option(
     "--data",
     required=True,
@@ -37,6 +43,20 @@ def folder_or_rendering(context: click.Context, option: click.Parameter, value: 
 
 device = click.option(
     "--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda if there is one)"
+)
+dtype = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="In torch the 16-bit types run under autocast; openvino has float32 and bfloat16, "
+    "onnxruntime float32.",
+)
+engine = click.option(
+    "--engine",
+    type=click.Choice(["torch", "onnxruntime", "openvino"]),
+    help="What runs the network; other than torch on the CPU, exported once and kept in the "
+    "cache. Default: torch, and for a .pt2 or .onnx file what fits it.",
 )
 flip_test = click.option(
     "--flip-test/--no-flip-test", default=None, help="Default: the recipe's choice."
@@ -63,3 +83,19 @@ def workers(what: str, *, smallest: int, default: int) -> Callable[[F], F]:
         show_default=True,
         help=f"{what} that read images.",
     )
+
+
+def shard(what_then: str) -> Callable[[F], F]:
+    """The option for a part of the work."""
+    return click.option(
+        "--shard",
+        metavar="I/N",
+        help=f"Do part I of N only (from 0); needs --out. {what_then}",
+    )
+
+
+def complete_model(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    """Return the names that begin as typed, for the completion of shells."""
+    from ..zoo.catalog import list_models
+
+    return [name for name in list_models() if name.startswith(text)]

@@ -85,6 +85,7 @@ class EvaluationRecord:
             words += [f"bbox={self.box_source}", flip + note]
         words.append(self.settings["dtype"])
         words += [name for name in ("tf32", "compile") if self.settings[name]]
+        words += [self.settings["engine"]] * (self.settings["engine"] != "torch")
         return [*words, f"{self.images} images, {self.results} results"]
 
 

@@ -21,8 +21,10 @@ from torch import nn
 from tqdm import tqdm
 
 from ..device import choose_device
+from ..engines.network import ExportedNetwork
+from ..engines.opening import engine_of, open_network
 from ..errors import InputError
-from ..launcher import launched
+from ..shares import Share, launched_share
 from ..stopping import Stopped
 from ..zoo.config import PretrainedCfg
 from ..zoo.model import PoseNetwork, ZooModel
@@ -30,7 +32,7 @@ from ..zoo.wrapped import unwrap
 from .blocks import BlockFolder, write_json
 from .provenance import labels_of
 from .record import EvaluationRecord, environment
-from .settings import EvaluationSettings, RunOptions, Share
+from .settings import EvaluationSettings, RunOptions
 from .tasks import EvaluationTask, make_task
 
 __all__ = ["evaluate_model"]
@@ -39,7 +41,7 @@ _RECIPE, _PLAIN_RUN = EvaluationSettings(), RunOptions()
 
 
 def evaluate_model(
-    model: nn.Module,
+    model: nn.Module | str | Path,
     data: Path,
     settings: EvaluationSettings = _RECIPE,
     run: RunOptions = _PLAIN_RUN,
@@ -47,8 +49,8 @@ def evaluate_model(
     """Evaluate a model on the data set it was made for.
 
     Args:
-        model: a pose model, a classifier or a tokenizer from `create_model`, or a network of
-            one's own that `PosePredictor` takes.
+        model: a pose model, a classifier or a tokenizer from `create_model`, the name of one or
+            of an exported file, or a network of one's own that `PosePredictor` takes.
         data: the folder of the data set, laid out as it is published; as COCO is for a model
             with keypoints of its own.
         settings: what decides the numbers; the record has them.
@@ -65,26 +67,31 @@ def evaluate_model(
         InputError: an option that the model or this machine does not have, several processes
             without `out`, or a share under torchrun.
     """
-    device = choose_device(run.device)
+    opened = open_network(
+        model, engine=settings.engine, dtype=settings.dtype, compile=settings.compile
+    )
+    network = unwrap(opened)
+    exported = isinstance(network, ExportedNetwork)
+    device = choose_device("cpu" if exported and run.device is None else run.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # page-locked memory and compiled code belong to it
-    network = unwrap(model)
     if not isinstance(network, (ZooModel, PoseNetwork)):
         raise InputError(f"{type(network).__name__} has no pretrained_cfg; see create_model")
     cfg = network.pretrained_cfg
-    task = make_task(model, cfg, data, settings, run, device)
+    task = make_task(opened, cfg, data, settings, run, device)
     if settings.compile:
         task.model.compile()
     recorded = {
         "dtype": str(settings.dtype).removeprefix("torch."),
         "tf32": settings.tf32,
         "compile": settings.compile,
+        "engine": engine_of(network),
         "input_size": list(cfg.input.size),
         "limit": settings.limit,
         **task.settings(),
-        **(network.settings() if isinstance(network, ZooModel) else {}),
+        **(network.settings() if isinstance(network, (ZooModel, ExportedNetwork)) else {}),
     }
-    origin = dict(network.origin) if isinstance(network, ZooModel) else {}
+    origin = dict(network.origin) if isinstance(network, (ZooModel, ExportedNetwork)) else {}
     if settings.images_subset:
         recorded["images_subset"] = True
     if settings.category is not None:
@@ -109,7 +116,7 @@ class _Run:
     ) -> None:
         self.cfg, self.origin, self.task = cfg, origin, task
         self.settings, self.options = settings, options
-        self.launched = _launched_share(options)
+        self.launched = _joined_share(options)
         self.share = options.share or self.launched or Share()
         if options.out is None and self.share.count > 1:
             raise InputError("several processes need a folder to meet in: give --out")
@@ -208,19 +215,12 @@ class _Run:
         self.last = now
 
 
-def _launched_share(options: RunOptions) -> Share | None:
-    """Return the share of this process of several that torchrun started, None if it is alone.
-
-    Raises:
-        InputError: the options have another.
-    """
-    if launched() is None:
-        return None
-    if options.share is not None:
-        raise InputError("a share under torchrun, which hands out the shares itself; give one")
-    if not torch.distributed.is_initialized():
+def _joined_share(options: RunOptions) -> Share | None:
+    """Return the share of this process of torchrun, which then can wait for the others."""
+    share = launched_share(options.share)
+    if share is not None and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(days=2))
-    return Share(index=torch.distributed.get_rank(), count=torch.distributed.get_world_size())
+    return share
 
 
 @contextmanager

@@ -10,9 +10,10 @@ import torch
 
 from ..device import choose_dtype
 from ..errors import InputError
+from ..shares import Share
 from ..stopping import never
 
-__all__ = ["EvaluationSettings", "RunOptions", "Share"]
+__all__ = ["EvaluationSettings", "RunOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class EvaluationSettings:
             autocast.
         tf32: let CUDA round float32 products and convolutions to TF32.
         compile: run the network through torch.compile.
+        engine: what runs the network, see `PosePredictor`.
         flip_test: average with the mirrored image; None is the recipe's choice.
         limit: only the first so many images; such numbers compare with nothing.
         images_subset: leave out the images that are missing; such numbers compare with nothing.
@@ -42,6 +44,7 @@ class EvaluationSettings:
     dtype: torch.dtype = torch.float32
     tf32: bool = False
     compile: bool = False
+    engine: str | None = None
     flip_test: bool | None = None
     limit: int | None = None
     images_subset: bool = False
@@ -51,26 +54,6 @@ class EvaluationSettings:
         object.__setattr__(self, "dtype", choose_dtype(self.dtype))
         if self.limit is not None:
             _require_positive({"limit": self.limit})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Which part of a run this process does: number `index`, from 0, of `count`.
-
-    Raises:
-        InputError: no such part.
-    """
-
-    index: int = 0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InputError(f"share {self.index}/{self.count}: there must be at least one share")
-        if not 0 <= self.index < self.count:
-            raise InputError(
-                f"share {self.index}/{self.count}: the index runs from 0 to {self.count - 1}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

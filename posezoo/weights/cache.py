@@ -20,6 +20,7 @@ __all__ = [
     "CacheDir",
     "cache_root",
     "converted_dir",
+    "exported_dir",
     "hub_dir",
     "is_inside",
     "locked",
@@ -46,6 +47,11 @@ def cache_root(cache_dir: CacheDir = None) -> Path:
 def converted_dir(cfg: PretrainedCfg, cache_dir: CacheDir = None) -> Path:
     """Return the folder of a variant's converted weights."""
     return cache_root(cache_dir) / "converted" / cfg.name
+
+
+def exported_dir(cache_dir: CacheDir = None) -> Path:
+    """Return the folder of networks that were exported for an engine."""
+    return cache_root(cache_dir) / "exported"
 
 
 def hub_dir(cache_dir: CacheDir = None) -> Path:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ...datasets.descriptors import CocoSet, MpiiSet, find_file, pose_set_of
 from ...datasets.imagenet import read_imagenet
+from ...engines.network import ExportedNetwork
 from ...predictor import PosePredictor
 from ...zoo.config import PretrainedCfg
 from ...zoo.model import Classifier, Tokenizer
@@ -46,7 +47,7 @@ def make_task(
         InputError: the model does not belong to a known data set, or to none with its keypoints.
     """
     network = unwrap(model)
-    if isinstance(network, Classifier):
+    if cfg.task == "classification" and isinstance(network, (Classifier, ExportedNetwork)):
         return ImagenetTask(
             network, read_imagenet(data, network.num_classes)[: settings.limit],
             device=device, dtype=settings.dtype, batch_size=run.batch_size, workers=run.workers,

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ...datasets.imagenet import ClassSample
 from ...device import Download, autocast, upload, weight_dtype
+from ...engines.network import ExportedNetwork, require_device
 from ...errors import InputError
 from ...images import load_image
 from ...transforms import build_transform
-from ...zoo.model import ZooModel
+from ...zoo.model import Classifier
 from ..metrics.imagenet import evaluate_classification, score_logits
 from ..reading import BadImage, ReadAhead, Rows
 from .base import EvaluationTask
@@ -29,7 +30,8 @@ class ImagenetTask(EvaluationTask[ClassSample]):
     """Classes, scored by accuracy.
 
     Args:
-        model: a classifier; `device`, `dtype` and `batch_size` as in `PosePredictor`.
+        model: a classifier, maybe an exported one; `device`, `dtype` and `batch_size` as in
+            `PosePredictor`.
         samples: images with labels.
         workers: threads that read images.
     """
@@ -39,7 +41,7 @@ class ImagenetTask(EvaluationTask[ClassSample]):
 
     def __init__(
         self,
-        model: ZooModel,
+        model: Classifier | ExportedNetwork,
         samples: Sequence[ClassSample],
         *,
         device: torch.device,
@@ -47,6 +49,7 @@ class ImagenetTask(EvaluationTask[ClassSample]):
         batch_size: int = 128,
         workers: int = 4,
     ) -> None:
+        require_device(model, device)
         self.model = model.to(device, weight_dtype(dtype)).eval()
         self.samples, self.counts = samples, {"images": len(samples)}
         self.device, self.dtype = device, dtype

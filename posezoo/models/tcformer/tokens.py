@@ -138,6 +138,10 @@ class RowTable(NamedTuple):
     weights: Tensor  # (B * L,), float32 or wider: sums run in this type
     num_groups: int  # G
 
+    def weighted(self, factors: Tensor) -> RowTable:
+        """Return the table with other factors, (B, S) by row."""
+        return self._replace(weights=factors.flatten()[self.rows])
+
     def sum(self, x: Tensor) -> Tensor:
         """Return the weighted sum of each group: (B, S, C) -> (B, G, C)."""
         flat = x.flatten(0, 1).to(self.weights.dtype)
@@ -147,15 +151,50 @@ class RowTable(NamedTuple):
         return out.unflatten(0, (x.shape[0], self.num_groups)).to(x.dtype)
 
 
-def row_table(
+class CountTable(NamedTuple):
+    """The groups of a `RowTable` as one matrix per image, for ONNX.
+
+    Sums over groups are unknown there, and ONNX Runtime's ScatterND loses terms that two threads
+    add to one row.
+    """
+
+    counts: Tensor  # (B, G, S), how often a row is in a group; float32 or wider
+    weights: Tensor  # (B, G, S)
+
+    def weighted(self, factors: Tensor) -> CountTable:
+        """Return the table with other factors, (B, S) by row."""
+        return self._replace(weights=self.counts * factors[:, None])
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Return the weighted sum of each group: (B, S, C) -> (B, G, C)."""
+        return (self.weights @ x.to(self.weights.dtype)).to(x.dtype)
+
+
+Table = RowTable | CountTable
+
+
+def group_table(
     group: Tensor, num_groups: int, source: Tensor, num_sources: int, dtype: torch.dtype
-) -> RowTable:
+) -> Table:
     """Build the table of group means.
 
     Args:
         group: (B or 1, L) group of each entry, in [0, num_groups), none of them empty.
         source: (B or 1, L) row of each entry, in [0, num_sources).
     """
+    if torch.onnx.is_in_onnx_export():
+        pairs = group * num_sources + source  # (B, L)
+        counts = torch.zeros_like(pairs[:, :1], dtype=dtype).repeat(1, num_groups * num_sources)
+        counts = counts.scatter_add(1, pairs, torch.ones_like(pairs, dtype=dtype))
+        counts = counts.unflatten(1, (num_groups, num_sources))
+        return CountTable(counts, counts / (counts.sum(-1, keepdim=True) + 1e-6))
+    return row_table(group, num_groups, source, num_sources, dtype)
+
+
+def row_table(
+    group: Tensor, num_groups: int, source: Tensor, num_sources: int, dtype: torch.dtype
+) -> RowTable:
+    """Build the table of group means; see `group_table`."""
     batch, length = torch.broadcast_shapes(group.shape, source.shape)
     image = torch.arange(batch, device=group.device)[:, None]
     ordered, order = group.sort(dim=1, stable=True)  # (B or 1, L)
@@ -182,8 +221,8 @@ class Regions(NamedTuple):
     cell_token: Tensor  # (B, H0 * W0) int64, the token that owns each cell
     grid_size: tuple[int, int]
     map_size: tuple[int, int]
-    to_map: RowTable | None
-    to_tokens: RowTable | None
+    to_map: Table | None
+    to_tokens: Table | None
 
     def token2map(self, x: Tensor) -> Tensor:
         """Average over the cells of each pixel: (B, N, C) -> (B, h, w, C)."""
@@ -217,8 +256,8 @@ def locate_tokens(
         cell_token,
         grid_size,
         map_size,
-        to_map=row_table(pixel, h * w, cell_token, num_tokens, dtype),
-        to_tokens=row_table(cell_token, num_tokens, pixel, h * w, dtype),
+        to_map=group_table(pixel, h * w, cell_token, num_tokens, dtype),
+        to_tokens=group_table(cell_token, num_tokens, pixel, h * w, dtype),
     )
 
 
@@ -227,9 +266,9 @@ def merge_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Average tokens (B, N, D) and their mass (B, N) over clusters, weighted by exp(score)."""
     numbers = torch.arange(x.shape[1], device=x.device)[None]
-    table = row_table(cluster, num_merged, numbers, x.shape[1], mass.dtype)
-    weight = score.to(mass.dtype).exp().flatten()[table.rows]
+    table = group_table(cluster, num_merged, numbers, x.shape[1], mass.dtype)
+    table = table.weighted(score.to(mass.dtype).exp()[..., 0])
     columns = torch.cat([x.to(mass.dtype), mass[..., None], torch.ones_like(mass)[..., None]], -1)
-    sums = table._replace(weights=weight).sum(columns)  # (B, M, D + 2)
+    sums = table.sum(columns)  # (B, M, D + 2)
     means = sums[..., :-1] / (sums[..., -1:] + 1e-6)
     return means[..., :-1].to(x.dtype), means[..., -1]

@@ -1,0 +1,76 @@
+"""The network of a command: a registered name, with its weights or a file, or an exported file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ..predictor import PosePredictor
+
+__all__ = ["build_predictor", "find_network", "is_exported_file"]
+
+
+def is_exported_file(name: str) -> bool:
+    """Whether a name is that of a file as `posezoo export` writes them."""
+    return Path(name).suffix in (".pt2", ".onnx")
+
+
+def find_network(
+    name: str, checkpoint: Path | None, *, engine: str | None, dtype: str
+) -> nn.Module | str:
+    """Return what `PosePredictor` and `evaluate_model` take as a model.
+
+    Args:
+        name: as `create_model` takes it, or an exported file.
+        checkpoint: weights to use instead.
+        engine, dtype: what will run the network, checked before weights are fetched.
+
+    Raises:
+        InputError: an engine that is not installed or lacks the type, or an exported file with
+            other weights.
+        UnknownModelError, CheckpointError, WeightsUnavailableError: see `create_model`.
+    """
+    from .. import create_model
+    from ..engines.programs import find_engine
+
+    if engine is not None and (engine != "torch" or is_exported_file(name)):
+        find_engine(engine, dtype)
+    if not is_exported_file(name):
+        return create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
+    if checkpoint is not None:
+        raise InputError(f"{name} holds its weights; leave --checkpoint out")
+    return name
+
+
+def build_predictor(
+    name: str,
+    checkpoint: Path | None,
+    *,
+    device: str | torch.device | None,
+    dtype: str,
+    compile: bool,
+    engine: str | None,
+    batch_size: int,
+    flip_test: bool | None,
+) -> PosePredictor:
+    """Return the predictor that the options of a command describe.
+
+    Raises:
+        InputError and others: see `find_network` and `PosePredictor`.
+    """
+    from ..device import choose_device
+    from ..predictor import PosePredictor
+
+    model = find_network(name, checkpoint, engine=engine, dtype=dtype)
+    if device is None and engine in (None, "torch") and not is_exported_file(name):
+        device = choose_device(None)
+    return PosePredictor(
+        model, device=device, dtype=dtype, compile=compile, engine=engine,
+        batch_size=batch_size, flip_test=flip_test,
+    )  # fmt: skip
