@@ -7,6 +7,7 @@ all pictures.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def _noise(rng: np.random.Generator, cells: int, falloff: float = 0.55) -> Array
     return found / (found.std() + 1e-6)
 
 
-def _mixed(weight: Array, first: Array, second: Array) -> Array:
+def _mixed(weight: NDArray[Any], first: Array, second: Array) -> Array:
     w = weight.clip(0, 1)[..., None]
     mixed: Array = first * (1 - w) + second * w
     return mixed
