@@ -134,7 +134,9 @@ def draw(model: Any, people: list[dict[str, Any]], images: Path, file: Path) -> 
         crop = picture.crop(corners).resize((240, 240))
         inside = (box.reshape(2, 2) - corners[:2]).reshape(-1) * zoom
         pixels = np.asarray(crop)
-        tiles.append(np.asarray(draw_poses(pixels, predictor(pixels, inside[None]))))
+        tiles.append(
+            np.asarray(draw_poses(pixels, predictor(pixels, inside[None]), threshold=0.05))
+        )
     rows = -(-len(tiles) // 8)
     sheet = Image.new("RGB", (8 * 240, rows * 240))
     for i, tile in enumerate(tiles):
