@@ -28,7 +28,7 @@ from .objectives import Objective
 __all__ = ["RenderedPeople", "is_rendering", "render_for"]
 
 _PREFIX = "render:"
-_EPOCH = 16_384  # samples
+_EPOCH = 8_192  # samples
 _VALIDATION = (400, 1_000_003)  # images, and what is added to the seed
 
 

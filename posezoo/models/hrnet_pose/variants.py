@@ -64,7 +64,7 @@ S_128 = _cfg(
     "hrnet_s_128x96.bodies",
     _SMALL,
     _SMALL_MAPS,
-    sha256="b641b7a6603b330929319054587bb4adbe35d7da0b962d2be5611b3f3151aa49",
+    sha256="5d46531c6e462ebf431da21d579e7275233e0d38939d08f496ace17c0cb60eea",
     macs=260_000_000,
     description=_BODIES,
     terms=_FROM_ANNY,

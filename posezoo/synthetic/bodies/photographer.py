@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 _LARGER = 1.25  # rendered this much larger, for smooth edges
 _AT_ONCE = 8
 _ATLASES = 40  # sets of textures, of which a shoot uses one
-_BELOW = ("shoulder", "hip", "hip", "knee", "knee")  # where photos of the upper body end
+_BELOW = ("shoulder", "shoulder", "hip", "hip", "knee")  # where photos of the upper body end
 
 
 @dataclass(frozen=True, kw_only=True)
