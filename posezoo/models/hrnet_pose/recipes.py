@@ -32,7 +32,7 @@ def _bodies(model: str, **settings: Any) -> Recipe:
         warmup_steps=100,
         sigma=1.5,
         rounded=False,
-        ema=0.998,
+        ema=0.99,
         clip_norm=1.0,
         loss_factor=1000.0,
         augmentation=Augmentation(scale=0.3, rotation=18.0, shift=0.08),
