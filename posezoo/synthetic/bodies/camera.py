@@ -82,7 +82,9 @@ def sample_eyes(
     """
     n = len(target)
     facing = rng.random(n)
-    yaw = np.where(facing < np.where(close, 0.75, 0.6), rng.normal(0, 0.7, n), rng.uniform(-np.pi, np.pi, n))
+    yaw = np.where(
+        facing < np.where(close, 0.75, 0.6), rng.normal(0, 0.7, n), rng.uniform(-np.pi, np.pi, n)
+    )
     pitch = np.radians(
         np.clip(rng.normal(5, 12, n) + (rng.random(n) < 0.1) * rng.uniform(0, 50, n), -28, 75)
     )

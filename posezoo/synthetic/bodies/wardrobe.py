@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -73,10 +74,7 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
     female = traits["gender"] > 0.5
     u, chance = rng.uniform, lambda p: rng.random(n) < p
 
-    def pick(values: list[float], shares: list[float]) -> Array:
-        chosen: Array = rng.choice(values, n, p=np.array(shares) / sum(shares))
-        return chosen
-
+    pick = partial(_pick, rng, n)
     long_legs = chance(0.66)
     fabric = rng.integers(0, atlas // 2, n)
     busy = np.where(chance(0.7), fabric, rng.integers(0, atlas, n))
@@ -126,6 +124,12 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
         settings=torch.from_numpy(settings).float(),
         colors=torch.from_numpy(_sample_colors(rng, traits, n)).float(),
     )
+
+
+def _pick(rng: np.random.Generator, n: int, values: list[float], shares: list[float]) -> Array:
+    """Draw n of the values, each as often as its share says."""
+    chosen: Array = rng.choice(values, n, p=np.array(shares) / sum(shares))
+    return chosen
 
 
 def _sample_colors(rng: np.random.Generator, traits: dict[str, Array], n: int) -> Array:
