@@ -62,7 +62,8 @@ def sample_people(
     things = Things()
     for i, stance in enumerate(_stances(human, body, frames, clusters)):
         furnish(rng, things, int(picture[i]), stance)
-    turn, shift = torch.from_numpy(frames).float().split([3, 1], 2)
+    moves = torch.from_numpy(frames).float()
+    turn, shift = moves[:, :, :3], moves[:, :, 3:]
     people = People(
         picture=picture, vertices=body.vertices @ turn.mT + shift.mT,
         keypoints=body.keypoints @ turn.mT + shift.mT, outfits=outfits,

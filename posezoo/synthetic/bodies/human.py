@@ -102,7 +102,8 @@ class Human:
         points = self._mean + (shapes @ self._basis).reshape(len(shapes), -1, 3)
         rest, heads = points[:, : self.num_points], points[:, self.num_points :]
         bones = self._chain(heads, rotations)
-        columns = (self._weights @ bones.flatten(2)).unflatten(2, (3, 4)).unbind(3)  # 4 (N, P, 3)
+        blended = self._weights @ bones.flatten(2)
+        columns = blended.reshape(len(shapes), -1, 3, 4).unbind(3)  # 4 (N, P, 3)
         posed = columns[3]
         for axis in range(3):
             posed = torch.addcmul(posed, columns[axis], rest[..., axis : axis + 1])
@@ -118,7 +119,7 @@ class Human:
         points = self._mean[first:] + (shapes @ self._late_basis).reshape(len(shapes), -1, 3)
         count = self.num_points - first
         bones = self._chain(points[:, count:], rotations)
-        blended = (self._weights[first:] @ bones.flatten(2)).unflatten(2, (3, 4))
+        blended = (self._weights[first:] @ bones.flatten(2)).reshape(len(shapes), -1, 3, 4)
         posed = (blended[..., :3] * points[:, :count, None]).sum(-1) + blended[..., 3]
         return torch.einsum("kp,npc->nkc", self._share, posed)
 

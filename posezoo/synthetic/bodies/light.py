@@ -131,7 +131,10 @@ def shade(
         eyes: (B, 3).
         color, gloss: (3, P) and (P,).
     """
-    of = lambda value: value.T.contiguous().index_select(1, picture)  # noqa: E731
+
+    def of(value: Tensor) -> Tensor:
+        return value.T.contiguous().index_select(1, picture)
+
     toward = of(lights.toward)
     shadow = lights.shadow.index_select(0, picture)
     reaching = 1 - shadow * (1 - maps.lit(points, picture))

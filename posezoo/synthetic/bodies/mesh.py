@@ -76,7 +76,10 @@ class Mesher:
         """Return bodies with the skirts and the hair that they wear."""
         h, part = self.human, self.human.part_of_face
         settings = people.outfits.settings
-        of = lambda name: settings[:, wardrobe.SETTINGS.index(name), None]  # noqa: E731
+
+        def of(name: str) -> Tensor:
+            return settings[:, wardrobe.SETTINGS.index(name), None]
+
         skirt = (part == SKIRT) & (of("skirt") > 0) & (self._height > of("hem"))
         hair = (part == HAIR) & (of("long_hair") > 0) & (self._on_head > of("hair_end"))
         owner, face = ((part == BODY) | skirt | hair).nonzero().unbind(1)

@@ -246,11 +246,16 @@ def _resized(inside: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _pixels(mesh: Mesh, crops: camera.Crops) -> tuple[Tensor, Tensor, Tensor]:
     """Return x and y in pixels of the crops and the nearness of vertices, (T,) each."""
-    of = lambda value: value.contiguous().index_select(0, mesh.in_picture)  # noqa: E731
+
+    def of(value: Tensor) -> Tensor:
+        return value.contiguous().index_select(0, mesh.in_picture)
+
     local = [mesh.positions[i] - of(crops.eye[:, i]) for i in range(3)]
+    axes = crops.axes
     x, y, depth = (
-        sum(of(crops.axes[:, i, j]) * local[j] for j in range(3)) for i in range(3)
-    )  # fmt: skip
+        of(axes[:, i, 0]) * local[0] + of(axes[:, i, 1]) * local[1] + of(axes[:, i, 2]) * local[2]
+        for i in range(3)
+    )
     safe = depth.clamp(min=camera.NEAR)
     u, v = x / safe, y / safe
     m = crops.matrix

@@ -45,7 +45,10 @@ def furnish(rng: np.random.Generator, things: Things, picture: int, body: Stance
     """Add what a body sits on, works at and holds."""
     materials = iter(range(picture * MATERIALS, (picture + 1) * MATERIALS))
     start = int(rng.integers(40))
-    number = lambda: start + next(materials)  # noqa: E731
+
+    def number() -> int:
+        return start + next(materials)
+
     if body.cluster in _SEATED and body.seat > 0.12:
         _seat(rng, things, picture, number(), body)
         if rng.random() < 0.3:
@@ -85,7 +88,10 @@ def _seat(
     shift = rng.uniform(-0.5, 0.5) if half > 0.6 else 0.0
     left, right = x + shift - half, x + shift + half
     thick = {"sofa": 0.3, "step": top}.get(str(kind), rng.uniform(0.03, 0.1))
-    add = lambda low, high: things.box(picture, material, low, high, body.frame)  # noqa: E731
+
+    def add(low: tuple[float, ...], high: tuple[float, ...]) -> None:
+        things.box(picture, material, low, high, body.frame)
+
     add((left, front, max(0.0, top - thick)), (right, back, top))
     if kind in ("chair", "stool", "bench"):
         w = rng.uniform(0.015, 0.03)
@@ -114,7 +120,10 @@ def _table(
     x = body.middle[0] + rng.uniform(-0.25, 0.25)
     half, deep = rng.uniform(0.35, 1.1), rng.uniform(0.35, 0.9)
     near = min(body.reach + 0.3, body.middle[1] - 0.22) - rng.uniform(0, 0.12)
-    add = lambda low, high: things.box(picture, material, low, high, body.frame)  # noqa: E731
+
+    def add(low: tuple[float, ...], high: tuple[float, ...]) -> None:
+        things.box(picture, material, low, high, body.frame)
+
     add((x - half, near - deep, height - 0.04), (x + half, near, height))
     if rng.random() < 0.35:
         add((x - half, near - deep, 0), (x + half, near - 0.05, height - 0.04))

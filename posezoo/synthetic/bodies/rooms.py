@@ -50,7 +50,10 @@ class Rooms:
             eyes: (B, 3).
             spot: row and column (P,) of the pixels, in heights of the crop.
         """
-        of = lambda value: value.contiguous().index_select(0, picture)  # noqa: E731
+
+        def of(value: Tensor) -> Tensor:
+            return value.contiguous().index_select(0, picture)
+
         c, s = of(torch.cos(self.turn)), of(torch.sin(self.turn))
         eye = [of(eyes[:, i]) for i in range(3)]
         start = [c * eye[0] + s * eye[1], c * eye[1] - s * eye[0], eye[2]]

@@ -70,7 +70,7 @@ def place(
     matrix = np.concatenate([(np.eye(3) if turn is None else turn) * size, center[:, None]], 1)
     if frame is None:
         return matrix
-    inside = frame[:, :3] @ matrix
+    inside: Array = frame[:, :3] @ matrix
     inside[:, 3] += frame[:, 3]
     return inside
 

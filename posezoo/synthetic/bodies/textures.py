@@ -100,8 +100,9 @@ def _noise(rng: np.random.Generator, cells: int, falloff: float = 0.55) -> Array
         coarse = torch.from_numpy(rng.normal(size=(1, 1, cells + 1, cells + 1)).astype(np.float32))
         total += amount * F.interpolate(coarse, (_SIZE, _SIZE), mode="bicubic", align_corners=True)
         cells, amount = 2 * cells + 1, amount * falloff
-    found = total[0, 0].numpy()
-    return found / (found.std() + 1e-6)
+    found: Array = total[0, 0].numpy()
+    found /= found.std() + 1e-6
+    return found
 
 
 def _mixed(weight: NDArray[Any], first: Array, second: Array) -> Array:
@@ -142,7 +143,8 @@ def _boards(rng: np.random.Generator) -> Array:
     joint = (y * rows % 1 < rng.uniform(0.02, 0.12)) | (shifted % 1 < rng.uniform(0, 0.08))
     grain = 1 + rng.uniform(0, 0.2) * _noise(rng, int(rng.integers(2, 30)))
     face = color[0] * ((1 + rng.uniform(0, 0.8) * (tone - 0.5)) * grain)[..., None]
-    return np.where(joint[..., None], color[1] * rng.uniform(0.2, 1.0), face).astype(np.float32)
+    drawn: Array = np.where(joint[..., None], color[1] * rng.uniform(0.2, 1.0), face)
+    return drawn.astype(np.float32)
 
 
 def _stripes(rng: np.random.Generator) -> Array:

@@ -72,9 +72,7 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
     """
     n = len(traits["gender"])
     female = traits["gender"] > 0.5
-    u, chance = rng.uniform, lambda p: rng.random(n) < p
-
-    pick = partial(_pick, rng, n)
+    u, chance, pick = rng.uniform, partial(_chance, rng, n), partial(_pick, rng, n)
     long_legs = chance(0.66)
     fabric = rng.integers(0, atlas // 2, n)
     busy = np.where(chance(0.7), fabric, rng.integers(0, atlas, n))
@@ -126,6 +124,12 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
     )
 
 
+def _chance(rng: np.random.Generator, n: int, share: float | Array) -> NDArray[np.bool_]:
+    """Tell n times whether something is the case, as often as the share says."""
+    drawn: NDArray[np.bool_] = rng.random(n) < share
+    return drawn
+
+
 def _pick(rng: np.random.Generator, n: int, values: list[float], shares: list[float]) -> Array:
     """Draw n of the values, each as often as its share says."""
     chosen: Array = rng.choice(values, n, p=np.array(shares) / sum(shares))
@@ -164,9 +168,10 @@ def _sample_colors(rng: np.random.Generator, traits: dict[str, Array], n: int) -
 def _on_scalp(where: Tensor, eye: Tensor, hairline: Tensor) -> Tensor:
     """Tell where hair grows: above and behind a slanted plane, not in the face."""
     x, y, z = where
-    grows = z * 0.6 + y * 0.55 > hairline
+    grows: Tensor = z * 0.6 + y * 0.55 > hairline
     grows &= (x.abs() < 0.8) | (z > 0.3)
-    return grows & (eye < 0.5) & ~((y < -0.55) & (z < 0.72))
+    grows &= (eye < 0.5) & ~((y < -0.55) & (z < 0.72))
+    return grows
 
 
 def dress(human: Human, body: Body, outfits: Outfits, phases: Tensor) -> Tensor:
@@ -175,7 +180,10 @@ def dress(human: Human, body: Body, outfits: Outfits, phases: Tensor) -> Tensor:
     Args:
         phases: (N, 8) random numbers from 0 to 1, for waves in the cloth.
     """
-    of = lambda name: outfits.settings[:, SETTINGS.index(name), None]  # noqa: E731
+
+    def of(name: str) -> Tensor:
+        return outfits.settings[:, SETTINGS.index(name), None]
+
     a = human.attributes
     head, arm, leg = (a[:, i] > 0.5 for i in (HEAD, ARM, LEG))
     trunk = ~(head | arm | leg)
@@ -234,7 +242,10 @@ def paint(
         waves: (P,) smooth noise of deviation about 0.6.
     """
     columns = outfits.settings.T.contiguous()
-    of = lambda name: columns[SETTINGS.index(name)].index_select(0, owner)  # noqa: E731
+
+    def of(name: str) -> Tensor:
+        return columns[SETTINGS.index(name)].index_select(0, owner)
+
     rest, where, a = static[:3], static[3:6], static[6:]
     head, arm, leg = (a[i] > 0.5 for i in (HEAD, ARM, LEG))
     trunk = ~(head | arm | leg)
