@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 
 from posezoo import PosePredictor
 from posezoo.media.film import FilmWriter
@@ -38,6 +37,8 @@ class Detector:
 
     def __init__(self, truth: list[FilmFrame], every: int, builder: str) -> None:
         self.truth, self.every, self.calls = truth, every, 0
+        import torchvision
+
         build = getattr(torchvision.models.detection, builder)
         self.network = build(weights=None, weights_backbone=None).eval()
         self.rng = np.random.default_rng(0)
