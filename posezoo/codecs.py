@@ -2,6 +2,16 @@
 
 Everything stays on the device of the output and never waits for it. Half-precision heatmaps
 are decoded in float32.
+
+What a keypoint score means depends on the codec; compare scores of one model only.
+
+* `HeatmapCodec`: the height of the heatmap's peak, that is of one cell, before any refinement;
+  with flip test, of the mean of both heatmaps. Networks are trained towards peaks of 1, so that it
+  is mostly between 0 and 1, near 0 where nothing was found; it may exceed 1 and, in an empty map,
+  be negative. It says how sure the network is that the keypoint is there, hidden or not.
+* `RegressionCodec`: one number for all keypoints of a person, the mean of the largest logits of
+  its tokens, often 5 to 20. It ranks persons; it says nothing about single keypoints, and a
+  threshold like 0.3 lets all of them through.
 """
 
 from __future__ import annotations

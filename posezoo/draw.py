@@ -1,23 +1,26 @@
 """Draw poses onto an image, with Pillow alone.
 
 The person's left side is warm, the right side cold, the middle pale; each person gets the next
-triple of colours. Thickness follows the size of the person, and for hands and face the size of
-the part, so that small and large photos look alike.
+triple of colours, which a tracked person keeps. Thickness follows the size of the person, and for
+hands and face the size of the part, so that small and large photos look alike.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from .errors import InputError
-from .results import PoseResult
 from .skeletons import Skeleton
 from .transforms import ImageSource, load_image
+
+if TYPE_CHECKING:
+    from .results import PoseResult
 
 __all__ = ["draw_poses", "draw_tokens"]
 
@@ -70,8 +73,9 @@ def draw_poses(
         )
     widths, heights = (result.bboxes[:, 2:] - result.bboxes[:, :2]).T
     order = np.argsort(-widths * heights, kind="stable")  # small persons stay on top
+    numbers = np.arange(len(result)) if result.ids is None else result.ids
     people = [
-        _strokes(result[i], _PALETTE[i % len(_PALETTE)], canvas.size, threshold, boxes)
+        _strokes(result[i], _PALETTE[numbers[i] % len(_PALETTE)], canvas.size, threshold, boxes)
         for i in order
     ]
     group = -(-len(people) // _MAX_LAYERS) or 1

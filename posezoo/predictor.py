@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -32,10 +32,15 @@ from .zoo.catalog import DEFAULT_MODEL
 from .zoo.model import PoseNetwork, ZooModel
 from .zoo.wrapped import copy_sharing_weights, unwrap
 
+if TYPE_CHECKING:
+    from .streaming import FrameResult
+    from .streaming.options import Smoothing
+
 __all__ = ["CropRequest", "PosePredictor"]
 
 _CPU_BATCH = 8
 
+StreamSource = str | Path | int | Iterable[str | Path | int] | Iterable["ImageLike"]
 ImageLike = np.ndarray | Image.Image | str | Path
 Item = tuple[ImageLike, np.ndarray | None, np.ndarray | None]
 """An image, boxes or None for the detector's, and their scores or None."""
@@ -210,6 +215,56 @@ class PosePredictor:
         for found in self.predict_crops(requests()):
             item = waiting.popleft()
             yield item if isinstance(item, InputError) else self._result(*item, found)
+
+    def stream(
+        self,
+        source: StreamSource,
+        *,
+        every: int = 1,
+        start: float = 0.0,
+        stop: float | None = None,
+        max_frames: int | None = None,
+        detect_every: int = 1,
+        track: bool = False,
+        smooth: Smoothing | None = None,
+    ) -> Iterator[FrameResult]:
+        """Yield the poses of photos, films or a camera, frame by frame, in order.
+
+        Memory does not grow with the number of frames; they are read in the background, and
+        batches fill across frames. What cannot be read is yielded with its `error`.
+
+        Args:
+            source: a photo, video, folder, pattern with wildcards or list in a `.txt` file; the
+                number of a camera; several of these; or an iterable of images in memory.
+            every: use each so many-th frame of a film only.
+            start: seconds from the first frame; earlier frames are left out.
+            stop: seconds; frames from there on are left out.
+            max_frames: at most so many frames of a film.
+            detect_every: ask the detector for each so many-th frame of a film only; between them
+                boxes follow the poses.
+            track: set `ids` that last from frame to frame.
+            smooth: calm the keypoints of tracked people: "one-euro" (Casiez et al., CHI 2012)
+                looks back only, "savgol" also a few frames ahead.
+
+        Raises:
+            InputError: nothing to read, an option out of range, or a missing package.
+        """
+        from .media import Images, find_sources
+        from .media.frames import FrameChoice
+        from .streaming import PoseStream, StreamOptions, units_of
+
+        choice = FrameChoice(every=every, start=start, stop=stop, limit=max_frames)
+        options = StreamOptions(
+            choice=choice, detect_every=detect_every, track=track, smooth=smooth
+        )
+        if isinstance(source, (str, Path, int)):
+            source = [source]
+        named = isinstance(source, Sequence) and all(
+            isinstance(s, (str, Path, int)) for s in source
+        )
+        sources = find_sources(source) if named else [Images(source)]  # type: ignore[arg-type]
+        for step in PoseStream(self, options).run(units_of(sources, track=track)):
+            yield from step.found
 
     def _result(
         self,

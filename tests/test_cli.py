@@ -57,7 +57,7 @@ def counts(data) -> list[int]:
 
 def test_help_of_every_command_is_there_and_the_overview_is_complete():
     assert list(cli.main.commands) == [
-        "list", "info", "predict", "export", "demo", "eval", "train",
+        "list", "info", "predict", "app", "export", "demo", "eval", "train",
         "fetch", "convert", "verify", "push", "publish",
     ]  # fmt: skip
     for name, command in cli.main.commands.items():
@@ -190,18 +190,18 @@ def test_predict_has_a_default_model_that_is_fetched_without_hands():
 
 
 def test_predict_writes_json_and_pictures(data, photos, counts, tmp_path):
-    out, drawn = tmp_path / "out.json", tmp_path / "drawn"
+    out, drawn = tmp_path / "out.jsonl", tmp_path / "drawn"
     result = run("predict", *photos, "--model", SMALL, "--boxes", data / "truth.json",
                  "--out", out, "--draw", drawn)  # fmt: skip
     assert result.exit_code == 0, result.output
-    people = json.loads(out.read_text())
+    people = [json.loads(line) for line in out.read_text().splitlines()]
     assert [len(p["persons"]) for p in people] == counts
     assert len(people[0]["persons"][0]["keypoints"]) == 17
     assert sorted(p.name for p in drawn.iterdir()) == [p.with_suffix(".png").name for p in photos]
     for threshold, times in ((0, 2), (0.5, 1), (0.95, 0)):
         result = run("predict", photos[0], "--model", SMALL, "--boxes", data / "det_AP_H_56.json",
                      "--box-threshold", threshold, "--draw", tmp_path / "one.png")  # fmt: skip
-        assert len(json.loads(result.stdout)[0]["persons"]) == times * counts[0]
+        assert len(json.loads(result.stdout)["persons"]) == times * counts[0]
         assert (tmp_path / "one.png").is_file() and result.exit_code == 0
 
 
@@ -217,19 +217,19 @@ def test_pictures_of_photos_with_one_name_do_not_overwrite_each_other(photos, tm
     twin = paths[0].with_suffix(".webp")
     twin.write_bytes(paths[0].read_bytes())
     result = run("predict", *paths, twin, *common)
-    assert result.exit_code == 2 and "would both be drawn as" in result.output
+    assert result.exit_code == 2 and "would both be written as" in result.output
     assert run("predict", twin, twin, *common).exit_code == 0  # one photo, one picture
 
 
 def test_draw_tokens_paints_a_row_for_each_person(data, photos, counts, tmp_path):
     name = "tcformer_mta_256x192"
     posezoo.save_pretrained(posezoo.create_model(name), tmp_path / "model")
-    out, tokens = tmp_path / "out.json", tmp_path / "tokens.png"
+    out, tokens = tmp_path / "out.jsonl", tmp_path / "tokens.png"
     result = run("predict", photos[1], "--model", f"local-dir:{tmp_path / 'model'}", "--boxes",
                  data / "truth.json", "--out", out, "--no-flip-test",
                  "--draw-tokens", tokens)  # fmt: skip
     assert result.exit_code == 0, result.output
-    (found,) = json.loads(out.read_text())
+    found = json.loads(out.read_text())
     assert set(found["parts"]) == {"body", "feet", "face", "left_hand", "right_hand"}
     assert [len(person["keypoints"]) for person in found["persons"]] == [133] * counts[1]
     picture = np.asarray(Image.open(tokens))
@@ -247,9 +247,10 @@ def test_one_bad_photo_is_reported_and_the_others_done(photos, tmp_path):
     boxes = tmp_path / "boxes.json"
     boxes.write_text(json.dumps({photos[0].name: [[5, 5, 90, 100]], bad.name: [[1, 1, 9, 9]]}))
     result = run("predict", bad, *photos, "--model", SMALL, "--boxes", boxes,
-                 "--out", tmp_path / "out.json")  # fmt: skip
+                 "--out", tmp_path / "out.jsonl")  # fmt: skip
     assert result.exit_code == 1 and "broken.jpg" in result.output
-    broken, good, without_boxes = json.loads((tmp_path / "out.json").read_text())
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    broken, good, without_boxes = map(json.loads, lines)
     assert len(good["persons"]) == 1 and "error" in broken
     assert "has no entry for" in without_boxes["error"]
     assert "000000000002.jpg (looked for" in without_boxes["error"]
@@ -317,4 +318,25 @@ def test_wrong_use_of_eval_is_named(data, tmp_path):
     assert result.exit_code == 2 and "written over the input" in result.output
     assert boxes.read_text() == "[]"
     result = _eval(data, "--shard", "half")
-    assert result.exit_code == 2 and "not I/N, such as 0/4" in result.output
+    assert result.exit_code == 2 and "valid: I/N, such as 0/4" in result.output
+
+
+def test_info_shows_a_recipe_in_the_form_that_train_takes():
+    from posezoo.training.recipes import RECIPES, get_recipe, override, settings_of
+
+    assert "batch_size=" in run("info", SMALL, "--recipe").output
+    fixed = ("model", "objective", "model_args", "start", "frozen")
+    for name, recipe in RECIPES.items():
+        pairs = {k: v for k, v in settings_of(recipe).items() if k not in fixed}
+        assert override(get_recipe(name), pairs) == recipe
+
+
+def test_shells_complete_the_names_of_models():
+    from click.shell_completion import ShellComplete
+
+    from posezoo.cli import main as command
+
+    completed = ShellComplete(command, {}, "posezoo", "_POSEZOO_COMPLETE")
+    for arguments in (["eval"], ["predict", "--model"], ["info"]):
+        found = [item.value for item in completed.get_completions(arguments, "vitpose_b_")]
+        assert "vitpose_b_256x192" in found and all(n.startswith("vitpose_b_") for n in found)

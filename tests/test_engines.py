@@ -219,7 +219,7 @@ def test_predict_command_takes_an_exported_file_and_an_engine(file, tmp_path):
     def poses(*arguments):
         result = CliRunner().invoke(main, [*common, *arguments])
         assert result.exit_code == 0, result.output
-        return np.array(json.loads(result.stdout.splitlines()[0])[0]["persons"][0]["keypoints"])
+        return np.array(json.loads(result.stdout.splitlines()[0])["persons"][0]["keypoints"])
 
     expected = poses("--model", "hrnet_xs_128x96")
     np.testing.assert_allclose(poses("--model", str(file(".pt2"))), expected, atol=0.01)

@@ -46,9 +46,10 @@ def _run(*args: object) -> str:
 def test_predict_draws_everybody_annotated(published, photos, tmp_path):
     images = sorted((photos / "coco").glob("*.jpg"))
     _run("predict", *images, "--model", published, "--boxes", photos / "coco/test_coco.json",
-         "--out", tmp_path / "out.json", "--draw", tmp_path / "drawn",
+         "--out", tmp_path / "out.jsonl", "--draw", tmp_path / "drawn",
          "--draw-threshold", -9)  # fmt: skip
-    found = json.loads((tmp_path / "out.json").read_text())
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
     truth = json.loads((photos / "coco/test_coco.json").read_text())
     assert sum(len(f["persons"]) for f in found) == len(truth["annotations"])
     for image in images:

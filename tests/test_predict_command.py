@@ -46,7 +46,8 @@ def test_a_photo_is_never_written_over(photo, option, spelling, tmp_path):
     elif spelling != "same":
         target = tmp_path / "link.png"
         os.link(photo, target) if spelling == "hard link" else target.symlink_to(photo)
-    result = _predict(photo, "--whole-image", option, target)
+    form = ["--format", "csv"] if option == "--out" else []
+    result = _predict(photo, "--whole-image", option, target, *form)
     assert result.exit_code == 2 and "would be written over the input" in result.output
     assert photo.read_bytes() == before
 
@@ -75,7 +76,7 @@ def test_drawing_has_the_format_of_its_name(photo, tmp_path):
         (["--boxes", "b.json", "--whole-image"], "exclude each other"),
         (["--detector", "yolo", "--whole-image"], "valid: auto, fasterrcnn"),
         (["--box-threshold", "nan"], "--box-threshold is nan"),
-        (["--out", "."], "--out is the folder"),
+        (["--out", ".", "--format", "csv"], "--out is the folder"),
     ],
 )
 def test_contradictions_are_told_before_weights_are_fetched(photo, arguments, words, hub):
@@ -104,14 +105,14 @@ def test_one_bad_photo_costs_itself(photo, tmp_path):
     for name in ("thin.png", "outside.png"):
         (photo.parent / name).write_bytes(photo.read_bytes())
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
-    out = tmp_path / "out.json"
+    out = tmp_path / "out.jsonl"
     photos = [photo.with_name(n) for n in ("outside.png", "thin.png", "gone.png", "street.png")]
     # this model's crops need boxes of more than a pixel
     result = _predict(
         *photos, "--boxes", tmp_path / "boxes.json", "--out", out, model="hrnet_xs_192x144"
     )
     assert result.exit_code == 1 and "1 photos, 1 people, 3 failed" in result.output
-    rows = json.loads(out.read_text())
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [("error" in row) for row in rows] == [True, True, True, False]
     assert "outside.png: bbox 0" in result.output and "thin.png: box 0" in result.output
 
@@ -158,7 +159,7 @@ def test_stopped_run_keeps_what_is_finished(photo, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     words = process.communicate(timeout=60)[1]
-    assert process.returncode == 143 and "stopped after" in words
+    assert process.returncode == 143 and "the same command with --resume goes on" in words
     rows = json.loads(out.read_text())
     assert 2 < len(rows) < 300 and len(list(drawn.glob("*.png"))) == len(rows)
 

@@ -1,7 +1,7 @@
 """The command line: `posezoo COMMAND`.
 
     list, info                               what there is
-    predict, export, demo                    use a model
+    predict, app, export, demo               use a model
     eval, train                              with a data set
     fetch, convert, verify, push, publish    weights
 
@@ -22,6 +22,7 @@ import click
 
 from ..errors import InputError, PoseZooError, UnknownModelError
 from ..version import __version__
+from .app import app
 from .demo import demo
 from .evaluate import eval_command
 from .export import export
@@ -80,7 +81,7 @@ def main(debug: bool) -> None:
 
 
 for command in (
-    list_command, info, predict, export, demo, eval_command, train,
+    list_command, info, predict, app, export, demo, eval_command, train,
     fetch, convert, verify, push, publish,
 ):  # fmt: skip
     main.add_command(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,14 +13,11 @@ from ..errors import InputError
 from . import guards, options
 from .networks import find_network
 
-if TYPE_CHECKING:
-    from ..evaluation import Share
-
 __all__ = ["eval_command"]
 
 
 @click.command("eval", short_help="Evaluate a model; print its table row.")
-@click.argument("name")
+@click.argument("name", shell_complete=options.complete_model)
 @options.data
 @click.option(
     "--boxes",
@@ -49,11 +46,7 @@ __all__ = ["eval_command"]
     type=click.IntRange(min=1),
     help="First so many images only; partial, not comparable.",
 )
-@click.option(
-    "--shard",
-    metavar="I/N",
-    help="Do part I of N only (from 0); needs --out. The last part to finish scores.",
-)
+@options.shard("The last part to finish scores.")
 @click.option("--resume", is_flag=True, help="Finish the run that --out holds.")
 @click.option(
     "--images-subset", is_flag=True, help="Leave out images that are missing: not comparable."
@@ -84,6 +77,7 @@ def eval_command(
     import torch
 
     from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
+    from ..shares import Share
     from ..stopping import Stop, Stopped
 
     detections = None if boxes in ("gt", "det") else Path(boxes)
@@ -97,7 +91,7 @@ def eval_command(
         compile=compile, engine=engine, flip_test=flip_test, limit=limit,
         images_subset=images_subset, category=category,
     )  # fmt: skip
-    share = _share(shard)
+    share = None if shard is None else Share.parse(shard)
     model = find_network(name, checkpoint, engine=engine, dtype=dtype)
     with Stop() as stop:
         run = RunOptions(
@@ -121,17 +115,3 @@ def eval_command(
     for reason in record.bad.values():  # each names its file
         click.echo(f"posezoo: not used: {reason}", err=True)
     sys.exit(1 if record.bad and not skip_bad else 0)
-
-
-def _share(text: str | None) -> Share | None:
-    from ..evaluation import Share
-
-    if text is None:
-        return None
-    try:
-        index, count = map(int, text.split("/"))
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is not I/N, such as 0/4", param_hint="--shard"
-        ) from error
-    return Share(index=index, count=count)

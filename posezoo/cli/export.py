@@ -13,7 +13,7 @@ __all__ = ["export"]
 
 
 @click.command(short_help="Write a model as a file that runs without posezoo.")
-@click.argument("name")
+@click.argument("name", shell_complete=options.complete_model)
 @click.option("--out", type=options.PATH, required=True, help=".pt2 or .onnx file.")
 @options.checkpoint
 def export(name: str, out: Path, checkpoint: Path | None) -> None:

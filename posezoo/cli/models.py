@@ -11,6 +11,7 @@ from ..weights.pins import packaged_pins
 from ..weights.trust import by_hand_reason, is_automatic, is_pinned
 from ..zoo.catalog import get_pretrained_cfg, list_models, model_arguments
 from ..zoo.config import PretrainedCfg, Task
+from . import options
 
 __all__ = ["info", "list_command"]
 
@@ -106,10 +107,17 @@ def _size(cfg: PretrainedCfg) -> str:
 
 
 @click.command(short_help="Show what is known about a model and its weights.")
-@click.argument("name")
+@click.argument("name", shell_complete=options.complete_model)
 @click.option("--json", "as_json", is_flag=True, help="The configuration as JSON.")
-def info(name: str, as_json: bool) -> None:
+@click.option("--recipe", is_flag=True, help="How it is trained, as `train --set` takes it.")
+def info(name: str, as_json: bool, recipe: bool) -> None:
     """Show what is known about the model NAME: architecture[.tag], local-dir:… or hf-hub:…"""
+    if recipe:
+        from ..training.recipes import get_recipe, settings_of
+
+        for key, text in settings_of(get_recipe(name)).items():
+            click.echo(f"{key}={text}")
+        return
     if ":" in name:
         from ..zoo.factory import resolve_cfg
 

@@ -9,18 +9,9 @@ from typing import Any, TypeVar
 import click
 
 __all__ = [
-    "PATH",
-    "batch_size",
-    "category",
-    "checkpoint",
-    "compile_network",
-    "data",
-    "device",
-    "dtype",
-    "engine",
-    "flip_test",
-    "workers",
-]
+    "PATH", "batch_size", "category", "checkpoint", "compile_network", "complete_model", "data",
+    "device", "dtype", "engine", "flip_test", "shard", "workers",
+]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -82,3 +73,19 @@ def workers(what: str, *, smallest: int, default: int) -> Callable[[F], F]:
         show_default=True,
         help=f"{what} that read images.",
     )
+
+
+def shard(what_then: str) -> Callable[[F], F]:
+    """The option for a part of the work."""
+    return click.option(
+        "--shard",
+        metavar="I/N",
+        help=f"Do part I of N only (from 0); needs --out. {what_then}",
+    )
+
+
+def complete_model(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    """Return the names that begin as typed, for the completion of shells."""
+    from ..zoo.catalog import list_models
+
+    return [name for name in list_models() if name.startswith(text)]

@@ -1,190 +1,209 @@
-"""`posezoo predict`: photos in, keypoints and pictures out."""
+"""`posezoo predict`: photos, films and cameras in, keypoints and pictures out."""
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError
-from ..stopping import Stop
 from ..zoo.catalog import DEFAULT_MODEL
 from . import options
-from .guards import keep_inputs, require_file_name
+from .guards import keep_inputs
 from .networks import build_predictor, is_exported_file
+from .predict_options import PredictOptions, predict_options
 
 if TYPE_CHECKING:
-    from ..datasets.boxes import PhotoBoxes
-    from ..predictor import PosePredictor
+    from ..media import Source
+    from ..outputs.run import RunPlan
+    from ..streaming import FrameResult, PoseStream
+    from .predict_files import PredictFiles
 
 __all__ = ["predict"]
 
 
-@click.command(short_help="Find the keypoints of people in photos.")
-@click.argument("images", nargs=-1, required=True, type=options.PATH)
+@click.command(short_help="Find the keypoints of people in photos, films and cameras.")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT…")
 @click.option(
     "--model",
     "name",
     default=DEFAULT_MODEL,
     show_default=True,
+    shell_complete=options.complete_model,
     help="Registered name, hf-hub:…, local-dir:…, or a .pt2 or .onnx file of `posezoo export`. "
     "The default is ViTPose-B with the simple decoder: reported AP 75.5 on COCO, 17.5 GMACs a "
     "person, a download of 344 MB.",
 )
 @options.checkpoint
-@click.option(
-    "--boxes",
-    type=options.PATH,
-    help="COCO annotations or detections, or {file name: [[x1, y1, x2, y2], …]}; "
-    "default: ask a detector.",
-)
-@options.category
-@click.option("--whole-image", is_flag=True, help="No boxes: the whole image is one person.")
-@click.option("--detector", default="auto", show_default=True, help="torchvision detector.")
-@click.option("--box-threshold", default=0.0, show_default=True, help="Smallest box score used.")
-@click.option("--out", type=options.PATH, help="JSON file (default: stdout).")
-@click.option(
-    "--draw",
-    type=options.PATH,
-    help="PNG or JPEG file, or folder for several; sub-folders of the photos are kept.",
-)
-@click.option("--draw-threshold", default=0.3, show_default=True, help="Smallest score drawn.")
-@click.option(
-    "--draw-tokens",
-    type=options.PATH,
-    help="TCFormer: PNG or folder, the regions that its tokens cover.",
-)
+@predict_options
 @options.device
 @options.dtype
 @options.compile_network
 @options.engine
 @options.batch_size("Crops")
 @options.flip_test
+@options.shard("The last part to finish merges.")
+@click.option("--resume", is_flag=True, help="Finish an interrupted run; needs --out.")
+@click.option("--quiet", is_flag=True, help="No line per input; errors and the last line only.")
 def predict(
-    images: tuple[Path, ...],
+    inputs: tuple[str, ...],
     name: str,
     checkpoint: Path | None,
-    boxes: Path | None,
-    category: str | None,
-    whole_image: bool,
-    detector: str,
-    box_threshold: float,
-    out: Path | None,
-    draw: Path | None,
-    draw_threshold: float,
-    draw_tokens: Path | None,
     device: str | None,
     dtype: str,
     compile: bool,
     engine: str | None,
     batch_size: int,
     flip_test: bool | None,
+    shard: str | None,
+    resume: bool,
+    quiet: bool,
+    **told: Any,
 ) -> None:
-    """Find the people's keypoints in IMAGES."""
+    """Find the keypoints of people in each INPUT.
+
+    An INPUT is a photo, a video, a folder with its sub-folders, a quoted pattern such as
+    'photos/**/*.jpg', a .txt file with an input per line, or the number of a camera. Results
+    go to standard output as JSON lines, or to --out. Several processes:
+    torchrun --nproc-per-node N -m posezoo predict INPUT… --out FILE
+    """
+    chosen = PredictOptions(**told)
+    _check_model(name)
     from ..datasets.boxes import read_boxes
     from ..device import choose_device
-    from .pictures import check_regions, picture_paths
+    from ..media import find_sources
+    from ..outputs.run import RunPlan
+    from ..shares import Share, launched_share
+    from ..streaming import PoseStream
+    from .predict_files import PredictFiles
 
-    _check_options(images, name, boxes, whole_image, detector, box_threshold, draw_threshold)
-    drawings = {} if draw is None else picture_paths(images, draw)
-    token_drawings = {} if draw_tokens is None else picture_paths(images, draw_tokens)
-    require_file_name("--out", out)
-    keep_inputs([*images, boxes, checkpoint], [out, *drawings.values(), *token_drawings.values()])
-    chosen = None if device is None else choose_device(device)
-    known = None if boxes is None else read_boxes(boxes, box_threshold, category)
+    outputs = (chosen.out, chosen.draw, chosen.draw_tokens)
+    sources = find_sources(inputs, [path for path in outputs if path is not None])
+    files = PredictFiles(sources, chosen)
+    share = None if shard is None else Share.parse(shard)
+    share = launched_share(share) or share
+    if chosen.out is None and (share is not None or resume):
+        raise InputError("--resume and several processes need a file to meet in: give --out")
+    _check_inputs(sources, [chosen.boxes, checkpoint], files.written)
+    chosen_device = None if device is None else choose_device(device)
+    boxes = None
+    if chosen.boxes is not None:
+        boxes = read_boxes(chosen.boxes, chosen.box_threshold or 0.0, chosen.category)
     predictor = build_predictor(
-        name, checkpoint, detector=None if whole_image else detector, device=chosen, dtype=dtype,
-        compile=compile, engine=engine, batch_size=batch_size, flip_test=flip_test,
+        name, checkpoint, detector=None if chosen.whole_image else chosen.detector,
+        device=chosen_device, dtype=dtype, compile=compile, engine=engine, batch_size=batch_size,
+        flip_test=flip_test,
     )  # fmt: skip
-    if token_drawings:
-        check_regions(predictor.model)
-    sys.exit(_run(predictor, images, known, out, drawings, token_drawings, draw_threshold))
+    about = {
+        "model": name, "checkpoint": str(checkpoint), "device": str(predictor.device),
+        "dtype": dtype, "compile": compile, "engine": engine, "flip_test": predictor.flip_test,
+    }  # fmt: skip
+    plan = RunPlan(
+        out=chosen.out, form=files.form, sinks=files.sinks(predictor), share=share, resume=resume,
+        identity={**about, **files.identity()},
+    )  # fmt: skip
+    sys.exit(_run(PoseStream(predictor, chosen.stream, boxes), sources, plan, files, quiet))
 
 
-def _check_options(
-    images: Sequence[Path],
-    name: str,
-    boxes: Path | None,
-    whole_image: bool,
-    detector: str,
-    box_threshold: float,
-    draw_threshold: float,
-) -> None:
-    """Check everything that is cheap before weights are fetched.
+def _check_model(name: str) -> None:
+    """Check the name of the model before anything else.
 
     Raises:
-        InputError: options that contradict each other or are out of range, a model without poses,
-            or no photo at all.
+        InputError, UnknownModelError: there is no such model, or it finds no poses.
     """
-    from ..detectors import DETECTORS
     from ..zoo.catalog import get_pretrained_cfg, is_model
 
     if is_model(name) and get_pretrained_cfg(name).task != "pose":
         raise InputError(f"{name} finds no poses; choose one of `posezoo list --task pose`")
     if not (is_model(name) or is_exported_file(name) or name.startswith(("hf-hub:", "local-dir:"))):
         get_pretrained_cfg(name)  # names close ones
-    if boxes is not None and whole_image:
-        raise InputError("--boxes and --whole-image exclude each other; give one of them")
-    if detector not in ("auto", *DETECTORS):
-        raise InputError(f"--detector is {detector!r}; valid: auto, {', '.join(DETECTORS)}")
-    for option, value in (("--box-threshold", box_threshold), ("--draw-threshold", draw_threshold)):
-        if not math.isfinite(value):
-            raise InputError(f"{option} is {value}; valid: a finite number")
-    if not any(image.exists() for image in images):
-        others = f", nor any other of the {len(images)} given" if len(images) > 1 else ""
-        raise InputError(f"there is no file {images[0]}{others}")
+
+
+def _check_inputs(
+    sources: Sequence[Source], others: Sequence[Path | None], written: Sequence[Path]
+) -> None:
+    """Check what is cheap before weights are fetched.
+
+    Raises:
+        InputError: an output is an input, or there are films and nothing that reads them.
+    """
+    from ..media import Film, Photo
+    from ..media.video import import_av
+
+    inputs = [source.path for source in sources if isinstance(source, (Photo, Film))]
+    keep_inputs([*inputs, *others], written)
+    if not all(isinstance(source, Photo) for source in sources):
+        import_av()
 
 
 def _run(
-    predictor: PosePredictor,
-    images: Sequence[Path],
-    known: PhotoBoxes | None,
-    out: Path | None,
-    drawings: Mapping[Path, Path],
-    token_drawings: Mapping[Path, Path],
-    threshold: float,
+    stream: PoseStream,
+    sources: Sequence[Source],
+    plan: RunPlan,
+    files: PredictFiles,
+    quiet: bool,
 ) -> int:
-    """Predict, draw and write; return the exit status."""
-    from tqdm import tqdm
+    """Predict and write; return the exit status."""
+    from ..media import Photo
+    from ..outputs.run import run
+    from ..stopping import Stop
+    from ..streaming import units_of
 
-    from ..results import PoseResult
-    from ..weights.files import write_text
-    from .photos import predict_files
-    from .pictures import draw_file, draw_token_file
-
-    rows: list[dict[str, Any]] = []
-    failed = people = 0
-    with Stop() as stop, tqdm(total=len(images), disable=not sys.stderr.isatty()) as bar:
-        for photo, result in predict_files(predictor, images, known):
-            if isinstance(result, PoseResult):
-                rows.append({"file": str(photo)} | result.to_dict())
-                people += len(result)
-                if photo in drawings:
-                    draw_file(photo, result, drawings[photo], threshold=threshold)
-                if photo in token_drawings and len(result):
-                    draw_token_file(predictor, photo, result, token_drawings[photo])
-            else:
-                reason = str(result)
-                rows.append({"file": str(photo), "error": reason})
-                failed += 1
-                where = "" if str(photo) in reason else f"{photo}: "
-                click.echo(f"posezoo: error: {where}{reason}", err=True)
-            bar.update()
-            if stop.requested:
-                break
-    text = json.dumps(rows)
-    if out is None:
-        click.echo(text)
-    else:
-        write_text(out, text + "\n")
-    words = f"{len(rows) - failed} photos, {people} people"
-    words += f", {failed} failed" if failed else ""
+    units = units_of(sources, track=stream.options.track)
+    lines = _Lines(files, quiet or (plan.out is None and sys.stdout.isatty()))
+    start = time.perf_counter()
+    with Stop() as stop:
+        counts = run(stream, units, plan, lines.tell, lambda: stop.requested)
+    lines.finish()
+    seconds = time.perf_counter() - start
+    what = "photos" if all(isinstance(source, Photo) for source in sources) else "frames"
+    words = f"{counts.frames - counts.failed} {what}, {counts.people} people"
+    words += f", {counts.failed} failed" if counts.failed else ""
+    words += f"; {lines.count / max(seconds, 1e-9):.1f} {what} per second"
     if stop.requested:
-        words += f"; stopped after {len(rows)} of {len(images)} photos: give the others to go on"
+        words += "; stopped: " + (
+            "nothing is kept without --out" if plan.out is None
+            else "the same command with --resume goes on"
+        )  # fmt: skip
     click.echo(words, err=True)
-    return stop.status or (1 if failed else 0)
+    return stop.status or (1 if counts.failed else 0)
+
+
+class _Lines:
+    """One line per input on standard error, and one per error."""
+
+    def __init__(self, files: PredictFiles, quiet: bool) -> None:
+        self.files, self.quiet = files, quiet
+        self.source: str | None = None
+        self.count = self.frames = self.people = 0
+
+    def tell(self, found: FrameResult) -> None:
+        """Take a finished frame."""
+        self.count += 1
+        if found.source != self.source:
+            self.finish()
+            self.source, self.frames, self.people = found.source, 0, 0
+        if found.result is None:
+            reason = str(found.error)
+            where = "" if found.source in reason else f"{found.name}: "
+            click.echo(f"posezoo: error: {where}{reason}", err=True)
+            return
+        self.frames += 1
+        self.people += len(found.result)
+        if found.index is None:
+            self.finish()
+            self.source = None
+
+    def finish(self) -> None:
+        """Print the line of the input that has ended."""
+        if self.source is None or not self.frames or self.quiet:
+            return
+        people = "1 person" if self.people == 1 else f"{self.people} people"
+        frames = f"{self.frames} frames, " if self.frames > 1 else ""
+        file = self.files.of(self.source)
+        click.echo(f"{self.source}: {frames}{people}" + (f" -> {file}" if file else ""), err=True)
+        self.frames = 0

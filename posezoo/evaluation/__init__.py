@@ -14,13 +14,14 @@ from ..datasets import (
     read_mpii,
     read_mpii_truth,
 )
+from ..shares import Share
 from .metrics.coco import CocoStats, WholeBodyStats, evaluate_coco, evaluate_wholebody
 from .metrics.coco_rows import coco_results, oks_nms, rescore
 from .metrics.imagenet import ClassificationStats, evaluate_classification, score_logits
 from .metrics.pckh import PckhStats, evaluate_pckh
 from .record import EvaluationRecord
 from .runner import evaluate_model
-from .settings import EvaluationSettings, RunOptions, Share
+from .settings import EvaluationSettings, RunOptions
 
 __all__ = [
     "BoxRule",

@@ -18,9 +18,9 @@ from typing import Any
 from ..errors import DataError
 from ..files import load_json, writing
 from ..lock import one_writer
+from ..shares import Share
 from ..weights.files import replacing
 from .reading import BadImage, Rows
-from .settings import Share
 
 __all__ = ["BlockFolder", "write_json"]
 

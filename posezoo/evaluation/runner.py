@@ -24,7 +24,7 @@ from ..device import choose_device
 from ..engines.network import ExportedNetwork
 from ..engines.opening import engine_of, open_network
 from ..errors import InputError
-from ..launcher import launched
+from ..shares import Share, launched_share
 from ..stopping import Stopped
 from ..zoo.config import PretrainedCfg
 from ..zoo.model import PoseNetwork, ZooModel
@@ -32,7 +32,7 @@ from ..zoo.wrapped import unwrap
 from .blocks import BlockFolder, write_json
 from .provenance import labels_of
 from .record import EvaluationRecord, environment
-from .settings import EvaluationSettings, RunOptions, Share
+from .settings import EvaluationSettings, RunOptions
 from .tasks import EvaluationTask, make_task
 
 __all__ = ["evaluate_model"]
@@ -116,7 +116,7 @@ class _Run:
     ) -> None:
         self.cfg, self.origin, self.task = cfg, origin, task
         self.settings, self.options = settings, options
-        self.launched = _launched_share(options)
+        self.launched = _joined_share(options)
         self.share = options.share or self.launched or Share()
         if options.out is None and self.share.count > 1:
             raise InputError("several processes need a folder to meet in: give --out")
@@ -215,19 +215,12 @@ class _Run:
         self.last = now
 
 
-def _launched_share(options: RunOptions) -> Share | None:
-    """Return the share of this process of several that torchrun started, None if it is alone.
-
-    Raises:
-        InputError: the options have another.
-    """
-    if launched() is None:
-        return None
-    if options.share is not None:
-        raise InputError("a share under torchrun, which hands out the shares itself; give one")
-    if not torch.distributed.is_initialized():
+def _joined_share(options: RunOptions) -> Share | None:
+    """Return the share of this process of torchrun, which then can wait for the others."""
+    share = launched_share(options.share)
+    if share is not None and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(days=2))
-    return Share(index=torch.distributed.get_rank(), count=torch.distributed.get_world_size())
+    return share
 
 
 @contextmanager

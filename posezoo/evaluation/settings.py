@@ -10,9 +10,10 @@ import torch
 
 from ..device import choose_dtype
 from ..errors import InputError
+from ..shares import Share
 from ..stopping import never
 
-__all__ = ["EvaluationSettings", "RunOptions", "Share"]
+__all__ = ["EvaluationSettings", "RunOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,26 +54,6 @@ class EvaluationSettings:
         object.__setattr__(self, "dtype", choose_dtype(self.dtype))
         if self.limit is not None:
             _require_positive({"limit": self.limit})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Which part of a run this process does: number `index`, from 0, of `count`.
-
-    Raises:
-        InputError: no such part.
-    """
-
-    index: int = 0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InputError(f"share {self.index}/{self.count}: there must be at least one share")
-        if not 0 <= self.index < self.count:
-            raise InputError(
-                f"share {self.index}/{self.count}: the index runs from 0 to {self.count - 1}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

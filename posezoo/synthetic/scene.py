@@ -18,7 +18,7 @@ from .figure import PARTS, Outfit, paint_body
 from .stage import Stage
 from .surroundings import develop, paint_background, paint_occluder
 
-__all__ = ["Scene", "render_scene"]
+__all__ = ["Scene", "annotate", "render_scene"]
 
 Array = NDArray[np.float64]
 
@@ -82,7 +82,7 @@ def render_scene(
         paint_occluder(rng, stage)
     picture, labels = stage.finish()
     found = [
-        _annotate(body, positions[i], float(heights[i]), labels, i, skeleton)
+        annotate(body, positions[i], float(heights[i]), labels, i, skeleton)
         for i, body in enumerate(bodies)
     ]
     heads = [_head_box(b, xy, float(h)) for b, xy, h in zip(bodies, positions, heights)]
@@ -117,7 +117,7 @@ def _position(
     return np.array([x, max(y, 0.03 * size[0] - low[1]) if rng.random() < 0.9 else y])
 
 
-def _annotate(
+def annotate(
     body: Body, pelvis: Array, height: float, labels: NDArray[np.int32], index: int,
     skeleton: Skeleton,
 ) -> tuple[Array, Array, float] | None:  # fmt: skip

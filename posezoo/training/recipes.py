@@ -15,9 +15,9 @@ from ..models.tcformer import recipes as tcformer
 from ..models.tokenpose import recipes as tokenpose
 from ..models.uniformer import recipes as uniformer
 from ..models.vitpose import recipes as vitpose
-from ..zoo.recipe import Recipe, override
+from ..zoo.recipe import Recipe, override, settings_of
 
-__all__ = ["RECIPES", "Recipe", "get_recipe", "override"]
+__all__ = ["RECIPES", "Recipe", "get_recipe", "override", "settings_of"]
 
 _FAMILIES = (uniformer, tcformer, pct, tokenpose, hrnet_pose, vitpose)
 RECIPES: dict[str, Recipe] = {r.model: r for family in _FAMILIES for r in family.RECIPES}

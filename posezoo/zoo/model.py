@@ -181,6 +181,10 @@ class PoseModel(ZooModel):
         """Whether `token_regions` works."""
         return False
 
+    def kept_cells(self) -> Tensor | None:
+        """Return which cells of the crop take part, (h, w) bool; None where all do."""
+        return None
+
     def token_regions(self, images: Tensor) -> list[Tensor]:
         """Return for each stage the token that every cell belongs to, (B, h, w) int64 each.
 

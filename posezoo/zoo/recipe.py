@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from ..errors import InputError
 
-__all__ = ["Augmentation", "ClassAugmentation", "Recipe", "override"]
+__all__ = ["Augmentation", "ClassAugmentation", "Recipe", "override", "settings_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +206,22 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
             value = _parse(Recipe, key, text, key)
         recipe = replace(recipe, **{name: value})
     return recipe
+
+
+def settings_of(recipe: Recipe) -> dict[str, str]:
+    """Return all fields as text, in the form that `override` takes those that can be changed."""
+    plain = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
+    plain.pop("augmentation")
+    inner = {f"augmentation.{k}": v for k, v in asdict(recipe.augmentation).items()}
+    return {key: _text(value) for key, value in {**plain, **inner}.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{k}:{v}" for k, v in value.items())
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def _parse(cls: type, name: str, text: str, key: str) -> Any:

@@ -155,6 +155,13 @@ class TokenPose(PoseModel):
         self.register_buffer("kept", torch.tensor(kept, device=device), persistent=False)
         self.mask = mask
 
+    def kept_cells(self) -> Tensor | None:
+        """Return which visual tokens the mask keeps in evaluation, (h, w) bool; None for all."""
+        if len(self.kept) == self.num_tokens or not self.mask.in_eval:
+            return None
+        cells = torch.zeros(self.num_tokens, dtype=torch.bool, device=self.kept.device)
+        return cells.index_fill(0, self.kept, True).view(self.grid)
+
     def tokens_to_keep(self, batch: int, keep_idx: Tensor | None) -> Tensor | None:
         """Return the tokens to keep, (n,) or (B, n), or None for all."""
         count = len(self.kept)

@@ -1,0 +1,75 @@
+"""Names of the files that belong to each input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import InputError
+from ..media.film import FILM_ENDINGS
+from ..media.sources import Film, Photo, Source
+from .overlays import PICTURE_FORMATS
+
+__all__ = ["files_of", "picture_paths"]
+
+
+def files_of(
+    sources: Sequence[Source], folder: Path, photo_ending: str, film_ending: str
+) -> dict[str, Path]:
+    """Return a file per source below `folder`, in the sub-folder that it has below what is common.
+
+    Raises:
+        InputError: two sources would get the same file.
+    """
+    paths = {str(source): _absolute(source) for source in sources}
+    common = os.path.commonpath([path.parent for path in paths.values()])
+    files: dict[str, Path] = {}
+    taken: dict[Path, Path] = {}
+    for source in sources:
+        path = paths[str(source)]
+        ending = photo_ending if isinstance(source, Photo) else film_ending
+        file = folder / path.relative_to(common).with_suffix(ending)
+        other = taken.setdefault(file, path)
+        if other != path:
+            raise InputError(
+                f"{other} and {source} would both be written as {file}; rename one of them, or "
+                "take them one after the other into different folders"
+            )
+        files[str(source)] = file
+    return files
+
+
+def _absolute(source: Source) -> Path:
+    """Return the full path of a file, or a name for a camera in the current folder."""
+    if isinstance(source, (Photo, Film)):
+        return Path(os.path.abspath(source.path))
+    return Path(os.path.abspath(str(source).replace(" ", "_")))
+
+
+def picture_paths(option: str, sources: Sequence[Source], target: Path) -> dict[str, Path]:
+    """Return where the picture or film of each source is written.
+
+    It is `target` itself where that is such a file and there is one source; else a PNG or MP4 of
+    the source's name below the folder `target`.
+
+    Raises:
+        InputError: two sources would get one picture, several one file, or the name is that of
+            an image or video in another format.
+    """
+    suffix = target.suffix.lower()
+    is_photo = isinstance(sources[0], Photo)
+    if suffix in (*PICTURE_FORMATS, *FILM_ENDINGS) and not target.is_dir():
+        if len(sources) > 1:
+            raise InputError(f"{target} is one picture for {len(sources)} photos; give a folder")
+        if (suffix in PICTURE_FORMATS) is not is_photo:
+            ends = "PNG or JPEG" if is_photo else ", ".join(FILM_ENDINGS)
+            raise InputError(f"{option} is {target} for {sources[0]}; valid: {ends}, or a folder")
+        return {str(sources[0]): target}
+    if suffix in Image.registered_extensions() and not target.is_dir():
+        raise InputError(
+            f"{target} is neither PNG nor JPEG; give a name in .png or .jpg, or a folder"
+        )
+    return files_of(sources, target, ".png", ".mp4")
