@@ -16,6 +16,7 @@ import posezoo
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PUBLISHED = json.loads((BENCHMARKS / "published.json").read_text())
 ROWS, PROTOCOLS = PUBLISHED["rows"], PUBLISHED["protocols"]
+VALIDATE = BENCHMARKS / "validate.py"
 SCRIPTS = sorted(p for p in BENCHMARKS.glob("*.py") if "__main__" in p.read_text())
 
 
@@ -116,45 +117,64 @@ def test_report_prints_only_the_published_file_over_the_whole_set():
     assert not is_row({"model": model, "weights": {}})
 
 
-def _run_validate(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(BENCHMARKS / "validate.py"), *map(str, arguments)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Run a script of the folder with arguments; give exit status, output and errors."""
+
+    def run(script: Path, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+        monkeypatch.syspath_prepend(str(BENCHMARKS))
+        with pytest.raises(SystemExit) as done:
+            runpy.run_path(str(script), run_name="__main__")
+        return int(done.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
-def test_validate_refuses_a_missing_folder_before_it_fetches_weights(tmp_path):
-    done = _run_validate("all", "--data", tmp_path / "none")
-    assert done.returncode == 2 and "is no folder" in done.stderr
+def test_validate_refuses_a_missing_folder_before_it_fetches_weights(run_script, tmp_path):
+    status, out, errors = run_script(VALIDATE, "all", "--data", tmp_path / "none")
+    assert status == 2 and "is no folder" in errors
 
 
-def test_validate_says_why_rows_cannot_be_measured_and_exits_0(tmp_path):
-    done = _run_validate("tmpose_b*", "pct.ochuman@val", "--data", tmp_path, "--format", "json")
-    assert done.returncode == 0, done.stderr
-    verdicts = {(line["row"], line["metric"]): line["verdict"] for line in json.loads(done.stdout)}
+def test_validate_says_why_rows_cannot_be_measured_and_exits_0(run_script, tmp_path):
+    status, out, errors = run_script(
+        VALIDATE, "tmpose_b*", "pct.ochuman@val", "--data", tmp_path, "--format", "json"
+    )
+    assert status == 0, errors
+    verdicts = {(line["row"], line["metric"]): line["verdict"] for line in json.loads(out)}
     assert verdicts["tmpose_b_256x192.coco@gt", "AP"].startswith("no weights")
     assert verdicts["pct.ochuman@val", "AP^OC"].startswith("no command")
 
 
-def test_validate_refuses_rows_that_do_not_exist(tmp_path):
-    done = _run_validate("nothing*", "--data", tmp_path)
-    assert done.returncode == 2 and "no row matches" in done.stderr
+def test_validate_refuses_rows_that_do_not_exist(run_script, tmp_path):
+    status, out, errors = run_script(VALIDATE, "nothing*", "--data", tmp_path)
+    assert status == 2 and "no row matches" in errors
 
 
-def test_written_documents_are_up_to_date():
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "report.py"), "--check"],
-        capture_output=True, text=True, cwd=BENCHMARKS.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_written_documents_are_up_to_date(run_script):
+    status, out, errors = run_script(BENCHMARKS / "report.py", "--check")
+    assert status == 0, out + errors
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
-def test_script_explains_itself_and_is_short(script, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def test_script_explains_itself_and_is_short(run_script, script, monkeypatch):
     monkeypatch.chdir("/")
-    with pytest.raises(SystemExit) as done:
-        runpy.run_path(str(script), run_name="__main__")
-    assert not done.value.code and "usage" in capsys.readouterr().out
+    status, out, errors = run_script(script, "--help")
+    assert status == 0 and "usage" in out, errors
     assert len(script.read_text().splitlines()) < 200
+
+
+@pytest.mark.slow
+def test_gpu_script_writes_after_each_step_and_survives_a_failing_one(tmp_path):
+    """A device that is not there fails every item of every step, each in its own process."""
+    for device, status in (("cpu", 0), ("meta:7", 1)):
+        options = ["--device", device, "--quick", "--steps", "machine", "forward"]
+        done = subprocess.run(
+            [sys.executable, str(BENCHMARKS / "gpu.py"), *options, "--out", str(tmp_path)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+        results = json.loads((tmp_path / "results.json").read_text())["results"]
+        failed = [row for rows in results.values() for row in rows if "failed" in row]
+        assert bool(failed) == (device != "cpu") and set(results) == {"machine", "forward"}
+        assert "### forward" in (tmp_path / "report.md").read_text()
