@@ -31,6 +31,16 @@ data = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of the data set.",
 )
+
+
+def folder_or_rendering(context: click.Context, option: click.Parameter, value: Path) -> Path:
+    """Let "render:SEED" pass, and else only a folder that is there."""
+    if str(value).startswith("render:"):
+        return value
+    there = click.Path(path_type=Path, exists=True, file_okay=False)
+    return Path(there.convert(value, option, context))
+
+
 device = click.option(
     "--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda if there is one)"
 )
