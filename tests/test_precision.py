@@ -89,3 +89,18 @@ def test_command_says_what_auto_is_and_evaluation_does_not_know_it(tmp_path):
         posezoo.optimize(posezoo.create_model("hrnet_xs_128x96"), dtype="auto")
     result = CliRunner().invoke(main, ["eval", "x", "--data", str(tmp_path), "--dtype", "auto"])
     assert result.exit_code == 2 and "'auto' is not one of" in result.output
+
+
+def test_regions_of_tokens_are_shown_in_bfloat16_too():
+    from families import registered, smaller
+    from families.tcformer import SMALL
+
+    from posezoo.tokenview import token_rows
+
+    name = "tcformer_mta_256x192"
+    with registered(smaller(name, **SMALL[name])):
+        model = posezoo.create_model(f"small_{name}")
+    image = render_scene(0, (256, 256)).image
+    boxes = np.array([[20, 20, 200, 240]], np.float32)
+    size = token_rows(PosePredictor(model), image, boxes).size
+    assert token_rows(PosePredictor(model, dtype="bfloat16"), image, boxes).size == size

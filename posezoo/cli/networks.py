@@ -69,7 +69,9 @@ def build_predictor(
     from ..device import choose_device
     from ..predictor import PosePredictor
 
-    model = find_network(name, checkpoint, engine=engine, dtype=dtype)
+    model: nn.Module | str = name  # of which the predictor makes the fast version
+    if checkpoint is not None:
+        model = find_network(name, checkpoint, engine=engine, dtype=dtype)
     if device is None and engine in (None, "torch") and not is_exported_file(name):
         device = choose_device(None)
     predictor = PosePredictor(
