@@ -131,6 +131,27 @@ def test_shares_give_the_file_of_one_process(tmp_path, inputs, form):
     assert out.read_bytes() == whole and not (tmp_path / "shared.txt.parts").exists()
 
 
+def test_shares_of_other_runs_are_not_mixed_and_a_killed_merge_is_made_up_for(tmp_path, inputs):
+    out = tmp_path / "out.jsonl"
+    units = units_of(inputs[:4], track=False)
+
+    def share(index, **identity):
+        plan = RunPlan(
+            out=out, form=JsonLines(), sinks=[], share=Share(index=index, count=2),
+            identity={"model": "a", "device": "cpu", **identity},
+        )  # fmt: skip
+        return run(PoseStream(predictor(), StreamOptions()), units, plan, lambda found: None)
+
+    share(0)
+    with pytest.raises(DataError, match="share-0-of-2.progress is of a run that differs in model;"):
+        share(1, model="b")
+    out.mkdir()
+    with pytest.raises(DataError, match="cannot write"):  # the merge fails
+        share(1, device="cuda:1")
+    out.rmdir()
+    assert share(1, device="cuda:1").frames == 4 and len(out.read_text().splitlines()) == 4
+
+
 def _killer(left):
     def tell(found):
         nonlocal left
