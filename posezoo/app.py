@@ -107,7 +107,8 @@ class PosePage:
         seconds = time.perf_counter() - start
         if not frames:
             raise InputError(str(json.loads(lines[0])["error"]) if lines else "an empty film")
-        words = f"{frames} frames, {_people(count)}, {frames / seconds:.1f} frames per second"
+        words = f"{frames} frame{'s' * (frames > 1)}, {_people(count)}"
+        words += f", {frames / seconds:.1f} frames per second"
         if seconds > self.seconds:
             words += f"; stopped after {self.seconds:.0f} s"
         return str(out), words, self._file(".jsonl", "".join(lines))

@@ -49,7 +49,7 @@ class TextFile:
 
     def write(self, text: str) -> None:
         """Add a text; it is in the file when this returns."""
-        data = text.encode()
+        data = text.encode(errors="backslashreplace")  # names of files that are no Unicode
         if not data:
             return
         if self.length > len(self._head):

@@ -56,7 +56,7 @@ def test_a_film_gives_a_film_and_lines(tmp_path):
     assert Path(film).stat().st_size > 500 and Path(film).is_relative_to(tmp_path / "out")
     slow = PosePage(MODELS, tmp_path / "out", seconds=0)
     words = slow.film(str(tmp_path / "clip.mp4"), MODELS[0], WHOLE, 0.3)[1]
-    assert words.startswith("1 frames") and "stopped after 0 s" in words
+    assert words.startswith("1 frame,") and "stopped after 0 s" in words
 
 
 def test_what_cannot_be_used_is_said(tmp_path):

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -309,6 +311,33 @@ def test_command_takes_folders_films_and_writes_what_the_ending_says(tmp_path):
     assert json.loads(printed.stdout.splitlines()[0])["persons"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+def test_names_that_are_no_unicode_and_inputs_named_twice(tmp_path):
+    photo = make_photos(tmp_path / "in", 1) / "00000.png"
+    odd = os.fsdecode(os.fsencode(tmp_path / "in") + b"/x\xff.png")
+    shutil.copy(photo, odd)
+    for ending in ("jsonl", "csv", "json"):
+        out = tmp_path / f"o.{ending}"
+        told = predict(tmp_path / "in", photo, "--out", out)
+        assert told.exit_code == 0 and "2 photos, 2 people" in told.output
+        assert "udcff.png" in out.read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "o.jsonl").read_text().splitlines()[1])["file"] == odd
+    assert (
+        predict(tmp_path / "in", "--out", tmp_path / "o", "--draw", tmp_path / "d").exit_code == 0
+    )
+    assert len(list((tmp_path / "d").iterdir())) == len(list((tmp_path / "o").iterdir())) == 2
+
+
+def test_a_run_does_not_go_on_with_another_film_of_that_name(tmp_path):
+    film = make_film(tmp_path / "clip.mp4", 3)
+    (tmp_path / "file").write_text("")
+    arguments = (film, "--out", tmp_path / "o.jsonl", "--draw", tmp_path / "file" / "drawn.mp4")
+    assert "cannot write" in predict(*arguments).output
+    assert "cannot write" in predict(*arguments, "--resume").output
+    make_film(film, 5)
+    assert "that differs in inputs" in predict(*arguments, "--resume").output
+
+
 def test_command_tracks_and_calms(tmp_path):
     film = make_film(tmp_path / "clip.mp4", 12)
     told = predict(film, "--track", "--smooth", "savgol", "--out", tmp_path / "o.csv")
@@ -322,6 +351,9 @@ def test_command_tracks_and_calms(tmp_path):
     [
         (["--out", "x.xml"], "valid endings: .jsonl"),
         (["--format", "openpose"], "--format openpose writes a folder"),
+        (["--draw", "over.avi"], "--draw is over.avi, which is not written; give a name in .png"),
+        (["--out", "-"], "leave it out for standard output"),
+        (["--out", "/dev/null"], "--out is /dev/null, no file"),
         (["--resume"], "give --out"),
         (["--shard", "0/2"], "give --out"),
         (["--shard", "2/2", "--out", "a.jsonl"], "runs from 0 to 1"),
@@ -357,6 +389,6 @@ def test_nobody_many_and_tiny_people(tmp_path):
         main, ["predict", str(path), "--model", MODEL, "--boxes", str(tmp_path / "none.json"),
                "--draw", str(tmp_path / "d.png"), "--out", str(tmp_path / "o.json")],
     )  # fmt: skip
-    assert told.exit_code == 0 and "1 photos, 0 people" in told.output
+    assert told.exit_code == 0 and "1 photo, 0 people" in told.output
     assert json.loads((tmp_path / "o.json").read_text()) == []
     assert np.array_equal(Image.open(tmp_path / "d.png"), Image.open(path))
