@@ -70,7 +70,7 @@ def picture_paths(option: str, sources: Sequence[Source], target: Path) -> dict[
         return {str(sources[0]): target}
     if (suffix in FILMS or suffix in Image.registered_extensions()) and not target.is_dir():
         raise InputError(
-            f"{option} is {target}, which is not written; give a name in .png, .jpg or "
-            f"{', '.join(FILM_ENDINGS)}, or a folder"
+            f"{target} is neither PNG nor JPEG, nor a film in {', '.join(FILM_ENDINGS)}; give such "
+            "a name, or a folder"
         )
     return files_of(sources, target, ".png", ".mp4")
