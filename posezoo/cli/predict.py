@@ -89,6 +89,8 @@ def predict(
     share = launched_share(share) or share
     if chosen.out is None and (share is not None or resume):
         raise InputError("--resume and several processes need a file to meet in: give --out")
+    if chosen.out is None and sys.stdout is None:
+        raise InputError("standard output is closed; give --out")
     _check_inputs(sources, [chosen.boxes, checkpoint], files.written)
     chosen_device = None if device is None else choose_device(device)
     boxes = None

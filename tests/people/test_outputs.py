@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from PIL import Image
 pytest.importorskip("av")
 
 from people import make_film, make_photos, moving, predictor
-from posezoo import PosePredictor, create_model, get_skeleton
+from posezoo import get_skeleton
 from posezoo.cli import main
 from posezoo.errors import DataError
 from posezoo.media import Film, find_sources
@@ -377,12 +378,22 @@ def test_contradictions_are_told(tmp_path, monkeypatch, arguments, words):
     assert not list((tmp_path / "here").iterdir())
 
 
+@pytest.mark.slow  # two processes import torch
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_standard_output_that_is_full_or_closed(tmp_path):
+    photo = make_photos(tmp_path / "in", 1) / "00000.png"
+    for end, words in ((">/dev/full", "cannot write standard output: No space"), (">&-", "closed")):
+        command = f'"$0" -m posezoo predict "$1" --model {MODEL} --whole-image {end}'
+        told = subprocess.run(
+            ["sh", "-c", command, sys.executable, photo], capture_output=True, text=True
+        )
+        assert told.returncode in (1, 2) and words in told.stderr, told.stderr
+
+
 def test_nobody_many_and_tiny_people(tmp_path):
     many = np.array([[x, y, x + 30, y + 40] for x in range(0, 90, 5) for y in range(0, 48)])
     for boxes in (np.zeros((0, 4)), many[:300], np.array([[5.0, 5, 6, 6]])):
-        pose = PosePredictor(
-            create_model(MODEL), detector=lambda image, b=boxes: (b, np.ones(len(b)))
-        )
+        pose = predictor(lambda image, b=boxes: (b, np.ones(len(b))))
         (only,) = pose.stream([moving(3)])
         assert only.error is not None or len(only.result) == len(boxes)
     path = make_photos(tmp_path / "in", 1) / "00000.png"
