@@ -41,7 +41,7 @@ __all__ = ["predict"]
 @options.checkpoint
 @predict_options
 @options.device
-@options.dtype
+@options.dtype_or_auto
 @options.compile_network
 @options.engine
 @options.batch_size("Crops")
@@ -103,7 +103,8 @@ def predict(
     predictor.finder = chosen.finder(predictor.device)
     about = {
         "model": name, "checkpoint": str(checkpoint), "device": str(predictor.device),
-        "dtype": dtype, "compile": compile, "engine": engine, "flip_test": predictor.flip_test,
+        "dtype": str(predictor.dtype).removeprefix("torch."), "compile": compile,
+        "engine": engine, "flip_test": predictor.flip_test,
     }  # fmt: skip
     plan = RunPlan(
         out=chosen.out, form=files.form, sinks=files.sinks(predictor), share=share, resume=resume,
