@@ -146,6 +146,7 @@ class Promises:
         compiled = torch.compile(model, fullgraph=True)
         assert_close(run(compiled, inputs), run(model, inputs), rtol=1e-3, atol=1e-3)
 
+    @pytest.mark.slow
     def test_exported_program_gives_the_same_numbers_for_any_batch(self, model):
         batch = torch.export.Dim("batch", min=1, max=64)
         inputs = inputs_of(model, 2)

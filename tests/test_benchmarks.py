@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import posezoo
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PUBLISHED = json.loads((BENCHMARKS / "published.json").read_text())
 ROWS, PROTOCOLS = PUBLISHED["rows"], PUBLISHED["protocols"]
+VALIDATE = BENCHMARKS / "validate.py"
 SCRIPTS = sorted(p for p in BENCHMARKS.glob("*.py") if "__main__" in p.read_text())
 
 
@@ -115,43 +116,48 @@ def test_report_prints_only_the_published_file_over_the_whole_set():
     assert not is_row({"model": model, "weights": {}})
 
 
-def _run_validate(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(BENCHMARKS / "validate.py"), *map(str, arguments)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Run a script of the folder with arguments; give exit status, output and errors."""
+
+    def run(script: Path, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+        monkeypatch.syspath_prepend(str(BENCHMARKS))
+        with pytest.raises(SystemExit) as done:
+            runpy.run_path(str(script), run_name="__main__")
+        return int(done.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
-def test_validate_refuses_a_missing_folder_before_it_fetches_weights(tmp_path):
-    done = _run_validate("all", "--data", tmp_path / "none")
-    assert done.returncode == 2 and "is no folder" in done.stderr
+def test_validate_refuses_a_missing_folder_before_it_fetches_weights(run_script, tmp_path):
+    status, out, errors = run_script(VALIDATE, "all", "--data", tmp_path / "none")
+    assert status == 2 and "is no folder" in errors
 
 
-def test_validate_says_why_rows_cannot_be_measured_and_exits_0(tmp_path):
-    done = _run_validate("tmpose_b*", "pct.ochuman@val", "--data", tmp_path, "--format", "json")
-    assert done.returncode == 0, done.stderr
-    verdicts = {(line["row"], line["metric"]): line["verdict"] for line in json.loads(done.stdout)}
+def test_validate_says_why_rows_cannot_be_measured_and_exits_0(run_script, tmp_path):
+    status, out, errors = run_script(
+        VALIDATE, "tmpose_b*", "pct.ochuman@val", "--data", tmp_path, "--format", "json"
+    )
+    assert status == 0, errors
+    verdicts = {(line["row"], line["metric"]): line["verdict"] for line in json.loads(out)}
     assert verdicts["tmpose_b_256x192.coco@gt", "AP"].startswith("no weights")
     assert verdicts["pct.ochuman@val", "AP^OC"].startswith("no command")
 
 
-def test_validate_refuses_rows_that_do_not_exist(tmp_path):
-    done = _run_validate("nothing*", "--data", tmp_path)
-    assert done.returncode == 2 and "no row matches" in done.stderr
+def test_validate_refuses_rows_that_do_not_exist(run_script, tmp_path):
+    status, out, errors = run_script(VALIDATE, "nothing*", "--data", tmp_path)
+    assert status == 2 and "no row matches" in errors
 
 
-def test_written_documents_are_up_to_date():
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "report.py"), "--check"],
-        capture_output=True, text=True, cwd=BENCHMARKS.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_written_documents_are_up_to_date(run_script):
+    status, out, errors = run_script(BENCHMARKS / "report.py", "--check")
+    assert status == 0, out + errors
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
-def test_script_explains_itself_and_is_short(script):
-    done = subprocess.run(
-        [sys.executable, str(script), "--help"], capture_output=True, text=True, cwd="/"
-    )
-    assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+def test_script_explains_itself_and_is_short(run_script, script, monkeypatch):
+    monkeypatch.chdir("/")
+    status, out, errors = run_script(script, "--help")
+    assert status == 0 and "usage" in out, errors
     assert len(script.read_text().splitlines()) < 200

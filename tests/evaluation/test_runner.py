@@ -282,8 +282,7 @@ def test_run_that_is_asked_to_stop_keeps_its_blocks_and_says_how_to_go_on(data, 
         evaluate(Brightest(), data, stop=lambda: True)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_stops_the_command_cleanly(tmp_path, number, status):
+def test_signal_stops_the_command_cleanly(tmp_path):
     data, out = make_coco(tmp_path / "data", images=500), tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-m", "posezoo", "eval", "hrnet_xs_128x96.rendered", "--data", str(data),
@@ -293,9 +292,9 @@ def test_signal_stops_the_command_cleanly(tmp_path, number, status):
     while not list(out.glob("blocks/*.json"))[1:]:
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=60)[1]
-    assert process.returncode == status and "--resume goes on" in told, told
+    assert process.returncode == 130 and "--resume goes on" in told, told
 
 
 def test_share_without_a_folder_wrong_share_and_share_under_torchrun(data, monkeypatch, tmp_path):

@@ -356,10 +356,7 @@ def test_setting_that_is_none_lists_the_valid_ones():
         override(TINY, {"dtype": "float16"})
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_stops_the_command_which_then_goes_on_and_says_when_it_is_finished(
-    data, tmp_path, number, status
-):
+def test_signal_stops_the_command_which_then_goes_on_and_says_when_it_is_finished(data, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "posezoo", "train", "hrnet_xs_128x96", "--data", str(data),
                "--out", str(out), "--device", "cpu", "--set", "batch_size=4", "--set",
@@ -371,9 +368,9 @@ def test_signal_stops_the_command_which_then_goes_on_and_says_when_it_is_finishe
     while not (out / "last.pt").is_file():
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=60)[1]
-    assert process.returncode == status and "stopped at step" in told and "nan" not in told, told
+    assert process.returncode == 143 and "stopped at step" in told and "nan" not in told, told
     step = torch.load(out / "last.pt", weights_only=True)["step"]
     assert f"stopped at step {step} of " in told and f"step {step}" in told
 
