@@ -53,7 +53,7 @@ def short_table(link: str) -> str:
     measured = latencies()
     devices = [d for d in ("cpu", "cuda") if d in measured]
     titles = {"cpu": "ms, CPU", "cuda": "ms, GPU"}
-    head = ["for", "model", "input", "params", "GMACs", "reported", *map(titles.get, devices), "weights"]  # fmt: skip
+    head = ["for", "model", "input", "params", "GMACs", "reported", *(titles[d] for d in devices)]
     rows = []
     for purpose, name in CHOICES:
         cfg = posezoo.get_pretrained_cfg(name)
@@ -69,7 +69,7 @@ def short_table(link: str) -> str:
         "Reported: by the authors, COCO val2017 with detected boxes (133 keypoints: "
         "COCO-WholeBody v1.0) or ImageNet-1k; - where they print none."
     )
-    return "\n".join([markdown(head, rows), "", " ".join([told, *notes])])
+    return "\n".join([markdown([*head, "weights"], rows), "", " ".join([told, *notes])])
 
 
 def long_table(link: str) -> str:

@@ -114,7 +114,8 @@ TCFORMER = Family(
     title="TCFormer",
     what="A pyramid transformer whose tokens are clusters of pixels (arXiv:2204.08680, "
     "arXiv:2407.11321): after the first stage a token is a region of free shape, small where "
-    "there is detail. ImageNet classifiers, and whole-body pose of 133 keypoints with the MTA neck.",
+    "there is detail. ImageNet classifiers, and whole-body pose of 133 keypoints with the MTA "
+    "neck.",
     special=(
         "133 keypoints: body, feet, face and hands; `result.skeleton.parts` slices them.",
         "`forward_intermediates(images, tokens=True)` gives the token that each cell of the image "
@@ -249,9 +250,9 @@ HRNET = Family(
     slug="rendered",
     patterns=("hrnet_*",),
     title="Rendered people only",
-    what="A narrow HRNet (arXiv:1902.09212) that ends after stage 3, trained by posezoo on rendered "
-    "people and shipped inside the package, so that a real prediction can be seen and tested "
-    "without a network connection.",
+    what="A narrow HRNet (arXiv:1902.09212) that ends after stage 3, trained by posezoo on "
+    "rendered people and shipped inside the package, so that a real prediction can be seen "
+    "and tested without a network connection.",
     special=(
         "In the package: 0.7 M parameters, nothing to fetch.",
         "Made by two documented commands: `python -m posezoo.synthetic rendered` and "
