@@ -48,6 +48,7 @@ def data_for(name: str, folder: Path, images: int) -> Path:
         write_mpii(folder, images, 1, split="train")
     else:
         write_coco(folder, images, 1, split="train2017", skeleton=cfg.skeleton)
+        write_coco(folder, 1, 2, split="val2017", skeleton=cfg.skeleton)  # is looked for
     return folder
 
 

@@ -12,6 +12,7 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .codecs import build_codec
+    from .optimization import optimize
     from .predictor import PosePredictor
     from .results import PoseResult
     from .skeletons import Skeleton, get_skeleton
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # `posezoo --help` need not wait for torch
 _HOMES = {
     "codecs": ("build_codec",),
+    "optimization": ("optimize",),
     "predictor": ("PosePredictor",),
     "results": ("PoseResult",),
     "skeletons": ("Skeleton", "get_skeleton"),
@@ -55,6 +57,7 @@ __all__ = [
     "is_model",
     "list_models",
     "load_checkpoint",
+    "optimize",
     "push_to_hub",
     "save_pretrained",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,17 +21,18 @@ from torch import Tensor, nn
 
 from .codecs import build_codec
 from .detectors import BatchDetector, Detector, PeopleFinder
-from .device import Download, autocast, choose_device, choose_dtype, upload, weight_dtype
+from .device import Download, choose_device, choose_dtype, upload, weight_dtype
 from .engines.network import ExportedNetwork, require_device
 from .engines.opening import open_network, runs_exported
 from .errors import InputError
 from .geometry import check_bboxes, get_convention
 from .inflight import Batch, Rows, Running, halves
+from .optimization import optimize, ready
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
 from .zoo.catalog import DEFAULT_MODEL
 from .zoo.model import PoseNetwork, ZooModel
-from .zoo.wrapped import copy_sharing_weights, unwrap
+from .zoo.wrapped import unwrap
 
 if TYPE_CHECKING:
     from .streaming import FrameResult
@@ -77,8 +78,9 @@ class PosePredictor:
             or `.onnx` file that `posezoo export` wrote. The default is ViTPose-B with the simple
             decoder: reported AP 75.5 on COCO val2017, 17.5 GMACs a person and twice that with
             flip test, a download of 344 MB. A given model keeps its device, type and mode: it
-            runs in evaluation mode whatever it is in, and where device or type differ,
-            `predictor.model` is a copy.
+            runs in evaluation mode whatever it is in, and where device or type differ or it is
+            to be compiled, `predictor.model` is a copy as `posezoo.optimize` makes it, as it is
+            for a name.
         detector: used for images that come without boxes: "auto" or a short name of
             `posezoo.detectors.DETECTORS`, a callable, or None (the whole image is one box); a
             `PeopleFinder` sets threshold, number and size of the people as well. It is loaded
@@ -123,14 +125,13 @@ class PosePredictor:
         self.convention = get_convention(self.cfg.input.geometry)
         self.padding = self.cfg.input.bbox_padding
         self.skeleton = self.cfg.skeleton
-        weights = next(network.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
+        weights = next(network.parameters(), torch.empty(0, device="cpu"))
         self.device = weights.device if device is None else device
         self.dtype = network.dtype if isinstance(network, ExportedNetwork) else dtype
         require_device(network, self.device)
-        if (weights.device, weights.dtype) != (self.device, self.model_dtype):
-            opened = copy_sharing_weights(network).to(self.device, self.model_dtype)
-        self.model = cast("nn.Module", torch.compile(opened)) if compile else opened
-        self._modules = list(opened.modules())
+        prepare = ready if isinstance(model, nn.Module) else optimize
+        self.model = prepare(opened, device=self.device, dtype=self.dtype, compile=compile)
+        self._modules = list(self.model.modules())
         self.batch_size = min(batch_size, _CPU_BATCH) if self.device.type == "cpu" else batch_size
         self.flip_test = self.cfg.decode.flip_test if flip_test is None else flip_test
         self.codec = build_codec(self.cfg)
@@ -411,7 +412,7 @@ class PosePredictor:
         """Run one batch; nothing here waits for the device."""
         images = torch.cat(batch.crops) if len(batch.crops) > 1 else batch.crops[0]  # (B, 3, H, W)
         images = images.to(self.model_dtype)
-        with self._evaluating(), autocast(self.device, self.dtype):
+        with self._evaluating():
             if self.flip_test:
                 both = self.model(torch.cat([images, images.flip(-1)]))  # (2 B, ...)
                 output = self.codec.merge_flip(*halves(both, len(images)))

@@ -1,13 +1,13 @@
-"""Which part of some work a process does."""
+"""Which part of some work a process does, by itself or as one that torchrun started."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from .errors import InputError
-from .launcher import launched
 
-__all__ = ["Share", "launched_share"]
+__all__ = ["Share", "launched", "launched_share"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,26 @@ class Share:
         if not (slash and index.isdecimal() and count.isdecimal()):
             raise InputError(f"--shard is {text!r}; valid: I/N, such as 0/4")
         return cls(index=int(index), count=int(count))
+
+
+def launched() -> tuple[int, int] | None:
+    """Return the rank of this process and how many there are; None if it is alone.
+
+    Raises:
+        InputError: the environment has only a part of what torchrun sets, left by something else.
+    """
+    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if world in (None, "1") or rank is None:
+        return None
+    told = f"RANK={rank} and WORLD_SIZE={world} are in the environment"
+    ways = "unset both, or start with torchrun --nproc-per-node N -m posezoo …"
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        raise InputError(f"{told}, but torchrun did not start this process; {ways}")
+    try:
+        numbers = int(rank), int(world)
+    except ValueError as error:
+        raise InputError(f"{told}, which are no numbers; {ways}") from error
+    return numbers
 
 
 def launched_share(given: Share | None) -> Share | None:

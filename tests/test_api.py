@@ -13,7 +13,8 @@ def test_public_names_are_a_decision():
     assert sorted(posezoo.__all__) == [
         "LoadReport", "PosePredictor", "PoseResult", "PretrainedCfg", "Skeleton", "build_codec",
         "build_transform", "create_model", "errors", "get_pretrained_cfg", "get_skeleton",
-        "is_model", "list_models", "load_checkpoint", "push_to_hub", "save_pretrained",
+        "is_model", "list_models", "load_checkpoint", "optimize", "push_to_hub",
+        "save_pretrained",
     ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -163,3 +164,19 @@ def test_script_explains_itself_and_is_short(run_script, script, monkeypatch):
     status, out, errors = run_script(script, "--help")
     assert status == 0 and "usage" in out, errors
     assert len(script.read_text().splitlines()) < 200
+
+
+@pytest.mark.slow
+def test_gpu_script_writes_after_each_step_and_survives_a_failing_one(tmp_path):
+    """A device that is not there fails every item of every step, each in its own process."""
+    for device, status in (("cpu", 0), ("meta:7", 1)):
+        options = ["--device", device, "--quick", "--steps", "machine", "forward"]
+        done = subprocess.run(
+            [sys.executable, str(BENCHMARKS / "gpu.py"), *options, "--out", str(tmp_path)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+        results = json.loads((tmp_path / "results.json").read_text())["results"]
+        failed = [row for rows in results.values() for row in rows if "failed" in row]
+        assert bool(failed) == (device != "cpu") and set(results) == {"machine", "forward"}
+        assert "### forward" in (tmp_path / "report.md").read_text()

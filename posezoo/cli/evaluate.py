@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError
 from . import guards, options
 from .networks import find_network
+
+if TYPE_CHECKING:
+    from ..evaluation import EvaluationRecord
 
 __all__ = ["eval_command"]
 
@@ -110,8 +113,13 @@ def eval_command(
             err=True,
         )
         return
+    sys.exit(_print(record, skip_bad))
+
+
+def _print(record: EvaluationRecord, skip_bad: bool) -> int:
+    """Print the table row, the record, and images that were not used; return the exit status."""
     click.echo(record.table())
     click.echo(json.dumps(record.to_dict()))
     for reason in record.bad.values():  # each names its file
         click.echo(f"posezoo: not used: {reason}", err=True)
-    sys.exit(1 if record.bad and not skip_bad else 0)
+    return 1 if record.bad and not skip_bad else 0

@@ -27,7 +27,7 @@ from ..errors import InputError
 from ..shares import Share, launched_share
 from ..stopping import Stopped
 from ..zoo.config import PretrainedCfg
-from ..zoo.model import PoseNetwork, ZooModel
+from ..zoo.model import PoseNetwork, Tokenizer, ZooModel
 from ..zoo.wrapped import unwrap
 from .blocks import BlockFolder, write_json
 from .provenance import labels_of
@@ -79,7 +79,7 @@ def evaluate_model(
         raise InputError(f"{type(network).__name__} has no pretrained_cfg; see create_model")
     cfg = network.pretrained_cfg
     task = make_task(opened, cfg, data, settings, run, device)
-    if settings.compile:
+    if settings.compile and isinstance(network, Tokenizer):
         task.model.compile()
     recorded = {
         "dtype": str(settings.dtype).removeprefix("torch."),

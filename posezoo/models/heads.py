@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..zoo.arguments import NUM_CLASSES, NUM_KEYPOINTS
 from ..zoo.model import Classifier, PoseModel
-from .layers import init_transformer_weights
+from .layers import fold_norms, init_transformer_weights
 
 __all__ = ["HeatmapHead", "HeatmapPose", "KeypointHead", "LinearClassifier"]
 
@@ -64,6 +64,10 @@ class HeatmapHead(KeypointHead):
         for module in self.deconv_layers:
             if isinstance(module, nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, std=0.001)
+
+    def fold(self) -> None:
+        """Fold the norms into the transposed convolutions."""
+        fold_norms(self.deconv_layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.final_layer(self.deconv_layers(x))  # (B, K, h * 2^n, w * 2^n)

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers import FoldedNorm, fold_norms
+
 __all__ = ["HRNET_XS", "STEM_PARTS", "HRNetStem", "HRNetTrunk"]
 
 STEM_PARTS = ("conv1", "bn1", "conv2", "bn2", "layer1")
@@ -56,7 +58,7 @@ def run_layers(x: Tensor, layers: nn.Module, affine: Affine) -> Tensor:
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):
             conv = layer
-        elif isinstance(layer, NORMS):
+        elif isinstance(layer, (*NORMS, FoldedNorm)):
             x = conv_norm(x, conv, layer, affine)
         elif not isinstance(layer, nn.Sequential):
             x = layer(x)
@@ -163,6 +165,10 @@ class HRNetStem(nn.Module):
     def init_non_persistent_buffers(self) -> None:
         """Store weights like the maps, channels last, which saves a copy per forward."""
         self.to(memory_format=torch.channels_last)
+
+    def fold(self) -> None:
+        """Fold the norms once instead of at each forward."""
+        fold_norms(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, affine_of_norms(self))

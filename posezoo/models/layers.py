@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,13 @@ from ..errors import InputError
 
 __all__ = [
     "Attention",
+    "FoldedNorm",
     "Mlp",
+    "affine_of_norm",
     "check_images",
     "drop_path",
     "drop_path_rates",
+    "fold_norms",
     "init_transformer_weights",
     "module_list",
     "nchw",
@@ -114,6 +117,42 @@ def run_block(block: Callable[..., Tensor], *args: object, recompute: bool) -> T
     if recompute:
         return checkpoint(block, *args, use_reentrant=False)
     return block(*args)
+
+
+class FoldedNorm(nn.Identity):
+    """Stands where a BatchNorm was that is part of the convolution beside it now."""
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Fold every BatchNorm inside into the convolution registered before it in the same module.
+
+    In evaluation the norm is an affine map per channel. A convolution with hooks (pruning makes
+    its weights in one) stays as it is.
+    """
+    for parent in list(module.modules()):
+        conv: nn.Conv2d | nn.ConvTranspose2d | None = None
+        for name, child in list(parent.named_children()):
+            if isinstance(child, (nn.Conv2d, nn.ConvTranspose2d)):
+                conv = None if child._forward_pre_hooks else child
+            elif isinstance(child, (nn.BatchNorm2d, nn.SyncBatchNorm)) and conv is not None:
+                _fold_norm(conv, child)
+                setattr(parent, name, FoldedNorm())
+                conv = None
+
+
+def _fold_norm(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> None:
+    """Make `conv` compute `norm(conv(x))`."""
+    scale, shift = affine_of_norm(norm)
+    across = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
+    bias = shift if conv.bias is None else torch.addcmul(shift, conv.bias, scale)
+    conv.weight = nn.Parameter(conv.weight * scale.view(across), requires_grad=False)
+    conv.bias = nn.Parameter(bias, requires_grad=False)
+
+
+def affine_of_norm(norm: Any) -> tuple[Tensor, Tensor]:
+    """Return scale and shift (C,) of a BatchNorm in evaluation, y = x * scale + shift."""
+    scale: Tensor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
 
 
 class Attention(nn.Module):

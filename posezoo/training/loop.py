@@ -31,8 +31,8 @@ from ..datasets.pictures import check_pictures
 from ..device import choose_device
 from ..errors import DataError
 from ..files import writing
-from ..launcher import launched
 from ..lock import one_writer
+from ..shares import launched
 from ..skeletons import Skeleton
 from ..stopping import Stopped, never, uninterruptible
 from ..zoo.model import ZooModel

@@ -23,6 +23,7 @@ from .config import PretrainedCfg
 __all__ = [
     "Classifier",
     "DerivedBuffers",
+    "Foldable",
     "PoseModel",
     "PoseNetwork",
     "RecomputedBlocks",
@@ -40,6 +41,18 @@ class DerivedBuffers(Protocol):
 
     def init_non_persistent_buffers(self) -> None:
         """Compute them anew, on the device where they are."""
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A module with terms that are the same for all inputs in evaluation, such as a BatchNorm."""
+
+    def fold(self) -> None:
+        """Compute them once and make them part of the weights, in new tensors.
+
+        The module gives the same output as before, can no longer be trained, and its state dict
+        fits no other module. `posezoo.optimize` does this to a copy.
+        """
 
 
 @runtime_checkable
@@ -82,6 +95,9 @@ class ZooModel(nn.Module):
 
     head_argument: ClassVar[str | None] = None
     """The model argument that is the size of the last layer, where it can be replaced."""
+
+    without_autocast: ClassVar[tuple[str, ...]] = ()
+    """Names of the parts that compute in the type of their weights under autocast, too."""
 
     pretrained_cfg: PretrainedCfg
     model_args: Mapping[str, Any]

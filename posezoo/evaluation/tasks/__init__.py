@@ -50,7 +50,8 @@ def make_task(
     if cfg.task == "classification" and isinstance(network, (Classifier, ExportedNetwork)):
         return ImagenetTask(
             network, read_imagenet(data, network.num_classes)[: settings.limit],
-            device=device, dtype=settings.dtype, batch_size=run.batch_size, workers=run.workers,
+            device=device, dtype=settings.dtype, compile=settings.compile,
+            batch_size=run.batch_size, workers=run.workers,
         )  # fmt: skip
     data_set = pose_set_of(cfg)
     if isinstance(network, Tokenizer):
@@ -60,8 +61,8 @@ def make_task(
             workers=run.workers, limit=settings.limit, category=settings.category,
         )  # fmt: skip
     predictor = PosePredictor(
-        model, device=device, dtype=settings.dtype, batch_size=run.batch_size,
-        flip_test=settings.flip_test,
+        model, device=device, dtype=settings.dtype, compile=settings.compile,
+        batch_size=run.batch_size, flip_test=settings.flip_test,
     )  # fmt: skip
     annotations = settings.annotations or data_set.val.find_annotations(data)
     if isinstance(data_set, MpiiSet):

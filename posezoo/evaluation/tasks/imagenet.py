@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from ...datasets.imagenet import ClassSample
-from ...device import Download, autocast, upload, weight_dtype
+from ...device import Download, upload, weight_dtype
 from ...engines.network import ExportedNetwork, require_device
 from ...errors import InputError
 from ...images import load_image
+from ...optimization import ready
 from ...transforms import build_transform
 from ...zoo.model import Classifier
 from ..metrics.imagenet import evaluate_classification, score_logits
@@ -30,8 +31,8 @@ class ImagenetTask(EvaluationTask[ClassSample]):
     """Classes, scored by accuracy.
 
     Args:
-        model: a classifier, maybe an exported one; `device`, `dtype` and `batch_size` as in
-            `PosePredictor`.
+        model: a classifier, maybe an exported one; `device`, `dtype`, `compile` and
+            `batch_size` as in `PosePredictor`.
         samples: images with labels.
         workers: threads that read images.
     """
@@ -46,11 +47,12 @@ class ImagenetTask(EvaluationTask[ClassSample]):
         *,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        compile: bool = False,
         batch_size: int = 128,
         workers: int = 4,
     ) -> None:
         require_device(model, device)
-        self.model = model.to(device, weight_dtype(dtype)).eval()
+        self.model = ready(model.eval(), device=device, dtype=dtype, compile=compile)
         self.samples, self.counts = samples, {"images": len(samples)}
         self.device, self.dtype = device, dtype
         self.batch_size = min(batch_size, _CPU_BATCH) if device.type == "cpu" else batch_size
@@ -86,8 +88,7 @@ class ImagenetTask(EvaluationTask[ClassSample]):
         batch = torch.stack([image for image, _ in good])  # (B, 3, H, W)
         labels = upload(np.array([label for _, label in good]), self.device)
         inputs = upload(batch, self.device).to(weight_dtype(self.dtype))
-        with autocast(self.device, self.dtype):
-            logits = self.model(inputs)
+        logits = self.model(inputs)
         return self._rows(images, Download(score_logits(logits, labels)))
 
     @staticmethod

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.model import PoseModel, ZooModel
 from ..heads import HeatmapHead, HeatmapPose
-from ..layers import check_images, nhwc
+from ..layers import check_images, fold_norms, nhwc
 from .keys import (
     DECODER_KEYS,
     DERIVED,
@@ -74,6 +74,11 @@ class TokenClassifier(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.001)
 
+    def fold(self) -> None:
+        """Fold the norms into the convolutions."""
+        fold_norms(self.reduce)
+        fold_norms(self.blocks)
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(self.reduce(x))  # (B, 256, 8, 8)
         x = nhwc(x).flatten(1)  # (B, 64 * 256), position-major
@@ -118,6 +123,7 @@ class PCTPose(SwinModel, PoseModel):
     """
 
     head_argument = None  # the tokenizer fixes the keypoints
+    without_autocast = ("decoder", "cpb_mlp")
 
     def __init__(
         self,
@@ -166,6 +172,8 @@ class PCTPose(SwinModel, PoseModel):
 
 class SwinPose(SwinModel, HeatmapPose):
     """Top-down heatmap pose: (B, 3, 256, 256) -> heatmaps (B, K, 64, 64), raw values."""
+
+    without_autocast = ("cpb_mlp",)
 
     def __init__(self, backbone: SwinBackbone, num_keypoints: int) -> None:
         super().__init__(backbone)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..layers import (
     drop_path_rates,
+    fold_norms,
     init_transformer_weights,
     module_list,
     nchw,
@@ -46,6 +47,10 @@ class ConvStem(nn.Module):
             in_chans = dim // 2
         layers += [nn.Conv2d(in_chans, dim, 3, 2, 1), nn.BatchNorm2d(dim)]
         self.proj = nn.Sequential(*layers)
+
+    def fold(self) -> None:
+        """Fold the norms into the convolutions."""
+        fold_norms(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         return nhwc(self.proj(nchw(x)))

@@ -8,29 +8,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import Attention, Mlp, drop_path, nchw, nhwc
+from ..layers import Attention, FoldedNorm, Mlp, affine_of_norm, drop_path, nchw, nhwc
 
 __all__ = ["GlobalBlock", "LocalBlock"]
 
 
-def norm_conv1x1(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
+def norm_conv1x1(x: Tensor, norm: nn.Module, conv: nn.Conv2d) -> Tensor:
     """Apply `conv(norm(x))`, a 1x1 convolution, to x (B, h, w, C) as one matrix product.
 
     In evaluation the norm is an affine map per channel and folds into the matrix.
     """
-    weight, bias = conv.weight.flatten(1), cast(Tensor, conv.bias)  # (C_out, C_in), (C_out,)
+    if isinstance(norm, FoldedNorm):
+        return F.linear(x, conv.weight.flatten(1), conv.bias)
     if norm.training:
-        return F.linear(nhwc(norm(nchw(x))), weight, bias)
-    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-    scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    shift = norm.bias - mean * scale
-    return F.linear(x, weight * scale, torch.addmv(bias, weight, shift))
+        return F.linear(nhwc(norm(nchw(x))), conv.weight.flatten(1), conv.bias)
+    return F.linear(x, *folded(norm, conv))
+
+
+def folded(norm: nn.Module, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Return matrix (C_out, C_in) and bias (C_out,) of `conv(norm(x))`, a 1x1 convolution."""
+    weight, bias = conv.weight.flatten(1), cast(Tensor, conv.bias)
+    scale, shift = affine_of_norm(norm)
+    return weight * scale, torch.addmv(bias, weight, shift)
+
+
+def scale_output(layer: nn.Linear, factor: Tensor) -> None:
+    """Make a layer compute `factor * layer(x)`, with a factor per channel."""
+    layer.weight = nn.Parameter(layer.weight * factor[:, None], requires_grad=False)
+    layer.bias = nn.Parameter(layer.bias * factor, requires_grad=False)
 
 
 class PositionalConv(nn.Conv2d):
     """Dynamic position embedding: x + depthwise 3x3 convolution of x, on (B, h, w, D)."""
 
-    centre: Tensor  # what makes the residual of x a part of the weights
+    centre: Tensor | None  # what makes the residual of x a part of the weights
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, dim, 3, padding=1, groups=dim)
@@ -38,11 +49,18 @@ class PositionalConv(nn.Conv2d):
         self.init_non_persistent_buffers()
 
     def init_non_persistent_buffers(self) -> None:
-        self.centre.zero_()
-        self.centre[..., 1, 1] = 1.0
+        if self.centre is not None:
+            self.centre.zero_()
+            self.centre[..., 1, 1] = 1.0
+
+    def fold(self) -> None:
+        """Make the residual a part of the stored weights."""
+        if self.centre is not None:
+            self.weight = nn.Parameter(self.weight + self.centre, requires_grad=False)
+            self.centre = None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight + self.centre
+        weight = self.weight if self.centre is None else self.weight + self.centre
         return nhwc(F.conv2d(nchw(x), weight, self.bias, padding=1, groups=self.groups))
 
 
@@ -64,13 +82,23 @@ class LocalBlock(nn.Module):
     def __init__(self, dim: int, mlp_ratio: int, drop_path_rate: float) -> None:
         super().__init__()
         self.pos_embed = PositionalConv(dim)
-        self.norm1 = nn.BatchNorm2d(dim)
+        self.norm1: nn.Module = nn.BatchNorm2d(dim)
         self.conv1 = nn.Conv2d(dim, dim, 1)
         self.attn = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
         self.conv2 = nn.Conv2d(dim, dim, 1)
-        self.norm2 = nn.BatchNorm2d(dim)
+        self.norm2: nn.Module = nn.BatchNorm2d(dim)
         self.mlp = ConvMlp(dim, mlp_ratio * dim)
         self.drop_path_rate = drop_path_rate
+
+    def fold(self) -> None:
+        """Fold the norms into the 1x1 convolutions after them."""
+        for name, conv in (("norm1", self.conv1), ("norm2", self.mlp.fc1)):
+            norm = self.get_submodule(name)
+            if not isinstance(norm, FoldedNorm):
+                weight, bias = folded(norm, conv)
+                conv.weight = nn.Parameter(weight[..., None, None], requires_grad=False)
+                conv.bias = nn.Parameter(bias, requires_grad=False)
+                setattr(self, name, FoldedNorm())
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pos_embed(x)
@@ -107,6 +135,13 @@ class GlobalBlock(nn.Module):
         self.gamma_1 = nn.Parameter(torch.full((dim,), 1e-6)) if layer_scale else None
         self.gamma_2 = nn.Parameter(torch.full((dim,), 1e-6)) if layer_scale else None
         self.drop_path_rate = drop_path_rate
+
+    def fold(self) -> None:
+        """Make the factors of the branches a part of their last layers."""
+        if self.gamma_1 is not None and self.gamma_2 is not None:
+            scale_output(self.attn.proj, self.gamma_1)
+            scale_output(self.mlp.fc2, self.gamma_2)
+            self.gamma_1 = self.gamma_2 = None
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pos_embed(x)

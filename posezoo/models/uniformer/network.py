@@ -28,7 +28,7 @@ class UniFormer(ZooModel):
 
     def check(self, x: Tensor) -> None:
         """Raise InputError where `x` is no batch of images of the right size, type and device."""
-        weight = self.backbone.stages[0].blocks[0].norm1.weight
+        weight = next(self.backbone.parameters())
         check_images(x, self.in_chans, self.input_size, 32, like=weight)
 
     def forward_intermediates(

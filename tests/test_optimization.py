@@ -1,0 +1,131 @@
+"""`posezoo.optimize`: the same numbers from a copy that computes less."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from families import SMALL, fill, small
+from promises import inputs_of, run
+from torch import nn
+
+import posezoo
+from posezoo import PosePredictor, optimize
+from posezoo.errors import InputError
+from posezoo.models.layers import FoldedNorm
+from posezoo.models.uniformer.blocks import PositionalConv
+from posezoo.optimization import FastNetwork
+from posezoo.zoo.model import Tokenizer
+from posezoo.zoo.wrapped import unwrap
+
+
+@pytest.fixture(params=SMALL, scope="module")
+def model(request):
+    network = small(request.param)
+    # fresh BatchNorms and layer scales hide a wrong fold; TCFormer's clusters follow the last bit
+    return network if "tcformer" in request.param else fill(network)
+
+
+def spread(found, expected):
+    """The largest difference as a share of an output's spread."""
+    pairs = [(a, b) for a, b in zip(found, expected, strict=True) if b.is_floating_point()]
+    return max(float((a.double() - b.double()).abs().max() / b.double().std()) for a, b in pairs)
+
+
+def test_optimized_model_gives_the_numbers_of_the_plain_one(model):
+    double = optimize(model, dtype="float64")
+    assert all(p.dtype == torch.float64 for p in double.parameters())
+    plain = small(model.pretrained_cfg.architecture.removeprefix("small_"))
+    plain.load_state_dict(model.state_dict())
+    inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs_of(model, 3))
+    expected = run(plain.double(), inputs)
+    assert spread(run(double, inputs), expected) < 1e-12
+    assert spread(run(optimize(model), inputs_of(model, 3)), run(model, inputs_of(model, 3))) < 1e-4
+
+
+def test_model_and_its_state_stay_as_they_are(model):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    modules = [type(module) for module in model.modules()]
+    fast = optimize(model, dtype="bfloat16")
+    run(fast, inputs_of(model))
+    assert modules == [type(module) for module in model.modules()]
+    after = model.state_dict()
+    assert list(before) == list(after) and all(torch.equal(before[k], after[k]) for k in before)
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(p.requires_grad for p in fast.parameters())
+
+
+def test_nothing_is_left_to_fold(model):
+    """Norms that stand alone, such as a classifier's last one, have nothing to be folded into."""
+    found = [m for m in optimize(model).modules() if isinstance(m, nn.BatchNorm2d)]
+    alone = [model.norm] if isinstance(vars(model)["_modules"].get("norm"), nn.BatchNorm2d) else []
+    assert len(found) == len(alone)
+    convs = [m for m in optimize(model).modules() if isinstance(m, PositionalConv)]
+    assert all(conv.centre is None for conv in convs)
+
+
+def test_half_precision_is_that_of_autocast_and_part_of_the_copy(model):
+    if isinstance(model, Tokenizer):
+        return  # mostly in float32
+    fast, inputs = optimize(model, dtype=torch.bfloat16), inputs_of(model, 2)
+    assert isinstance(fast, FastNetwork) and unwrap(fast).pretrained_cfg == model.pretrained_cfg
+    layers = [m for m in fast.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    assert torch.bfloat16 in {p.dtype for m in layers for p in m.parameters()}
+    expected, found = run(model, inputs), run(fast, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        usual = run(model, inputs)
+    assert [x.dtype for x in found] == [x.dtype for x in usual]
+    assert 0 < spread(found, expected) < max(0.15, 1.5 * spread(usual, expected))
+
+
+def test_copy_of_a_copy_and_of_a_wrapped_model_are_the_same(model):
+    inputs, fast = inputs_of(model), optimize(model)
+    expected = run(fast, inputs)
+    for again in (optimize(fast), optimize(nn.DataParallel(model))):
+        assert all(torch.equal(a, b) for a, b in zip(run(again, inputs), expected))
+
+
+def test_pruned_convolution_keeps_its_norm():
+    from torch.nn.utils import prune
+
+    model = fill(small("hrnet_xs_128x96"))
+    with torch.no_grad():
+        prune.identity(model.trunk.conv1, "weight")
+    fast = optimize(model)
+    assert isinstance(fast.trunk.bn1, nn.BatchNorm2d) and isinstance(fast.trunk.bn2, FoldedNorm)
+    assert spread(run(fast, inputs_of(model)), run(model, inputs_of(model))) < 1e-5
+
+
+def test_predictor_runs_the_copy_where_the_given_model_cannot_run_as_it_is():
+    model = posezoo.create_model("hrnet_xs_128x96")
+    assert PosePredictor(model).model is model
+    assert not any(isinstance(m, FoldedNorm) for m in model.modules())
+    for dtype in ("bfloat16", "float64"):
+        network = unwrap(PosePredictor(model, dtype=dtype).model)
+        assert any(isinstance(m, FoldedNorm) for m in network.modules())
+    named = PosePredictor("hrnet_xs_128x96").model
+    assert any(isinstance(m, FoldedNorm) for m in named.modules())
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(InputError, match="model is a str; give a network"):
+        optimize("hrnet_xs_128x96")
+    with pytest.raises(InputError, match="engine is 'x'; valid: torch"):
+        optimize(small("hrnet_xs_128x96"), engine="x")
+    with pytest.raises(InputError, match="dtype is 'int8'"):
+        optimize(small("hrnet_xs_128x96"), dtype="int8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_compiled_copy_takes_any_batch_size_without_compiling_again(model, dtype):
+    if isinstance(model, Tokenizer):
+        return
+    torch._dynamo.reset()
+    fast = optimize(model, dtype=dtype, compile=True)
+    plain = optimize(model, dtype=dtype)
+    run(fast, inputs_of(model, 8))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for batch in (8, 5, 2):
+            inputs = inputs_of(model, batch)
+            tolerance = 1e-3 if dtype == "float32" else 0.2
+            assert spread(run(fast, inputs), run(plain, inputs)) < tolerance
