@@ -3,7 +3,8 @@
     python benchmarks/latency.py                  # one CPU thread
     python benchmarks/latency.py --device cuda    # a GPU; keeps what was measured on a CPU
 
-One crop, float32 without TF32, random weights, no flip test (with it, twice). On the CPU it is
+One crop, float32 without TF32, random weights, as `posezoo.optimize` makes the network and the
+predictor runs it, no flip test (with it, twice). On the CPU it is
 the CPU time of one thread, which other work on the machine changes little; on CUDA the time until
 the result is there. Median of --rounds forwards. report.py prints the file.
 """
@@ -30,7 +31,8 @@ OUT = Path(__file__).with_name("latency.json")
 
 def milliseconds(name: str, device: torch.device, rounds: int) -> float:
     """Return the median of a forward of one crop, after two that do not count."""
-    run = forward_of(posezoo.create_model(name).eval().to(device), 1, device)
+    model = posezoo.optimize(posezoo.create_model(name), device=device)
+    run = forward_of(model, 1, device)
     times = []
     with torch.inference_mode():
         for _ in range(rounds + 2):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from fractions import Fraction
@@ -188,6 +189,24 @@ def test_code_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
                 (run if block.runs else check_command)(words)
 
 
+def test_notebook_runs() -> None:
+    notebook = json.loads((ROOT / "examples/first_steps.ipynb").read_text())
+    namespace: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        assert not cell.get("outputs"), "outputs are not kept: they would grow stale"
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), namespace)
+
+
+def test_space_serves_models_that_need_no_hands() -> None:
+    space = runpy.run_path(str(ROOT / "spaces/app.py"))
+    known = posezoo.list_models(pretrained=True, task="pose", tags=True)
+    assert all(posezoo.get_pretrained_cfg(name).name in known for name in space["MODELS"])
+    _, front, _ = (ROOT / "spaces/README.md").read_text().split("---\n", 2)
+    fields = dict(line.split(": ", 1) for line in front.splitlines())
+    assert fields["sdk"] == "gradio" and (ROOT / "spaces" / fields["app_file"]).is_file()
+
+
 def test_readme_is_short_and_promises_nothing_for_later() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150 and "not yet" not in text
@@ -197,6 +216,12 @@ def test_code_that_is_not_run_is_the_smaller_part_and_says_why() -> None:
     blocks = [b for page in PAGES for b in blocks_of(page) if b.language != "json"]
     assert sum(not b.runs for b in blocks) < len(blocks) / 3
     assert not [b for b in blocks if "not run" in b.code and b.runs], "another form of the mark"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = (ROOT / "docs/reference/api.md").read_text()
+    public = set(posezoo.__all__) - {"errors"}  # they have a page
+    assert not {name for name in public if f".{name}\n" not in reference}
 
 
 def test_every_command_and_environment_variable_has_its_line() -> None:
