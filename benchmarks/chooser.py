@@ -101,13 +101,15 @@ def task(cfg: PretrainedCfg) -> str:
 def sizes(cfg: PretrainedCfg) -> list[str]:
     """Input (H x W), parameters and multiply-adds as text."""
     height, width = cfg.input.size
-    params = f"{cfg.params / 1e6:.1f} M" if cfg.params else "-"
+    params = f"{cfg.params / 1e6:.1f}\u00a0M" if cfg.params else "-"
     return [f"{height}x{width}", params, f"{cfg.macs / 1e9:.1f}" if cfg.macs else "-"]
 
 
 def reported(cfg: PretrainedCfg) -> str:
     values = cfg.metrics.values if cfg.metrics else {}
-    return next((f"{name} {100 * values[name]:.1f}" for name in MAIN if name in values), "-")
+    return next(
+        (f"{name} {100 * values[name]:.1f}" for name in MAIN if name in values), "-"
+    ).replace(" ", "\u00a0")
 
 
 def where(cfg: PretrainedCfg) -> str:

@@ -34,11 +34,15 @@ def _text(command: click.Command) -> str:
 
 def _options(command: click.Command, ctx: click.Context) -> str:
     records = [p.get_help_record(ctx) for p in command.get_params(ctx)]
-    rows = [f"| `{_escaped(names)}` | {_escaped(told)} |" for names, told in filter(None, records)]
+    rows = [
+        f"| `{names.replace('|', ' / ')}` | {_escaped(told)} |"
+        for names, told in filter(None, records)
+        if told
+    ]
     return "\n".join(["| option | meaning |", "|---|---|", *rows])
 
 
 def _escaped(text: str) -> str:
-    """Keep tables and HTML intact: pipes and angle brackets outside of code."""
+    """Keep tables, HTML and emphasis intact."""
     text = re.sub(r"\s+", " ", text).replace("|", "\\|")
-    return text if text.startswith("-") else text.replace("<", "&lt;").replace("*", "\\*")
+    return text.replace("<", "&lt;").replace("*", "\\*")

@@ -207,6 +207,21 @@ def test_space_serves_models_that_need_no_hands() -> None:
     assert fields["sdk"] == "gradio" and (ROOT / "spaces" / fields["app_file"]).is_file()
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "MODEL_CARDS.md", "CHANGELOG.md",
+                                  "benchmarks/README.md", "docs"])  # fmt: skip
+def test_links_to_files_and_pictures_resolve(name: str) -> None:
+    path = ROOT / name
+    for page in sorted(path.rglob("*.md")) if path.is_dir() else [path]:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        anchors = set(re.findall(r'<a id="([^"]+)"', text))
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if target.startswith("#"):
+                assert target[1:] in anchors, f"{page.name}: {target}"
+            elif "://" not in target:
+                file = target.partition("#")[0]
+                assert (page.parent / file).is_file(), f"{page.name}: {target}"
+
+
 def test_readme_is_short_and_promises_nothing_for_later() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150 and "not yet" not in text

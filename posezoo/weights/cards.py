@@ -17,6 +17,7 @@ from .families import Family, family_of
 __all__ = ["family_sections", "variant_card"]
 
 _PIPELINES = {"pose": "keypoint-detection", "classification": "image-classification"}
+_MAIN = ("AP", "AR", "Whole AP", "Whole AR", "top1")
 _DATASETS = {
     "coco": "COCO 2017 keypoints",
     "coco_wholebody": "COCO-WholeBody v1.0",
@@ -67,7 +68,10 @@ def family_sections(family: Family, cfgs: Sequence[PretrainedCfg]) -> list[tuple
         cfgs: its sets of weights.
     """
     protocols = sorted({f"* {c.metrics.protocol}: <{c.metrics.url}>" for c in cfgs if c.metrics})
-    told = "Reported by the authors, by these protocols:\n\n" + "\n".join(protocols)
+    told = (
+        "Reported by the authors, all values in docs/results/published.md, by these protocols:\n\n"
+        + "\n".join(protocols)
+    )
     terms: dict[str, list[str]] = {}
     for cfg in cfgs:
         terms.setdefault(_terms(cfg), []).append(f"`{cfg.name}`")
@@ -100,11 +104,11 @@ def _variants(cfgs: Sequence[PretrainedCfg]) -> str:
     ]
     for cfg in cfgs:
         size = f"{cfg.input.size[0]}x{cfg.input.size[1]}"
-        params = f"{cfg.params / 1e6:.1f} M" if cfg.params else "-"
+        params = f"{cfg.params / 1e6:.1f}\u00a0M" if cfg.params else "-"
         macs = f"{cfg.macs / 1e9:.2f}" if cfg.macs else "-"
         rows.append(
             f"| `{cfg.name}` | {_trained_on(cfg)} | {size} | {params} | {macs} | "
-            f"{_values(cfg) or '-'} | {summary(cfg)} |"
+            f"{_main_values(cfg)} | {summary(cfg)} |"
         )
     return "\n".join(rows)
 
@@ -175,6 +179,13 @@ def _values(cfg: PretrainedCfg) -> str:
         f"{name} {value:.3f}" if name == "loss" else f"{name} {100 * value:.1f}"
         for name, value in cfg.metrics.values.items()
     )
+
+
+def _main_values(cfg: PretrainedCfg) -> str:
+    """The one or two values by which models are compared; text without a break inside."""
+    values = cfg.metrics.values if cfg.metrics else {}
+    shown = [f"{n} {100 * values[n]:.1f}" for n in _MAIN if n in values]
+    return ", ".join(text.replace(" ", "\u00a0") for text in shown) or "-"
 
 
 def _trained_on(cfg: PretrainedCfg) -> str:
