@@ -62,7 +62,8 @@ def short_table(link: str) -> str:
         rows.append([purpose, shown, *sizes(cfg), reported(cfg), *times, where(cfg)])
     notes = [
         f"{titles[d]}: one crop, float32, no flip test; {measured[d]['hardware']}, torch "
-        f"{measured[d]['torch']}, `{measured[d]['command']}`, {measured[d]['date']}."
+        f"{measured[d]['torch']}, load {measured[d]['load']}, `{measured[d]['command']}`, "
+        f"{measured[d]['date']}."
         for d in devices
     ]
     told = (
@@ -107,9 +108,8 @@ def sizes(cfg: PretrainedCfg) -> list[str]:
 
 def reported(cfg: PretrainedCfg) -> str:
     values = cfg.metrics.values if cfg.metrics else {}
-    return next(
-        (f"{name} {100 * values[name]:.1f}" for name in MAIN if name in values), "-"
-    ).replace(" ", "\u00a0")
+    text = next((f"{name} {100 * values[name]:.1f}" for name in MAIN if name in values), "-")
+    return text.replace(" ", "\u00a0")
 
 
 def where(cfg: PretrainedCfg) -> str:

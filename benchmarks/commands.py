@@ -11,12 +11,12 @@ from posezoo.cli import main
 
 def reference() -> str:
     """Every command: its usage, what it does, its arguments and options."""
-    with click.Context(main, info_name="posezoo") as ctx:
+    with click.Context(main, info_name="posezoo", **main.context_settings) as ctx:
         parts = [_options(main, ctx)]
         for name in main.list_commands(ctx):
             command = main.get_command(ctx, name)
             assert command is not None
-            with click.Context(command, info_name=f"posezoo {name}") as inner:
+            with click.Context(command, ctx, info_name=f"posezoo {name}") as inner:
                 parts += [f"## {name}", _usage(command, inner), _text(command)]
                 parts.append(_options(command, inner))
     return "\n\n".join(part for part in parts if part)

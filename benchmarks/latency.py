@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -70,7 +71,8 @@ def main() -> None:
     entry = {
         "hardware": torch.cuda.get_device_name(device) if on_gpu else f"{processor()}, one thread",
         "command": "python " + " ".join(["benchmarks/latency.py", *sys.argv[1:]]),
-        "date": date.today().isoformat(), "torch": torch.__version__, "ms": measured,
+        "date": date.today().isoformat(), "torch": torch.__version__.partition("+")[0],
+        "load": f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores", "ms": measured,
     }  # fmt: skip
     known = json.loads(OUT.read_text()) if OUT.is_file() else {}
     OUT.write_text(json.dumps({**known, device.type: entry}, indent=2) + "\n")

@@ -69,8 +69,8 @@ def family_sections(family: Family, cfgs: Sequence[PretrainedCfg]) -> list[tuple
     """
     protocols = sorted({f"* {c.metrics.protocol}: <{c.metrics.url}>" for c in cfgs if c.metrics})
     told = (
-        "Reported by the authors, all values in docs/results/published.md, by these protocols:\n\n"
-        + "\n".join(protocols)
+        "Reported by the authors (all values are among the published rows), by these protocols:"
+        "\n\n" + "\n".join(protocols)
     )
     terms: dict[str, list[str]] = {}
     for cfg in cfgs:
