@@ -189,6 +189,13 @@ def test_code_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
                 (run if block.runs else check_command)(words)
 
 
+def test_pictures_are_small_and_drawn_by_the_gallery() -> None:
+    script = (ROOT / "benchmarks/gallery.py").read_text()
+    pictures = sorted((ROOT / "docs/assets").glob("*.png"))
+    assert pictures and all(f"def {p.stem}() -> Picture:" in script for p in pictures)
+    assert sum(p.stat().st_size for p in pictures) < 3 << 20
+
+
 def test_notebook_runs() -> None:
     notebook = json.loads((ROOT / "examples/first_steps.ipynb").read_text())
     namespace: dict[str, Any] = {}

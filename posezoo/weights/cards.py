@@ -77,7 +77,7 @@ def family_sections(family: Family, cfgs: Sequence[PretrainedCfg]) -> list[tuple
         terms.setdefault(_terms(cfg), []).append(f"`{cfg.name}`")
     licences = [f"* {text} ({_shortened(names)})" for text, names in terms.items()]
     return [
-        ("", family.what),
+        ("", _with_links(family.what)),
         ("What is special", _bullets(family.special)),
         ("Which one", family.advice),
         ("Variants", _variants(cfgs) + (f"\n\n{told}" if protocols else "")),
@@ -86,6 +86,12 @@ def family_sections(family: Family, cfgs: Sequence[PretrainedCfg]) -> list[tuple
         ("Limits", family.limits),
         ("Citation", f"```bibtex\n{family.citation}\n```"),
     ]
+
+
+def _with_links(text: str) -> str:
+    """Turn numbers of papers into links."""
+    text = re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+    return re.sub(r"\(doi:([^\s)]+)\)", r"([doi:\1](https://doi.org/\1))", text)
 
 
 def _bullets(sentences: Sequence[str]) -> str:
