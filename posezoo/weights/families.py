@@ -59,7 +59,7 @@ VITPOSE = Family(
     ),
     advice="`vitpose_b_simple_256x192` is the default: 344 MB, 17.5 GMACs a person. "
     "`vitpose_plus_s_256x192` is reported a little better at a third of the work. "
-    "`vitpose_plus_h_256x192` has the highest reported AP and needs a GPU to be pleasant.",
+    "`vitpose_plus_h_256x192` has the highest reported AP and is meant for a GPU.",
     limits="17 keypoints of COCO. The larger files of ViTPose and the decoders of other data sets "
     "are on OneDrive only and are not registered.",
     citation="""@inproceedings{xu2022vitpose,
