@@ -52,9 +52,10 @@ def test_a_seed_is_a_whole_number(data, tmp_path):
     arguments = ["train", "hrnet_s_128x96", "--data", data, "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(main, arguments)
     assert isinstance(result.exception, (InputError, SystemExit))
-    assert result.exit_code and "give render: and a whole number" in str(
-        result.exception
-    ) + result.output
+    assert (
+        result.exit_code
+        and "give render: and a whole number" in str(result.exception) + result.output
+    )
 
 
 def test_only_models_of_cocos_keypoints_learn_from_them(tmp_path):
