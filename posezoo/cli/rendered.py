@@ -1,13 +1,16 @@
-"""Rendered people: find their poses, draw them, score a small data set. Nothing is downloaded."""
+"""Rendered people and a photograph: find their poses, draw them, score a small data set. Nothing is
+downloaded."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..draw import draw_poses
@@ -17,9 +20,13 @@ from ..synthetic import render_scene, write_coco
 from ..weights.files import replacing
 from ..zoo.factory import create_model
 
-__all__ = ["MODEL", "DemoReport", "run_demo"]
+__all__ = ["MODEL", "PHOTO_MODEL", "DemoReport", "run_demo"]
 
 MODEL = "hrnet_xs_192x144.rendered"
+PHOTO_MODEL = "hrnet_s_192x144.bodies"
+# Eileen Collins, NASA 1999, public domain; from scikit-image's astronaut
+_PHOTO = "astronaut.jpg"
+_PERSON = (15.0, 0.0, 455.0, 512.0)  # box xyxy in it
 _SEED = 20_260_101  # not one of the training's
 _SCENE = (360, 480)
 
@@ -52,7 +59,7 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     """Draw one rendered scene with the poses found in it, and score `images` others.
 
     Args:
-        picture: PNG to write, the scene on the left and with its poses on the right.
+        picture: PNG to write, a scene and a photo on the left and with their poses on the right.
         images: how many others.
     """
     start = time.monotonic()
@@ -64,7 +71,8 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     pose_seconds = time.monotonic() - before
     drawn = np.asarray(draw_poses(scene.image, result))
     with replacing(picture) as temporary:
-        Image.fromarray(np.hstack([scene.image, drawn])).save(temporary, "PNG")
+        rows = [np.hstack([scene.image, drawn]), _photo_row(2 * _SCENE[1])]
+        Image.fromarray(np.vstack(rows)).save(temporary, "PNG")
     with tempfile.TemporaryDirectory(prefix="posezoo-demo-") as folder:
         write_coco(Path(folder), images, _SEED)
         record = evaluate_model(
@@ -82,3 +90,14 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
         pose_seconds=pose_seconds,
         seconds=time.monotonic() - start,
     )
+
+
+def _photo_row(width: int) -> NDArray[np.uint8]:
+    """Return the photo in the package twice, plain and with the pose found in it, side by side."""
+    with resources.as_file(resources.files("posezoo") / "assets" / _PHOTO) as file:
+        photo = Image.open(file).convert("RGB")
+    predictor = PosePredictor(create_model(PHOTO_MODEL, pretrained=True), device="cpu")
+    pixels = np.asarray(photo)
+    drawn = draw_poses(pixels, predictor(pixels, np.array([_PERSON])))
+    height = round(photo.height * width / 2 / photo.width)
+    return np.hstack([np.asarray(p.resize((width // 2, height))) for p in (photo, drawn)])

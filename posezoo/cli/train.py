@@ -24,7 +24,13 @@ _SECONDS = 30.0  # between two lines where there is no terminal
 
 @click.command(short_help="Train or fine-tune a model by its recipe.")
 @click.argument("recipe")
-@options.data
+@click.option(
+    "--data",
+    required=True,
+    type=options.PATH,
+    callback=options.folder_or_rendering,
+    help="Folder of the data set, or render:SEED for people rendered as they are needed.",
+)
 @click.option(
     "--out",
     required=True,

@@ -84,6 +84,10 @@ class TrainingSet(Dataset[Any]):
     def __getitem__(self, key: tuple[int, int]) -> Any:
         raise NotImplementedError
 
+    def several(self, keys: Sequence[tuple[int, int]]) -> list[Any]:
+        """Return the samples of a batch."""
+        return [self[key] for key in keys]
+
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Stack samples to a batch."""
         raise NotImplementedError
@@ -214,11 +218,11 @@ class Guarded(Dataset[Any]):
     def __init__(self, samples: TrainingSet) -> None:
         self.samples = samples
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Any]:
         try:
-            return self.samples[key]
+            return self.samples.several(keys)
         except InputError as error:
-            return Fault(error)
+            return [Fault(error)]
 
     def collate(self, samples: Sequence[Any]) -> Batch | Fault:
         """Stack samples, or return the first fault."""

@@ -39,9 +39,10 @@ from ..zoo.model import ZooModel
 from ..zoo.recipe import Recipe
 from .checkpoint import CHECKPOINT, Given, read_state, require_space, trim_log, write_state
 from .curves import draw_curves
-from .data import Batch, EpochSampler, Fault, Guarded
+from .data import Batch, EpochSampler, Fault, Guarded, TrainingSet
 from .objectives import Objective, objective_of
 from .optimizers import make_optimizer, make_schedule
+from .rendered import is_rendering, render_for
 from .start import fill, give_classes, give_skeleton, start_of
 
 __all__ = ["CHECKPOINT", "Progress", "fit", "train"]
@@ -89,7 +90,7 @@ def train(
     Args:
         recipe: what to do.
         data: the folder of the data set, laid out as it is published. A classifier may have
-            classes of its own: folders in `train` and `val`.
+            classes of its own: folders in `train` and `val`. Or "render:SEED", see `rendered`.
         out: see the module; under torchrun all processes need to see it.
         init: what to start from instead of the recipe's `start`: "scratch", "imagenet" (trunk of
             TokenPose), a name whose pretrained weights are taken as far as they fit, or a file.
@@ -114,10 +115,14 @@ def train(
     give_classes(model, data)
     objective = objective_of(recipe, model)
     objective.category = category
+    samples: TrainingSet | None = None
+    if is_rendering(data):
+        data, samples = render_for(objective, data, out)
     return fit(
         objective,
         data,
         out,
+        samples=samples,
         start=start_of(recipe, init),
         more_epochs=more_epochs,
         device=chosen,
@@ -134,6 +139,7 @@ def fit(
     data: Path,
     out: Path,
     *,
+    samples: TrainingSet | None = None,
     start: Given | None = None,
     more_epochs: bool = False,
     device: str | torch.device | None = None,
@@ -148,6 +154,7 @@ def fit(
     Args:
         objective: its model is trained in place.
         data, out, more_epochs: as in `train`.
+        samples: what is learned from instead of the training split in `data`.
         start: what the model was filled from; a run goes on only with the same.
         device: default CUDA if there is one.
         workers: processes that read images, per training process. They are started afresh
@@ -161,7 +168,7 @@ def fit(
     rank, world, chosen = _join(device)
     recipe = objective.recipe
     objective.to(chosen)
-    samples = objective.dataset(data)
+    samples = samples or objective.dataset(data)
     validation = objective.check(data, chosen)
     if rank == 0:
         _log.info("%s", samples.summary())

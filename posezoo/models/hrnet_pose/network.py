@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..heads import HeatmapHead, HeatmapPose
-from ..hrnet import HRNET_XS, HRNetTrunk
+from ..hrnet import HRNET_S, HRNET_XS, HRNetTrunk, start_as_identity
 from ..layers import check_images
 
 __all__ = ["HRNetPose", "build_pose"]
@@ -34,6 +34,10 @@ class HRNetPose(HeatmapPose):
         return self.trunk(x)
 
 
-def build_pose(*, input_size: tuple[int, int], num_keypoints: int, in_chans: int) -> HRNetPose:
-    """Build the model with the narrow trunk."""
-    return HRNetPose(HRNetTrunk(HRNET_XS, in_chans), in_chans, input_size, num_keypoints)
+def build_pose(
+    *, trunk: str, input_size: tuple[int, int], num_keypoints: int, in_chans: int
+) -> HRNetPose:
+    """Build the model with a narrow trunk, "hrnet_xs" or, twice as deep at the end, "hrnet_s"."""
+    built = HRNetTrunk({"hrnet_xs": HRNET_XS, "hrnet_s": HRNET_S}[trunk], in_chans)
+    start_as_identity(built.stage3[1:])
+    return HRNetPose(built, in_chans, input_size, num_keypoints)

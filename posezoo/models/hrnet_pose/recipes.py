@@ -23,7 +23,29 @@ def _rendered(model: str, **settings: Any) -> Recipe:
     )
 
 
+def _bodies(model: str, **settings: Any) -> Recipe:
+    """Training on people with a real body, `--data render:SEED`."""
+    return Recipe(
+        model=model,
+        weight_decay=0.02,
+        decay_all=False,
+        warmup_steps=100,
+        sigma=1.5,
+        rounded=False,
+        ema=0.99,
+        clip_norm=1.0,
+        loss_factor=1000.0,
+        augmentation=Augmentation(scale=0.3, rotation=18.0, shift=0.08),
+        dtype="bfloat16",
+        batch_size=32,
+        eval_every=1,
+        **settings,
+    )
+
+
 RECIPES = (
+    _bodies("hrnet_s_128x96", epochs=6, lr=1.5e-3, start="hrnet_xs_192x144.rendered"),
+    _bodies("hrnet_s_192x144", epochs=3, lr=1e-3, start="hrnet_s_128x96.bodies"),
     _rendered("hrnet_xs_128x96", epochs=28, batch_size=16, lr=2e-3, eval_every=2),
     _rendered(
         "hrnet_xs_192x144",

@@ -1,4 +1,5 @@
-"""HRNet-XS at two sizes, with the weights that come with the package."""
+"""Two narrow HRNets at two sizes, with the weights that come with the package: `rendered` knows
+painted figures only, `bodies` was trained on rendered people with a real body."""
 
 from __future__ import annotations
 
@@ -6,54 +7,94 @@ from ...zoo.arguments import IN_CHANS, NUM_KEYPOINTS
 from ...zoo.config import DecodeCfg, InputCfg, PretrainedCfg, SourceCfg
 from ...zoo.registry import register
 
+_CARTOONS = "narrow HRNet trained on rendered people only, for demos and tests, no photos"
+_BODIES = "small HRNet trained on rendered bodies only, for photographs without a download"
+_FROM_ANNY = "rendered by posezoo.synthetic from the bodies of anny (Apache-2.0, CC0), no photos"
 
-def rendered_cfg(
-    crop: InputCfg, decode: DecodeCfg, *, packaged: str, sha256: str, macs: int
+
+def _cfg(
+    name: str,
+    crop: InputCfg,
+    decode: DecodeCfg,
+    *,
+    sha256: str,
+    macs: int,
+    description: str = _CARTOONS,
+    terms: str = "rendered by posezoo.synthetic, no terms",
+    params: int = 725_129,
 ) -> PretrainedCfg:
+    """Return the configuration of weights in the package, `name` is "architecture.tag"."""
     return PretrainedCfg(
         task="pose",
         dataset="coco",
-        description="narrow HRNet trained on rendered people only, for demos and tests, no photos",
+        description=description,
         source=SourceCfg(
-            packaged=packaged,
+            packaged=f"{name}.safetensors",
             sha256=sha256,
             license="apache-2.0",
-            dataset_license="rendered by posezoo.synthetic, no terms",
+            dataset_license=terms,
             paper="Deep High-Resolution Representation Learning, CVPR 2019, arXiv:1902.09212",
         ),
         input=crop,
         decode=decode,
-        params=725_129,
+        params=params,
         macs=macs,
     )
 
 
-XS_128 = rendered_cfg(
-    InputCfg(size=(128, 96), bbox_padding=1.25, geometry="mmpose1"),
-    DecodeCfg(
-        codec="heatmap", heatmap_size=(32, 24), refine="dark", blur_kernel=7, shift_heatmap=True
-    ),
-    packaged="hrnet_xs_128x96.rendered.safetensors",
+_SMALL = InputCfg(size=(128, 96), bbox_padding=1.25, geometry="mmpose1")
+_SMALL_MAPS = DecodeCfg(
+    codec="heatmap", heatmap_size=(32, 24), refine="dark", blur_kernel=7, shift_heatmap=True
+)
+XS_128 = _cfg(
+    "hrnet_xs_128x96.rendered",
+    _SMALL,
+    _SMALL_MAPS,
     sha256="c1af4a34a5f5b73a77a58fa120efda4bd35cf7c58038f91ea99baa8ab8755049",
     macs=151_000_000,
 )
-XS_192 = rendered_cfg(
+XS_192 = _cfg(
+    "hrnet_xs_192x144.rendered",
     InputCfg(size=(192, 144), bbox_padding=1.35, geometry="tokenpose"),
     DecodeCfg(codec="heatmap", heatmap_size=(48, 36), refine="dark", blur_kernel=9),
-    packaged="hrnet_xs_192x144.rendered.safetensors",
     sha256="b63d97535502fe8e84e99399bd32a691fb24364f517ba1b47e021cd553f42674",
     macs=340_000_000,
 )
+S_128 = _cfg(
+    "hrnet_s_128x96.bodies",
+    _SMALL,
+    _SMALL_MAPS,
+    sha256="5d46531c6e462ebf431da21d579e7275233e0d38939d08f496ace17c0cb60eea",
+    macs=260_000_000,
+    description=_BODIES,
+    terms=_FROM_ANNY,
+    params=1_771_817,
+)
+S_192 = _cfg(
+    "hrnet_s_192x144.bodies",
+    InputCfg(size=(192, 144), bbox_padding=1.25, geometry="mmpose1"),
+    DecodeCfg(
+        codec="heatmap", heatmap_size=(48, 36), refine="dark", blur_kernel=9, shift_heatmap=True
+    ),
+    sha256="15f99df86198a8b00f3569f8e4819e3dcaaafa40bd9802cdfd5766070c7234f9",
+    macs=585_000_000,
+    description=_BODIES,
+    terms=_FROM_ANNY,
+    params=1_771_817,
+)
 
-for _name, _size, _cfg in (
-    ("hrnet_xs_128x96", "128x96", XS_128),
-    ("hrnet_xs_192x144", "192x144", XS_192),
+for _name, _tag, _people, _cfg_of in (
+    ("hrnet_xs_128x96", "rendered", "rendered people", XS_128),
+    ("hrnet_xs_192x144", "rendered", "rendered people", XS_192),
+    ("hrnet_s_128x96", "bodies", "rendered bodies", S_128),
+    ("hrnet_s_192x144", "bodies", "rendered bodies", S_192),
 ):
+    _trunk, _size = _name.rsplit("_", 1)
     register(
         _name,
-        summary=f"HRNet-XS, {_size}, COCO 17 keypoints, rendered people.",
+        summary=f"HRNet-{_trunk[6:].upper()}, {_size}, COCO 17 keypoints, {_people}.",
         build="posezoo.models.hrnet_pose.network:build_pose",
-        fixed={"input_size": _cfg.input.size},
+        fixed={"trunk": _trunk, "input_size": _cfg_of.input.size},
         args={"num_keypoints": NUM_KEYPOINTS, "in_chans": IN_CHANS},
-        cfgs={"rendered": _cfg},
+        cfgs={_tag: _cfg_of},
     )

@@ -1,0 +1,134 @@
+"""The people of some pictures: drawn, dressed, put on their floors, with furniture to match."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import wardrobe
+from .human import ALONG_LEG, ARM, BODY, HEAD, LEG, UP_TRUNK, Body, Human
+from .poses import is_possible, sample_poses
+from .props import Stance, furnish
+from .solids import Things
+
+__all__ = ["People", "sample_people"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """N dressed bodies, each in the world of its picture; the first B are the ones cut out."""
+
+    picture: NDArray[np.int64]
+    vertices: Tensor
+    keypoints: Tensor
+    outfits: wardrobe.Outfits
+
+    def part(self, first: int, last: int) -> People:
+        """Return those in the pictures from `first` to before `last`, renumbered from 0."""
+        chosen = np.flatnonzero((self.picture >= first) & (self.picture < last))
+        index = torch.from_numpy(chosen)
+        outfits = wardrobe.Outfits(
+            settings=self.outfits.settings[index], colors=self.outfits.colors[index]
+        )
+        return People(
+            picture=self.picture[chosen] - first, vertices=self.vertices[index],
+            keypoints=self.keypoints[index], outfits=outfits,
+        )  # fmt: skip
+
+
+def sample_people(
+    human: Human, rng: np.random.Generator, picture: NDArray[np.int64], count: int, textures: int
+) -> tuple[People, Things]:
+    """Draw people and the things that they use.
+
+    Args:
+        picture: (N,) which picture each is in; those after the first `count` stand beside them.
+        textures: how many clothes can have.
+    """
+    shapes, rotations, clusters, which = _possible(human, rng, len(picture))
+    body = human.pose(shapes, rotations)
+    traits = {n: human.traits[which, i].double().numpy() for i, n in enumerate(human.trait_names)}
+    outfits = wardrobe.sample_outfits(rng, traits, textures)
+    phases = torch.from_numpy(rng.random((len(picture), 8))).float()
+    body = replace(body, vertices=wardrobe.dress(human, body, outfits, phases))
+    body = _put_down(human, rng, body, clusters)
+    frames = np.stack([_frame(rng, i >= count) for i in range(len(picture))])
+    things = Things()
+    for i, stance in enumerate(_stances(human, body, frames, clusters)):
+        furnish(rng, things, int(picture[i]), stance)
+    moves = torch.from_numpy(frames).float()
+    turn, shift = moves[:, :, :3], moves[:, :, 3:]
+    people = People(
+        picture=picture, vertices=body.vertices @ turn.mT + shift.mT,
+        keypoints=body.keypoints @ turn.mT + shift.mT, outfits=outfits,
+    )  # fmt: skip
+    return people, things
+
+
+def _possible(
+    human: Human, rng: np.random.Generator, needed: int
+) -> tuple[Tensor, Tensor, list[str], Tensor]:
+    """Draw poses and people until enough do not cut into themselves: shapes (N, components),
+    rotations (N, J, 3, 3), names of the clusters, and which people (N,)."""
+    rotations: list[Tensor] = []
+    people: list[Tensor] = []
+    names: list[str] = []
+    while len(names) < needed:
+        which = torch.from_numpy(rng.integers(0, len(human.people), needed + 8))
+        poses = sample_poses(human, rng, needed + 8)
+        keypoints = human.keypoints(human.people[which], poses.rotations)
+        good = is_possible(human, keypoints).nonzero()[:, 0]
+        rotations.append(poses.rotations[good])
+        people.append(which[good])
+        names += [poses.clusters[i] for i in good.tolist()]
+    chosen = torch.cat(people)[:needed]
+    return human.people[chosen], torch.cat(rotations)[:needed], names[:needed], chosen
+
+
+def _put_down(human: Human, rng: np.random.Generator, body: Body, clusters: list[str]) -> Body:
+    """Stand bodies on the floor, z = 0; jumping ones above it."""
+    heights = {"jumping": 0.6, "cycling": 0.12}
+    lifted = torch.tensor([rng.uniform(0, heights.get(cluster, 0)) for cluster in clusters])
+    lowest = body.vertices[:, human.part == BODY, 2].amin(1)
+    up = torch.tensor([0.0, 0.0, 1.0]) * (lifted.float() - lowest)[:, None, None]
+    return replace(body, vertices=body.vertices + up, keypoints=body.keypoints + up)
+
+
+def _frame(rng: np.random.Generator, is_beside: bool) -> Array:
+    """Return (3, 4) where somebody stands: at the origin, or near it and turned."""
+    turn, at = 0.0, np.zeros(2)
+    if is_beside:
+        way = rng.uniform(0, 2 * np.pi)
+        at = np.array([np.cos(way), 0.9 * np.sin(way)]) * rng.choice([0.34, 0.55, 0.9, 1.6])
+        at *= rng.uniform(0.85, 1.5)
+        turn = rng.normal(0, 0.6) if rng.random() < 0.6 else rng.uniform(0, 2 * np.pi)
+    c, s = np.cos(turn), np.sin(turn)
+    return np.array([[c, -s, 0, at[0]], [s, c, 0, at[1]], [0, 0, 1, 0]])
+
+
+def _stances(human: Human, body: Body, frames: Array, clusters: list[str]) -> list[Stance]:
+    a = human.attributes
+    own = (human.part == BODY) & (a[:, ARM] < 0.5)
+    thigh = (a[:, ALONG_LEG] > -0.2) & (a[:, ALONG_LEG] < 0.75) & (a[:, LEG] > 0.5)
+    seat = own & (thigh | (a[:, UP_TRUNK] < 0.12) & (a[:, HEAD] < 0.5))
+    trunk = own & (a[:, UP_TRUNK] < 0.5) & (a[:, ALONG_LEG] < 0.2)
+    seats = body.vertices[:, seat, 2].amin(1).tolist()
+    backs = body.vertices[:, trunk, 1].amax(1).tolist()
+    crowns = body.vertices[:, human.on_head[:, 2].argmax()].double().numpy()
+    stances = []
+    for i, (cluster, points) in enumerate(zip(clusters, body.keypoints.double().numpy())):
+        named = dict(zip(human.keypoint_names, points))
+        length = float(np.linalg.norm(named["left_hip"] - named["left_knee"]))
+        stances.append(Stance(
+            cluster=cluster, frame=frames[i], seat=seats[i], back=backs[i],
+            middle=(named["left_hip"][:2] + named["right_hip"][:2]) / 2,
+            reach=float(min(named["left_knee"][1], named["right_knee"][1])), size=length / 0.42,
+            keypoints=named, crown=crowns[i],
+        ))  # fmt: skip
+    return stances

@@ -1,0 +1,165 @@
+"""Training on rendered people that are made as they are needed: `--data render:SEED`.
+
+An epoch is a fixed number of samples. Validation is on people of another
+seed, rendered once into the folder of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..datasets.descriptors import COCO
+from ..datasets.pictures import Pictures
+from ..errors import InputError
+from ..skeletons import Skeleton
+from ..synthetic.bodies.album import write_people
+from ..synthetic.bodies.photographer import Photographer
+from ..zoo.config import PretrainedCfg
+from ..zoo.recipe import Augmentation
+from .data import TrainingBatch, TrainingSet
+from .objectives import Objective
+
+__all__ = ["RenderedPeople", "is_rendering", "render_for"]
+
+_PREFIX = "render:"
+_EPOCH = 8_192  # samples
+_VALIDATION = (400, 1_000_003)  # images, and what is added to the seed
+
+
+class RenderedPeople(TrainingSet):
+    """People rendered for a network's input, each seen twice in its batch, see `second_views`; a
+    batch depends on the seed and its first (epoch, index).
+
+    Args:
+        cfg: whose input the crops are for.
+        augmentation: shift, scale and rotation of the crops; people are as often on the left as on
+            the right, so nothing is mirrored.
+    """
+
+    def __init__(self, cfg: PretrainedCfg, augmentation: Augmentation, seed: int) -> None:
+        self.cfg, self.seed = cfg, seed
+        padding = cfg.input.bbox_padding or 1.25
+        self.photographer = Photographer(seed, cfg.input.size, padding, augmentation)
+        names = self.photographer.human.keypoint_names
+        self._chosen = [names.index(name) for name in cfg.skeleton.keypoint_names]
+        self.mean, self.std = (
+            torch.tensor(values)[:, None, None] for values in (cfg.input.mean, cfg.input.std)
+        )
+
+    def __len__(self) -> int:
+        return _EPOCH
+
+    def several(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+        epoch, index = keys[0]
+        number = epoch * _EPOCH + index
+        shots = self.photographer.shoot(number, -(-len(keys) // 2))
+        keypoints = shots.keypoints[:, self._chosen]
+        rng = np.random.default_rng((self.seed, number, 2))
+        other = second_views(shots.images, keypoints, self.cfg.skeleton, rng)
+        images = torch.cat([shots.images.float() / 255, other[0]])
+        both = torch.cat([keypoints, other[1]])
+        return list(zip((images - self.mean) / self.std, both))[: len(keys)]
+
+    def collate(self, samples: Sequence[tuple[Tensor, Tensor]]) -> TrainingBatch:
+        keypoints = torch.stack([points for _, points in samples])
+        return TrainingBatch(
+            images=torch.stack([image for image, _ in samples]),
+            keypoints=keypoints[..., :2],
+            labelled=keypoints[..., 2] > 0,
+        )
+
+    @property
+    def pictures(self) -> Pictures:
+        return {}
+
+    def digest(self, data: Path) -> str:
+        return f"{_PREFIX}{self.seed}"
+
+    def summary(self) -> str:
+        return f"people rendered from seed {self.seed}, {_EPOCH} per epoch, each seen two ways"
+
+
+def second_views(
+    images: Tensor, keypoints: Tensor, skeleton: Skeleton, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Look at crops again, which costs a twentieth of new ones: mirrored, moved, in other light,
+    with a piece of another crop over them.
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        keypoints: (B, K, 3).
+
+    Returns:
+        Images (B, 3, H, W) from 0 to 1, and keypoints (B, K, 3).
+    """
+    count, _, height, width = images.shape
+    zoom = np.exp(rng.normal(0, 0.1, count).clip(-0.2, 0.2))
+    angle = np.radians(rng.normal(0, 12, count).clip(-30, 30))
+    c, s = zoom * np.cos(angle), zoom * np.sin(angle)
+    shift = rng.uniform(-0.06, 0.06, (count, 2)) * [width, height]
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    linear = np.stack([np.stack([-c, -s], 1), np.stack([-s, c], 1)], 1)  # mirrors x
+    offset = middle + shift - linear @ middle
+    move = torch.from_numpy(np.concatenate([linear, offset[..., None]], 2)).float()
+    back = torch.linalg.inv(move[:, :, :2])
+    grid = torch.stack(torch.meshgrid(
+        torch.arange(float(width)), torch.arange(float(height)), indexing="xy"
+    ), -1).reshape(1, -1, 2)  # fmt: skip
+    source = (grid - move[:, None, :, 2]) @ back.mT
+    scaled = (source + 0.5) * torch.tensor([2 / width, 2 / height]) - 1
+    covered = _patched(images.float() / 255, rng)
+    found = F.grid_sample(covered, scaled.reshape(count, height, width, 2), align_corners=False)
+    gain = torch.from_numpy(
+        rng.normal(1, 0.12, (count, 3, 1, 1)) * rng.normal(1, 0.15, (count, 1, 1, 1))
+    )
+    power = torch.from_numpy(np.exp(rng.normal(0, 0.2, (count, 1, 1, 1)))).float()
+    found = (found.clamp(1e-4, 1) ** power * gain.float()).clamp(0, 1)
+    points = keypoints[:, list(skeleton.flip_indices)].clone()
+    points[..., :2] = points[..., :2] @ move[:, :, :2].mT + move[:, None, :, 2]
+    limits = torch.tensor([width, height])
+    outside = ((points[..., :2] < -1) | (points[..., :2] > limits)).any(-1)
+    points[outside] = 0
+    return found, points * (points[..., 2:] > 0)
+
+
+def _patched(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Put a rectangle of the next image over some of the images, as something in front."""
+    count, _, height, width = images.shape
+    result = images.clone()
+    for i in np.flatnonzero(rng.random(count) < 0.35):
+        h, w = (int(n * rng.uniform(0.1, 0.45)) for n in (height, width))
+        y, x = int(rng.integers(height - h)), int(rng.integers(width - w))
+        v, u = int(rng.integers(height - h)), int(rng.integers(width - w))
+        result[i, :, y : y + h, x : x + w] = images[(i + 1) % count, :, v : v + h, u : u + w]
+    return result
+
+
+def is_rendering(data: Path) -> bool:
+    """Tell whether `--data` asks for rendered people."""
+    return str(data).startswith(_PREFIX)
+
+
+def render_for(objective: Objective, data: Path, out: Path) -> tuple[Path, RenderedPeople]:
+    """Return the folder with validation images, rendered if need be, and the training set.
+
+    Raises:
+        InputError: not "render:" and a whole number, or a model of other keypoints.
+    """
+    seed = str(data).removeprefix(_PREFIX)
+    if not seed.isdecimal():
+        raise InputError(f"data is {str(data)!r}; give {_PREFIX} and a whole number, like render:0")
+    cfg = objective.cfg
+    augmentation = objective.recipe.augmentation
+    if cfg.dataset != "coco" or not isinstance(augmentation, Augmentation):
+        raise InputError(f"{cfg.name} does not learn COCO's keypoints; rendered people have those")
+    folder = out / "rendered"
+    images, other = _VALIDATION
+    if not (folder / "annotations" / COCO.val.annotations[0]).is_file():
+        write_people(folder, images, int(seed) + other)
+    return folder, RenderedPeople(cfg, augmentation, int(seed))

@@ -1,0 +1,144 @@
+"""Rendered people with a real body: the baked file, poses, the z-buffer, crops, data sets."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+
+from posezoo.errors import InputError
+from posezoo.skeletons import COCO_17
+from posezoo.synthetic.bodies import Photographer, write_people
+from posezoo.synthetic.bodies.human import BODY, load_human, rotation
+from posezoo.synthetic.bodies.poses import CLUSTERS, is_possible, sample_poses
+from posezoo.synthetic.bodies.raster import rasterise
+from posezoo.training.rendered import second_views
+
+SIZE = (96, 72)
+
+
+@pytest.fixture(scope="module")
+def shots():
+    return Photographer(3, SIZE).shoot(0, 12)
+
+
+def test_baked_bodies_are_those_of_the_source_to_a_few_millimetres():
+    human = load_human()
+    rotations = torch.from_numpy(human.reference["reference_rotations"])
+    wanted = torch.from_numpy(human.reference["reference_points"].astype(np.float32)) * 1e-4
+    posed = human.pose(human.people[:4], rotations).vertices
+    found = posed[:, ::7] - posed[:, :1]
+    error = (found - wanted).norm(dim=-1)
+    assert error.max() < 0.004 and error.mean() < 0.001
+    file = resources.files("posezoo") / "assets" / "body.npz"
+    assert len(file.read_bytes()) < 10e6
+
+
+def test_keypoints_alone_are_those_of_the_posed_body():
+    human = load_human()
+    poses = sample_poses(human, np.random.default_rng(0), 6)
+    shapes = human.people[:6]
+    alone = human.keypoints(shapes, poses.rotations)
+    assert torch.allclose(alone, human.pose(shapes, poses.rotations).keypoints, atol=1e-5)
+
+
+def test_left_is_left_and_knees_bend_to_the_back():
+    human = load_human()
+    still = torch.eye(3).expand(1, len(human.bone_names), 3, 3).clone()
+    bent = still.clone()
+    quarter = rotation(torch.tensor([1.0, 0, 0]), torch.tensor(np.pi / 2))
+    bent[0, human.bone("lowerleg01.L")] = quarter
+    names = human.keypoint_names
+    at_rest, after = (human.keypoints(human.people[:1], r)[0] for r in (still, bent))
+    assert at_rest[names.index("left_wrist"), 0] > 0.2 > at_rest[names.index("right_wrist"), 0]
+    assert at_rest[names.index("nose"), 1] < at_rest[names.index("left_ear"), 1]
+    moved = after[names.index("left_ankle")] - at_rest[names.index("left_ankle")]
+    assert moved[1] > 0.3 and moved[2] > 0.2
+
+
+def test_all_clusters_come_up_and_most_poses_are_possible():
+    human = load_human()
+    poses = sample_poses(human, np.random.default_rng(1), 400)
+    assert set(poses.clusters) == set(CLUSTERS)
+    possible = is_possible(human, human.keypoints(human.people[:400], poses.rotations))
+    assert 0.75 < possible.float().mean() < 1
+    assert torch.allclose(torch.linalg.det(poses.rotations), torch.ones(1), atol=1e-4)
+
+
+def test_the_nearest_triangle_wins_and_shares_follow_perspective():
+    x = torch.tensor([[0.0, 0.0], [0.0, 0.0], [8.0, 8.0]])
+    y = torch.tensor([[0.0, 0.0], [8.0, 8.0], [0.0, 0.0]])
+    near = torch.tensor([[1.0, 2.0], [1.0, 0.5], [1.0, 0.5]])
+    image, both = torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.bool)
+    hits = rasterise(x, y, near, image, (1, 8, 8), both)
+    face = torch.full((64,), -1)
+    face[hits.pixel] = hits.face
+    face = face.reshape(8, 8)
+    assert (face >= 0).sum() == 43 and face[0, 0] == 1 and face[5, 5] == -1 and face[7, 0] == 0
+    place = (hits.pixel == 2).nonzero()[0, 0]  # a quarter of the way, nearness 2 to 0.5
+    assert torch.allclose(hits.shares[:, place], torch.tensor([1.5, 0.0, 0.125]) / 1.625)
+    behind = rasterise(x, y, near.clamp(max=0.0), image, (1, 8, 8), both)
+    assert len(behind.pixel) == 0
+    turned = rasterise(x.flip(0), y.flip(0), near, image, (1, 8, 8), both)
+    assert len(turned.pixel) == 0
+    assert len(rasterise(x.flip(0), y.flip(0), near, image, (1, 8, 8), ~both).pixel) == 43
+
+
+def test_the_same_arguments_give_the_same_bytes_and_others_do_not(shots):
+    again = Photographer(3, SIZE).shoot(0, 12)
+    assert torch.equal(again.images, shots.images) and torch.equal(again.keypoints, shots.keypoints)
+    assert not torch.equal(Photographer(3, SIZE).shoot(1, 12).images, shots.images)
+    assert not torch.equal(Photographer(4, SIZE).shoot(0, 12).images, shots.images)
+
+
+def test_people_fill_their_crops_and_keypoints_lie_on_them(shots):
+    assert shots.images.shape == (12, 3, *SIZE) and shots.images.dtype == torch.uint8
+    labelled = shots.keypoints[..., 2] > 0
+    assert labelled[:, :17].float().mean() > 0.6
+    assert (shots.keypoints[~labelled] == 0).all()
+    width, height = (shots.boxes[:, 2:] - shots.boxes[:, :2]).unbind(1)
+    fills = torch.maximum(width / SIZE[1], height / SIZE[0])
+    assert (fills > 0.35).float().mean() > 0.8 and (fills < 1.01).all()
+    seen = shots.keypoints[..., 2] == 2
+    x, y = shots.keypoints[..., 0], shots.keypoints[..., 1]
+    low, high = shots.boxes[:, None, :2] - 2, shots.boxes[:, None, 2:] + 2
+    inside = (x > low[..., 0]) & (x < high[..., 0]) & (y > low[..., 1]) & (y < high[..., 1])
+    assert inside[seen].float().mean() > 0.97 and seen.float().mean() > 0.3
+
+
+def test_second_views_mirror_people_with_their_keypoints():
+    points = torch.zeros(8, 17, 3)
+    images = torch.zeros(8, 3, 64, 48, dtype=torch.uint8)
+    images[:, :, 28:34, 10:16] = 255
+    points[:, COCO_17.keypoint_names.index("left_wrist")] = torch.tensor([12.5, 30.5, 2.0])
+    found, moved = second_views(images, points, COCO_17, np.random.default_rng(0))
+    wrist = moved[:, COCO_17.keypoint_names.index("right_wrist")]
+    assert (wrist[:, 2] == 2).all() and (moved[..., 2] > 0).sum() == 8
+    assert (wrist[:, 0] > 20).all()
+    near = 0
+    for picture, (x, y, _) in zip(found, wrist.tolist()):
+        row, column = (picture.mean(0) > 0.4).nonzero().float().mean(0).tolist()
+        near += abs(row - y) < 2 and abs(column - x) < 2
+    assert near >= 5  # of the others a piece is covered
+
+
+def test_a_data_set_is_written_in_cocos_form(tmp_path):
+    file = write_people(tmp_path, 5, 7, height=96)
+    content = json.loads(file.read_text())
+    assert len(content["images"]) == 5 and 1 <= len(content["annotations"]) <= 5
+    assert sorted(p.name for p in (tmp_path / "val2017").iterdir())[0] == "000000000001.jpg"
+    for row in content["annotations"]:
+        assert row["num_keypoints"] == sum(v > 0 for v in row["keypoints"][2::3]) >= 3
+        assert row["area"] <= row["bbox"][2] * row["bbox"][3]
+    with pytest.raises(InputError, match="data set of 0 images"):
+        write_people(tmp_path, 0)
+
+
+def test_bodies_have_whole_meshes():
+    human = load_human()
+    edges = human.faces[human.part_of_face == BODY][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(1)[0]
+    _, counts = torch.unique(edges, dim=0, return_counts=True)
+    assert (counts == 2).float().mean() > 0.97

@@ -1,0 +1,75 @@
+"""Training on people that are rendered as they are needed: `--data render:SEED`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import posezoo
+from posezoo.cli import main
+from posezoo.errors import InputError
+from posezoo.synthetic.bodies import write_people
+from posezoo.training import Augmentation, get_recipe, loop
+from posezoo.training.rendered import RenderedPeople
+
+RECIPE = dataclasses.replace(get_recipe("hrnet_s_128x96"), batch_size=4, warmup_steps=0)
+
+
+def _train(out: Path, steps: int) -> dict[str, torch.Tensor]:
+    """Train in a folder whose validation images are there already, fewer than usual."""
+    if not out.exists():
+        write_people(out / "rendered", 2, 9, height=64)
+    loop.train(RECIPE, Path("render:3"), out, device="cpu", stop_after=steps)
+    return torch.load(out / "last.pt", weights_only=True)["objective"]
+
+
+@pytest.mark.slow
+def test_stopped_training_goes_on_with_the_same_people(tmp_path):
+    _train(tmp_path / "parts", 1)
+    parts, whole = _train(tmp_path / "parts", 1), _train(tmp_path / "whole", 2)
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_half_of_a_batch_is_second_views():
+    cfg = posezoo.get_pretrained_cfg("hrnet_s_128x96")
+    samples = RenderedPeople(cfg, Augmentation(), seed=1)
+    batch = samples.collate(samples.several([(0, 7)] * 5))
+    assert batch.images.shape == (5, 3, 128, 96) and batch.keypoints.shape == (5, 17, 2)
+    known = batch.labelled[:3] & batch.labelled[3:].sum().bool()
+    assert batch.labelled.any(1).all() and known.any()
+    assert not torch.equal(batch.images[0], batch.images[3])
+    again = samples.collate(samples.several([(0, 7)] * 5))
+    assert torch.equal(again.images, batch.images)
+    assert not torch.equal(samples.several([(1, 7)] * 5)[0][0], batch.images[0])
+
+
+@pytest.mark.parametrize("data", ["render:x", "render:", "render:-1"])
+def test_a_seed_is_a_whole_number(data, tmp_path):
+    arguments = ["train", "hrnet_s_128x96", "--data", data, "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, arguments)
+    assert isinstance(result.exception, (InputError, SystemExit))
+    assert (
+        result.exit_code
+        and "give render: and a whole number" in str(result.exception) + result.output
+    )
+
+
+def test_only_models_of_cocos_keypoints_learn_from_them(tmp_path):
+    recipe = dataclasses.replace(RECIPE, model="tokenpose_l_d6_256x256")
+    with pytest.raises(InputError, match="COCO's keypoints"):
+        loop.train(recipe, Path("render:0"), tmp_path, init="scratch", device="cpu")
+
+
+def test_the_deeper_network_starts_as_the_packaged_one():
+    narrow = posezoo.create_model("hrnet_xs_192x144.rendered", pretrained=True).eval()
+    deep = posezoo.create_model("hrnet_s_192x144").eval()
+    from posezoo.training.start import fill
+
+    fill(deep, get_recipe("hrnet_s_128x96"), None)
+    images = torch.randn(1, 3, 192, 144)
+    with torch.no_grad():
+        assert torch.equal(narrow(images), deep(images))
