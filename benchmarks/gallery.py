@@ -76,7 +76,7 @@ def whole_body() -> Picture:
 
 
 def film() -> Picture:
-    """Six frames of a rendered film, chosen among 24: all keep their ids, which are their colours."""
+    """Six frames of a rendered film, one of 4 among 24 in which all keep ids and so colours."""
     truth = list(render_film(25, frames=110, size=(270, 360), people=3))
     predictor = posezoo.PosePredictor(POSE, detector=_Boxes(truth), device="cpu")
     frames = predictor.stream([f.image for f in truth], track=True, smooth="one-euro")
