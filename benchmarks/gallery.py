@@ -42,6 +42,13 @@ def row(pictures: list[Picture]) -> Picture:
     return np.hstack([part for p in pictures for part in (p, bar)][:-1])
 
 
+def rows(pictures: list[Picture], columns: int) -> Picture:
+    """Put pictures of one size into rows of so many."""
+    lines = [row(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
+    bar = np.full((GAP, lines[0].shape[1], 3), 255, np.uint8)
+    return np.vstack([part for line in lines for part in (line, bar)][:-1])
+
+
 def larger(picture: Picture, times: int) -> Picture:
     return picture.repeat(times, 0).repeat(times, 1)
 
@@ -69,12 +76,12 @@ def whole_body() -> Picture:
 
 
 def film() -> Picture:
-    """Six frames of a rendered film: people cross and keep their ids, which are their colours."""
-    truth = list(render_film(5, frames=110, size=(270, 300), people=3))
+    """Six frames of a rendered film, one of 4 among 24 in which all keep ids and so colours."""
+    truth = list(render_film(25, frames=110, size=(270, 360), people=3))
     predictor = posezoo.PosePredictor(POSE, detector=_Boxes(truth), device="cpu")
     frames = predictor.stream([f.image for f in truth], track=True, smooth="one-euro")
     shown = [f for i, f in enumerate(frames) if i % 20 == 5]
-    return row([np.asarray(draw_poses(f.image, f.result)) for f in shown])
+    return rows([np.asarray(draw_poses(f.image, f.result)) for f in shown], columns=3)
 
 
 class _Boxes:
@@ -145,7 +152,7 @@ def heatmaps() -> Picture:
         share = maps[posezoo.get_skeleton("coco").keypoint_names.index(name)].numpy()[..., None]
         mixed = pixels * 0.45 * (1 - share) + glow * share
         pictures.append(larger(mixed.round().astype(np.uint8), 2))
-    return row(pictures)
+    return rows(pictures, columns=3)
 
 
 PICTURES: dict[str, Callable[[], Picture]] = {
