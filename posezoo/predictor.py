@@ -44,8 +44,8 @@ __all__ = ["CropRequest", "PosePredictor"]
 _CPU_BATCH = 8
 _log = logging.getLogger(__name__)
 
-StreamSource = str | Path | int | Iterable[str | Path | int] | Iterable["ImageLike"]
 ImageLike = np.ndarray | Image.Image | str | Path
+StreamSource = int | ImageLike | Iterable[str | Path | int] | Iterable[ImageLike]
 Item = tuple[ImageLike, np.ndarray | None, np.ndarray | None]
 """An image, boxes or None for the detector's, and their scores or None."""
 _Located = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -245,7 +245,7 @@ class PosePredictor:
 
         Args:
             source: a photo, video, folder, pattern with wildcards or list in a `.txt` file; the
-                number of a camera; several of these; or an iterable of images in memory.
+                number of a camera; several of these; or an image in memory, or an iterable of such.
             every: use each so many-th frame of a film only.
             start: seconds from the first frame; earlier frames are left out.
             stop: seconds; frames from there on are left out.
@@ -269,6 +269,13 @@ class PosePredictor:
         )
         if isinstance(source, (str, Path, int)):
             source = [source]
+        if isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim < 4):
+            source = [source]
+        if isinstance(source, bytes) or not isinstance(source, Iterable):
+            raise InputError(
+                f"source is a {type(source).__name__}; give paths, the number of a camera, or an "
+                "iterable of images"
+            )
         named = isinstance(source, Sequence) and all(
             isinstance(s, (str, Path, int)) for s in source
         )

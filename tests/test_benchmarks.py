@@ -21,6 +21,8 @@ SCRIPTS = sorted(p for p in BENCHMARKS.glob("*.py") if "__main__" in p.read_text
 
 
 def _load(name: str):
+    if str(BENCHMARKS) not in sys.path:  # scripts import their neighbours
+        sys.path.append(str(BENCHMARKS))
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -45,7 +47,8 @@ def test_every_evaluable_model_has_a_row():
     models = {row["model"] for row in ROWS}
     wanted = set(posezoo.list_models(task="pose", tags=True))
     wanted |= set(posezoo.list_models(task="classification", tags=True))
-    missing = {n for n in wanted - models if posezoo.get_pretrained_cfg(n).tag != "rendered"}
+    ours = ("rendered", "bodies")
+    missing = {n for n in wanted - models if posezoo.get_pretrained_cfg(n).tag not in ours}
     assert not missing
 
 

@@ -45,6 +45,19 @@ def test_films_images_and_photos_in_one_stream(tmp_path):
     assert all(len(f.result) == 1 for f in in_memory)
 
 
+def test_a_bad_image_in_memory_costs_itself_and_one_image_is_one(tmp_path):
+    path = make_photos(tmp_path, 1) / "00000.png"
+    found = list(predictor().stream(iter([picture(0), tmp_path / "gone.png", path, None])))
+    assert [f.index for f in found] == [0, 1, 2, 3]
+    assert [f.error is None for f in found] == [True, False, True, False]
+    for one in (picture(0), Image.fromarray(picture(0))):
+        (only,) = predictor().stream(one)
+        assert only.result.image_size == SIZE
+    for wrong in (None, 2.5, b"clip.mp4"):
+        with pytest.raises(InputError, match="source is a .*; give paths"):
+            list(predictor().stream(wrong))
+
+
 def test_images_are_read_as_they_are_needed():
     read = []
 
