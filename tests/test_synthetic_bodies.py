@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+import posezoo
 from posezoo.errors import InputError
+from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.skeletons import COCO_17
 from posezoo.synthetic.bodies import Photographer, write_people
 from posezoo.synthetic.bodies.human import BODY, load_human, rotation
 from posezoo.synthetic.bodies.poses import CLUSTERS, is_possible, sample_poses
 from posezoo.synthetic.bodies.raster import rasterise
 from posezoo.training.rendered import second_views
+from posezoo.weights.files import sha256_of
+from posezoo.weights.locate import find_weights
 
 SIZE = (96, 72)
 
@@ -142,3 +146,22 @@ def test_bodies_have_whole_meshes():
     edges = human.faces[human.part_of_face == BODY][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(1)[0]
     _, counts = torch.unique(edges, dim=0, return_counts=True)
     assert (counts == 2).float().mean() > 0.97
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    """People that no training has seen."""
+    folder = tmp_path_factory.mktemp("album")
+    write_people(folder, 32, seed=99)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["hrnet_s_128x96.bodies", "hrnet_s_192x144.bodies"])
+def test_packaged_weights_are_small_and_find_rendered_bodies(name, album):
+    cfg = posezoo.get_pretrained_cfg(name)
+    path = find_weights(cfg).path
+    assert path.stat().st_size < 8e6 and sha256_of(path) == cfg.source.sha256
+    model = posezoo.create_model(name, pretrained=True)
+    settings = EvaluationSettings(boxes="gt")
+    record = evaluate_model(model, album, settings, RunOptions(device="cpu"))
+    assert record.statistics["AP50"] > 0.4
