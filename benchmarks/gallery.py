@@ -185,8 +185,7 @@ def main() -> None:
     for name in args.only:
         path = args.out / f"{name}.png"
         picture = Image.fromarray(PICTURES[name]())
-        palette = picture.quantize(256, method=Image.Quantize.MEDIANCUT)
-        picture.quantize(palette=palette).save(path, optimize=True)  # with dithering
+        picture.save(path, optimize=True)
         print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size >> 10} KiB")
 
 
