@@ -91,7 +91,7 @@ def costs(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         mask = {"mask_type": args.mask_type, "mask_ratio": ratio}
         macs = multiply_adds(name, **mask)
         for batch in args.batch:
-            case = make_case(name, batch, "float32", False, device, **mask)
+            case = make_case(name, batch, "float32", "torch", device, **mask)
             cases.append(case | {"mask": mask, "macs": macs})
     with torch.inference_mode():
         measure(cases, device, rounds=args.rounds, warmup=args.warmup)

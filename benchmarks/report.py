@@ -1,4 +1,4 @@
-"""Write the tables of README.md and MODEL_CARDS.md from the registry, published.json and results/.
+"""Write what README, site and model cards take from the registry, published.json and results/.
 
 python benchmarks/report.py            # rewrite what is between the markers
 python benchmarks/report.py --check    # exit code 1 if anything is out of date (CI)
@@ -13,68 +13,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import chooser
+import commands
+
 import posezoo
 from posezoo.evaluation.provenance import is_published_file
-from posezoo.weights.cards import family_section
+from posezoo.weights.cards import family_sections
+from posezoo.weights.families import FAMILIES, Family
+from posezoo.zoo.config import PretrainedCfg
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+DOCS = ROOT / "docs"
 MARK = "<!-- {}: written by benchmarks/report.py -->"
-
-# pattern of the architectures -> title, one sentence
-FAMILIES = {
-    "uniformer*": (
-        "UniFormer",
-        "Convolution in shallow stages, global attention in deep ones; top-down heatmap pose and "
-        "the ImageNet classifiers behind it (arXiv:2201.09450).",
-    ),
-    "tcformer*": (
-        "TCFormer",
-        "A pyramid transformer whose tokens are clusters of pixels; ImageNet classifiers, and "
-        "whole-body pose with the MTA neck (arXiv:2204.08680, arXiv:2407.11321).",
-    ),
-    "pct_*": (
-        "PCT",
-        "A pose as 34 discrete tokens: tokenizers, and pose models that classify the tokens "
-        "(arXiv:2303.11638).",
-    ),
-    "hmp_*": ("PCT's heatmap backbones", "Swin-V2 with a heatmap head, from which PCT starts."),
-    "tokenpose_*": (
-        "TokenPose",
-        "Keypoints as tokens beside visual tokens (arXiv:2104.03516). `rendered` is posezoo's own, "
-        "see below: keypoint tokens on the fixed trunk of `hrnet_xs_128x96.rendered`, without a "
-        "mask, 5 epochs, an hour of one CPU core. AP 84.7; with `set_mask('uniform', ratio)` 78.5, "
-        "67.2 and 17.2 at 0.8, 0.6 and 0.4.",
-    ),
-    "vitpose_*": (
-        "ViTPose and ViTPose+",
-        "A plain vision transformer with a small decoder (arXiv:2204.12484); ViTPose+ has expert "
-        "layers for six data sets, of which COCO's are the default (arXiv:2212.04246).",
-    ),
-    "hrnet_*": (
-        "Rendered people only",
-        "Made by posezoo, shipped inside the package (HRNet, arXiv:1902.09212). `bodies`: for "
-        "photos of standing, walking, sitting and playing people where nothing can be downloaded; "
-        "trained on rendered people with a real body (anny), no photo ever. "
-        "COCO's AP 25.3 and AP50 62.7 on 12 people of four COCO photos (16.4 and 51.2 at "
-        "128x96), 31.0 and 63.3 on 400 rendered images (25.2 and 57.4); 34,000 samples at "
-        "128x96, 25,000 more at 192x144, 80 minutes of half of a shared core. Half of the "
-        "keypoints are right from a score of 0.27 on. "
-        "Portraits, crowds, people upside down and hidden limbs often go wrong; the steps, and the "
-        "commands: benchmarks/results/bodies. `rendered`: for the tests and `posezoo demo`; they "
-        "know painted figures only. "
-        "`hrnet_xs_128x96`: AP 85.8, from nothing, 28 epochs of 20,954 people in 12,000 images, "
-        "113 minutes of one CPU core. `hrnet_xs_192x144`: AP 90.2, from those weights, 3 epochs "
-        "of 41,846 people in 24,000 images, 45 minutes of one CPU core. All: seed 0, 400 "
-        "validation images (687 people, seed 1; training has seed 2), annotated boxes, flip test; "
-        "`python -m posezoo.synthetic rendered` and `posezoo train NAME --data rendered "
-        "--out runs/NAME`.",
-    ),
-    "tmpose_*": (
-        "TMPose",
-        "TokenPose with visual tokens masked to save compute (doi:10.32604/cmc.2025.059006).",
-    ),
-}
+DATA = {
+    "coco": "COCO keypoints", "coco_wholebody": "COCO-WholeBody", "mpii": "MPII Human Pose",
+    "in1k": "ImageNet-1k",
+}  # fmt: skip
 
 
 def results() -> dict[str, dict[str, Any]]:
@@ -93,35 +48,43 @@ def is_row(record: dict[str, Any]) -> bool:
     return record.get("labels") == [] and is_file
 
 
-def rows_table(*, headlines: bool = False) -> str:
-    """Every published row next to what was measured; or those that can be, by their main number."""
+def published_rows() -> str:
+    """Every published row by data set, with what was measured; then those without a command."""
     measured = results()
-    lines = ["| row | boxes | reported | status | measured |", "|---|---|---|---|---|"]
-    for row in json.loads((HERE / "published.json").read_text())["rows"]:
-        if headlines and (row["status"] != "reported" or "no_command" in row):
-            continue
-        names = [n for n in row["values"] if not headlines or n in ("AP", "Whole AP", "top1")]
-        reported = numbers({k: row["values"][k] for k in names})
-        if not headlines:
-            reported = ", ".join([reported, *(f"{k} {v}" for k, v in row.get("costs", {}).items())])
-        source = f"[{row['status']}]({row['source']})"
-        here = measured_text(row, measured.get(row["row"]), names, full=not headlines)
-        lines.append(f"| `{row['row']}` | {row['boxes']} | {reported} | {source} | {here} |")
-    return "\n".join(lines)
+    rows = json.loads((HERE / "published.json").read_text())["rows"]
+    can = [row for row in rows if "no_command" not in row]
+    parts = [
+        f"{len(can)} rows have a command; {sum(r['row'] in measured for r in can)} of them were "
+        "measured with posezoo on the whole data set so far. The others of the "
+        f"{len(rows)} cannot be measured, for the reason in the last table."
+    ]
+    head = ["row", "boxes", "reported", "status", *(["measured"] if measured else [])]
+    for dataset in dict.fromkeys(row["dataset"] for row in can):
+        lines = [
+            [*reported(row), *([measured_text(row, measured)] if measured else [])]
+            for row in can
+            if row["dataset"] == dataset
+        ]
+        parts += [f"### {DATA.get(dataset, dataset)}", chooser.markdown(head, lines)]
+    cannot = [[*reported(row), row["no_command"]] for row in rows if "no_command" in row]
+    parts += ["### Without a command", chooser.markdown([*head[:4], "why not"], cannot)]
+    return "\n\n".join(parts)
 
 
-def measured_text(
-    row: dict[str, Any], record: dict[str, Any] | None, names: list[str], *, full: bool
-) -> str:
-    if "no_command" in row:
-        return f"cannot be: {row['no_command']}"
+def reported(row: dict[str, Any]) -> list[str]:
+    """Name, boxes, values and status of a row."""
+    costs = [f"{name} {value}" for name, value in row.get("costs", {}).items()]
+    values = ", ".join([numbers(row["values"]), *costs])
+    return [f"`{row['row']}`", row["boxes"], values, f"[{row['status']}]({row['source']})"]
+
+
+def measured_text(row: dict[str, Any], measured: dict[str, dict[str, Any]]) -> str:
+    record = measured.get(row["row"])
     if record is None:
-        has_weights = posezoo.get_pretrained_cfg(row["model"]).has_weights
-        return "not yet" if has_weights else "no weights were published"
+        return ""
     found = {name.lower(): value for name, value in record["statistics"].items()}
-    text = numbers({name: found.get(name.lower()) for name in names})
-    how = f" (`{record['command']}`, {record['date']}, {record['environment']['device']})"
-    return text + how * full
+    text = numbers({name: found.get(name.lower()) for name in row["values"]})
+    return f"{text} (`{record['command']}`, {record['date']}, {record['environment']['device']})"
 
 
 def numbers(values: dict[str, float | None]) -> str:
@@ -138,29 +101,44 @@ def number(name: str, value: float | None) -> str:
     return f"{value:.3f}" if name == "loss" else f"{100 * value:.1f}"
 
 
+def variants(family: Family) -> list[PretrainedCfg]:
+    names = posezoo.list_models(list(family.patterns), tags=True)
+    return [posezoo.get_pretrained_cfg(name) for name in names]
+
+
 def model_cards() -> str:
     """All of MODEL_CARDS.md."""
     parts = [
         "# Model cards",
         MARK.format("MODEL_CARDS.md"),
-        "Reported numbers are the authors'; nothing on this page was measured with posezoo unless "
-        "it says so. `posezoo info NAME` shows one variant, its recipe and its terms.",
+        "Numbers are those the authors report, by the protocol stated below each table; what "
+        "posezoo measured says so. `posezoo info NAME` shows one set of weights with its recipe, "
+        "addresses and terms. The code is Apache-2.0; weights keep their own licences.",
+        "## Which model",
+        chooser.short_table("#{}"),
     ]
-    for pattern, (title, about) in FAMILIES.items():
-        names = posezoo.list_models(pattern, tags=True)
-        if names:
-            parts.append(
-                family_section([posezoo.get_pretrained_cfg(n) for n in names], title, about)
-            )
-    return "\n\n".join(parts) + "\n"
+    for family in FAMILIES:
+        parts += [f'<a id="{family.slug}"></a>', f"## {family.title}"]
+        for title, text in family_sections(family, variants(family)):
+            parts += [f"### {title}" if title else "", text]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def replaced(text: str, name: str, content: str) -> str:
-    """Return `text` with what is between the two markers called `name` replaced."""
+def family_page(family: Family) -> str:
+    """The generated part of a family's page."""
+    parts = []
+    for title, text in family_sections(family, variants(family)):
+        parts += [f"## {title}" if title else "", text]
+    return "\n\n".join(part for part in parts if part)
+
+
+def replaced(path: Path, name: str, content: str) -> str:
+    """Return the text of a file with what is between the two markers called `name` replaced."""
     start, end = MARK.format(name), MARK.format(f"end of {name}")
     pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
+    text = path.read_text()
     if not pattern.search(text):
-        raise SystemExit(f"markers {start!r} … {end!r} are missing")
+        raise SystemExit(f"{path.name}: markers {start!r} … {end!r} are missing")
     return pattern.sub(lambda _: f"{start}\n\n{content}\n\n{end}", text)
 
 
@@ -170,12 +148,16 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="only say what is out of date")
     check = parser.parse_args().check
-    short, long = ROOT / "README.md", HERE / "README.md"
-    wanted = {
-        ROOT / "MODEL_CARDS.md": model_cards(),
-        short: replaced(short.read_text(), "headlines", rows_table(headlines=True)),
-        long: replaced(long.read_text(), "published rows", rows_table()),
-    }
+    made = [
+        (ROOT / "README.md", "models", chooser.short_table("docs/families/{}.md")),
+        (DOCS / "which-model.md", "models", chooser.short_table("families/{}.md")),
+        (DOCS / "all-models.md", "all models", chooser.long_table("families/{}.md")),
+        (DOCS / "results/published.md", "published rows", published_rows()),
+        (DOCS / "reference/cli.md", "commands", commands.reference()),
+        *((DOCS / f"families/{f.slug}.md", "family", family_page(f)) for f in FAMILIES),
+    ]
+    wanted = {ROOT / "MODEL_CARDS.md": model_cards()}
+    wanted |= {path: replaced(path, name, content) for path, name, content in made}
     stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
     for path in stale:
         print(f"{path.relative_to(ROOT)} {'is out of date' if check else 'written'}")

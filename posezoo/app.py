@@ -87,10 +87,14 @@ class PosePage:
             raise InputError("there is no film yet; drop one")
         predictor = self._predictor(self._known(model), people == _DETECTOR)
         start = time.perf_counter()
+        try:
+            rate = frame_rate(Path(path))
+        except InputError as error:
+            raise _without_folder(error, path) from error
         out = Path(tempfile.mkdtemp(dir=self.folder), "poses.mp4")
         form, lines, frames, count = JsonLines(), [], 0, 0
         stream = predictor.stream(path, stop=_FILM, track=True, smooth="savgol", detect_every=5)
-        with FilmWriter(out, frame_rate(Path(path))) as film:
+        with FilmWriter(out, rate) as film:
             for found in stream:
                 lines.append(form.text(_without_path(found)))
                 if found.result is None or found.image is None:
@@ -103,7 +107,8 @@ class PosePage:
         seconds = time.perf_counter() - start
         if not frames:
             raise InputError(str(json.loads(lines[0])["error"]) if lines else "an empty film")
-        words = f"{frames} frames, {_people(count)}, {frames / seconds:.1f} frames per second"
+        words = f"{frames} frame{'s' * (frames > 1)}, {_people(count)}"
+        words += f", {frames / seconds:.1f} frames per second"
         if seconds > self.seconds:
             words += f"; stopped after {self.seconds:.0f} s"
         return str(out), words, self._file(".jsonl", "".join(lines))
@@ -130,9 +135,14 @@ def _people(count: int) -> str:
 def _without_path(found: FrameResult) -> FrameResult:
     """Leave the folder of the server out of what is handed back."""
     name = Path(found.source).name
+    error = None if found.error is None else _without_folder(found.error, found.source)
     return FrameResult(
-        source=name, index=found.index, time=found.time, error=found.error, result=found.result
+        source=name, index=found.index, time=found.time, error=error, result=found.result
     )
+
+
+def _without_folder(error: InputError, path: str) -> InputError:
+    return InputError(str(error).replace(path, Path(path).name))
 
 
 def _table(result: PoseResult, threshold: float) -> list[list[Any]]:
@@ -169,7 +179,7 @@ def build(page: PosePage, title: str = "posezoo") -> Any:
             try:
                 return function(*values)
             except PoseZooError as error:
-                raise gradio.Error(str(error)) from error
+                raise gradio.Error(str(error), print_exception=False) from error
 
         return run
 
@@ -237,7 +247,7 @@ def serving(models: Sequence[str] = (), host: str = "127.0.0.1", port: int = 786
         try:
             blocks.launch(
                 server_name=host, server_port=port, share=False, prevent_thread_lock=True,
-                max_file_size=_MEGABYTES << 20, footer_links=[], theme=theme,
+                max_file_size=_MEGABYTES << 20, footer_links=[], theme=theme, show_error=True,
             )  # fmt: skip
         except OSError as error:
             raise InputError(f"the page cannot be served at {host}:{port}: {error}") from error

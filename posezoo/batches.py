@@ -6,9 +6,12 @@ from posezoo.batches import BatchPredictor
 photos = ray.data.read_images("photos/", include_paths=True)
 poses = photos.map_batches(
     BatchPredictor, fn_constructor_args=["vitpose_b_256x192"], batch_size=32,
-    concurrency=2, num_gpus=1,
+    compute=ray.data.ActorPoolStrategy(size=2), num_gpus=1,
 )
 poses.write_json("poses/")
+
+Without GPUs each of them holds one CPU of the cluster, or `num_cpus`. Leave one free: where they
+hold all, none is left to read photos, and Ray waits for ever.
 """
 
 from __future__ import annotations

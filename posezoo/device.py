@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,22 @@ from torch import Tensor
 
 from .errors import InputError
 
-__all__ = ["Download", "autocast", "choose_device", "choose_dtype", "upload", "weight_dtype"]
+__all__ = [
+    "DTYPES",
+    "Download",
+    "autocast",
+    "choose_device",
+    "choose_dtype",
+    "has_fast_bfloat16",
+    "upload",
+    "weight_dtype",
+]
 
-_DTYPES = {
+DTYPES = {
     "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }  # fmt: skip
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # in /proc/cpuinfo
 
 
 def choose_device(device: str | int | torch.device | None) -> torch.device:
@@ -57,10 +68,25 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
     Raises:
         InputError: another one.
     """
-    chosen = _DTYPES.get(str(dtype).removeprefix("torch."))
+    chosen = DTYPES.get(str(dtype).removeprefix("torch."))
     if chosen is None:
-        raise InputError(f"dtype is {dtype!r}; valid: a floating-point type, {', '.join(_DTYPES)}")
+        raise InputError(f"dtype is {dtype!r}; valid: a floating-point type, {', '.join(DTYPES)}")
     return chosen
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes products of bfloat16 itself, faster than those of float32.
+
+    GPUs from compute capability 8.0 (A100) on do; x86 processors with AVX512-BF16 or AMX, and ARM
+    processors with BF16, of which only Linux tells.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    try:
+        about = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return device.type == "cpu" and not _BFLOAT16_FLAGS.isdisjoint(about.split())
 
 
 def weight_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -18,7 +18,11 @@ from .files import writing
 if sys.platform != "win32":  # where files have no such locks, nothing is checked
     import fcntl
 
-__all__ = ["one_writer"]
+__all__ = ["BusyError", "one_writer"]
+
+
+class BusyError(DataError):
+    """Another process writes there."""
 
 
 @contextmanager
@@ -31,7 +35,8 @@ def one_writer(folder: Path, name: str = "writer.lock", *, shared: bool = False)
         shared: keep out those only that do not share, such as a whole run beside its parts.
 
     Raises:
-        DataError: another process writes there, or it cannot be written.
+        BusyError: another process writes there.
+        DataError: it cannot be written.
     """
     path = folder / name
     with writing(path):
@@ -60,7 +65,7 @@ def _locked(path: Path, shared: bool) -> int:
         except BlockingIOError:
             owner = os.read(handle, 200).decode(errors="replace").strip()
             os.close(handle)
-            raise DataError(
+            raise BusyError(
                 f"{path.parent} is being written by another run ({owner or 'just started'}); wait "
                 "until it ends, or give another --out"
             ) from None

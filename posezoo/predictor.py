@@ -7,6 +7,7 @@ codec -> image pixels. Only keypoints and scores leave the device.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 
 from .codecs import build_codec
 from .detectors import BatchDetector, Detector, PeopleFinder
-from .device import Download, choose_device, choose_dtype, upload, weight_dtype
+from .device import Download, choose_device, choose_dtype, has_fast_bfloat16, upload, weight_dtype
 from .engines.network import ExportedNetwork, require_device
-from .engines.opening import open_network, runs_exported
+from .engines.opening import dtypes_of, open_network, runs_exported
 from .errors import InputError
 from .geometry import check_bboxes, get_convention
 from .inflight import Batch, Rows, Running, halves
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
 __all__ = ["CropRequest", "PosePredictor"]
 
 _CPU_BATCH = 8
+_log = logging.getLogger(__name__)
 
-StreamSource = str | Path | int | Iterable[str | Path | int] | Iterable["ImageLike"]
 ImageLike = np.ndarray | Image.Image | str | Path
+StreamSource = int | ImageLike | Iterable[str | Path | int] | Iterable[ImageLike]
 Item = tuple[ImageLike, np.ndarray | None, np.ndarray | None]
 """An image, boxes or None for the detector's, and their scores or None."""
 _Located = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -89,7 +91,8 @@ class PosePredictor:
         device: where to run; None leaves a given model where it is and puts a named one on
             CUDA if there is any.
         dtype: float32 and float64 run as such; bfloat16 and float16 run under autocast. Engines
-            other than torch have fewer.
+            other than torch have fewer. "auto" is bfloat16 where device and engine compute it
+            faster, else float32; `predictor.dtype` says which, and so does the log.
         compile: run the network through torch.compile.
         engine: what runs the network: "torch", or on the CPU "onnxruntime" or "openvino", for
             which a model is exported once and kept in the cache. None is torch, or for a file
@@ -116,9 +119,9 @@ class PosePredictor:
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        dtype = choose_dtype(dtype)
         if device is not None or (isinstance(model, str) and not runs_exported(model, engine)):
             device = choose_device(device)
+        dtype = _chosen_dtype(dtype, model, device, engine)
         opened = open_network(model, engine=engine, dtype=dtype, compile=compile)
         network = _checked(unwrap(opened))
         self.cfg = network.pretrained_cfg
@@ -242,7 +245,7 @@ class PosePredictor:
 
         Args:
             source: a photo, video, folder, pattern with wildcards or list in a `.txt` file; the
-                number of a camera; several of these; or an iterable of images in memory.
+                number of a camera; several of these; or an image in memory, or an iterable of such.
             every: use each so many-th frame of a film only.
             start: seconds from the first frame; earlier frames are left out.
             stop: seconds; frames from there on are left out.
@@ -266,6 +269,13 @@ class PosePredictor:
         )
         if isinstance(source, (str, Path, int)):
             source = [source]
+        if isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim < 4):
+            source = [source]
+        if isinstance(source, bytes) or not isinstance(source, Iterable):
+            raise InputError(
+                f"source is a {type(source).__name__}; give paths, the number of a camera, or an "
+                "iterable of images"
+            )
         named = isinstance(source, Sequence) and all(
             isinstance(s, (str, Path, int)) for s in source
         )
@@ -444,6 +454,29 @@ class PosePredictor:
         finally:
             for module in training:
                 module.training = True
+
+
+def _chosen_dtype(
+    dtype: str | torch.dtype,
+    model: nn.Module | str | Path,
+    device: torch.device | None,
+    engine: str | None,
+) -> torch.dtype:
+    """Return the type asked for, or what "auto" is here.
+
+    Args:
+        device: where torch runs the network; None where a given model is, or for engines.
+    """
+    if dtype != "auto":
+        return choose_dtype(dtype)
+    network = unwrap(model) if isinstance(model, nn.Module) else None
+    weights = None if network is None else next(network.parameters(), None)
+    where = device or (torch.device("cpu") if weights is None else weights.device)
+    types = dtypes_of(model, engine)
+    fast = has_fast_bfloat16(where) and torch.bfloat16 in types
+    chosen = torch.bfloat16 if fast else torch.float32
+    _log.info("dtype auto is %s on %s", str(chosen).removeprefix("torch."), where)
+    return chosen
 
 
 def _checked(network: Any) -> Any:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from .device import autocast
 from .draw import draw_tokens
 from .errors import InputError
 from .predictor import PosePredictor
@@ -76,7 +77,7 @@ def token_rows(
 def _regions(
     network: PoseModel, predictor: PosePredictor, crops: Tensor
 ) -> list[list[NDArray[np.uint8]]]:
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(predictor.device, predictor.dtype):
         stages = network.token_regions(predictor.crop.normalise(crops).to(predictor.model_dtype))
     regions = [stage.cpu().numpy() for stage in stages[1:]]  # (B, h, w) each
     pixels = crops.permute(0, 2, 3, 1).cpu().numpy().repeat(2, 1).repeat(2, 2)

@@ -21,6 +21,8 @@ SCRIPTS = sorted(p for p in BENCHMARKS.glob("*.py") if "__main__" in p.read_text
 
 
 def _load(name: str):
+    if str(BENCHMARKS) not in sys.path:  # scripts import their neighbours
+        sys.path.append(str(BENCHMARKS))
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

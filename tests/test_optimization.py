@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from families import SMALL, fill, small
@@ -14,6 +17,7 @@ from posezoo.errors import InputError
 from posezoo.models.layers import FoldedNorm
 from posezoo.models.uniformer.blocks import PositionalConv
 from posezoo.optimization import FastNetwork
+from posezoo.packing import PackedLinear, can_pack
 from posezoo.zoo.model import Tokenizer
 from posezoo.zoo.wrapped import unwrap
 
@@ -129,3 +133,14 @@ def test_compiled_copy_takes_any_batch_size_without_compiling_again(model, dtype
             inputs = inputs_of(model, batch)
             tolerance = 1e-3 if dtype == "float32" else 0.2
             assert spread(run(fast, inputs), run(plain, inputs)) < tolerance
+
+
+def test_linear_layers_are_packed_where_that_is_faster_and_can_be_copied():
+    model = small("tokenpose_t_256x192")
+    fast, inputs = optimize(model), inputs_of(model, 2)
+    packed = [m for m in fast.modules() if isinstance(m, PackedLinear)]
+    assert bool(packed) == can_pack(torch.device("cpu"), torch.float32)
+    again = pickle.loads(pickle.dumps(copy.deepcopy(fast)))
+    assert all(torch.equal(a, b) for a, b in zip(run(again, inputs), run(fast, inputs)))
+    assert all(len(x) == 0 for x in run(fast, tuple(x[:0] for x in inputs)))
+    assert not any(isinstance(m, PackedLinear) for m in optimize(model, dtype="float64").modules())

@@ -63,7 +63,9 @@ def test_drawing_has_the_format_of_its_name(photo, tmp_path):
     assert _predict(photo, "--whole-image", "--draw", tmp_path / "over.jpg").exit_code == 0
     with Image.open(tmp_path / "over.jpg") as drawn:
         assert drawn.format == "JPEG" and drawn.size == (50, 60)
-    result = _predict(photo, photo, "--whole-image", "--draw", tmp_path / "one.jpg")
+    other = tmp_path / "other.png"
+    other.write_bytes(photo.read_bytes())
+    result = _predict(photo, other, "--whole-image", "--draw", tmp_path / "one.jpg")
     assert result.exit_code == 2 and "one picture for 2 photos" in result.output
     result = _predict(photo, "--whole-image", "--draw", tmp_path / "one.webp")
     assert result.exit_code == 2 and "one.webp is neither PNG nor JPEG" in result.output
@@ -111,7 +113,7 @@ def test_one_bad_photo_costs_itself(photo, tmp_path):
     result = _predict(
         *photos, "--boxes", tmp_path / "boxes.json", "--out", out, model="hrnet_xs_192x144"
     )
-    assert result.exit_code == 1 and "1 photos, 1 people, 3 failed" in result.output
+    assert result.exit_code == 1 and "1 photo, 1 person, 3 failed" in result.output
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [("error" in row) for row in rows] == [True, True, True, False]
     assert "outside.png: bbox 0" in result.output and "thin.png: box 0" in result.output

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 from . import options
@@ -27,11 +29,12 @@ __all__ = ["app"]
     "--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Of the page."
 )
 def app(models: tuple[str, ...], host: str, port: int) -> None:
-    """Serve a page for a browser on this machine, until Ctrl-C."""
+    """Serve a page for a browser on this machine, until Ctrl-C or SIGTERM."""
     from ..app import serving
     from ..zoo.catalog import get_pretrained_cfg
 
     for name in models:
         get_pretrained_cfg(name)  # names close ones
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uploads are removed as well
     with serving(models, host, port) as page:
         page.block_thread()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def find_network(
     from ..engines.programs import find_engine
 
     if engine is not None and (engine != "torch" or is_exported_file(name)):
-        find_engine(engine, dtype)
+        find_engine(engine, "float32" if dtype == "auto" else dtype)
     if not is_exported_file(name):
         return create_model(name, pretrained=checkpoint is None, checkpoint=checkpoint)
     if checkpoint is not None:
@@ -67,10 +69,16 @@ def build_predictor(
     from ..device import choose_device
     from ..predictor import PosePredictor
 
-    model = find_network(name, checkpoint, engine=engine, dtype=dtype)
+    model: nn.Module | str = name  # of which the predictor makes the fast version
+    if checkpoint is not None:
+        model = find_network(name, checkpoint, engine=engine, dtype=dtype)
     if device is None and engine in (None, "torch") and not is_exported_file(name):
         device = choose_device(None)
-    return PosePredictor(
+    predictor = PosePredictor(
         model, device=device, dtype=dtype, compile=compile, engine=engine,
         batch_size=batch_size, flip_test=flip_test,
     )  # fmt: skip
+    if dtype == "auto":
+        chosen = str(predictor.dtype).removeprefix("torch.")
+        click.echo(f"posezoo: --dtype auto is {chosen} on {predictor.device}", err=True)
+    return predictor

@@ -10,7 +10,7 @@ import click
 
 __all__ = [
     "PATH", "batch_size", "category", "checkpoint", "compile_network", "complete_model", "data",
-    "device", "dtype", "engine", "flip_test", "shard", "workers",
+    "device", "dtype", "dtype_or_auto", "engine", "flip_test", "shard", "workers",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,13 +44,20 @@ def folder_or_rendering(context: click.Context, option: click.Parameter, value: 
 device = click.option(
     "--device", default=None, help="cpu, cuda, cuda:1 … (default: cuda if there is one)"
 )
+_DTYPES = ["float32", "float64", "bfloat16", "float16"]
+_DTYPE_HELP = (
+    "In torch the 16-bit types run under autocast; openvino has float32 and bfloat16, "
+    "onnxruntime float32."
+)
 dtype = click.option(
+    "--dtype", type=click.Choice(_DTYPES), default="float32", show_default=True, help=_DTYPE_HELP
+)
+dtype_or_auto = click.option(
     "--dtype",
-    type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
+    type=click.Choice([*_DTYPES, "auto"]),
     default="float32",
     show_default=True,
-    help="In torch the 16-bit types run under autocast; openvino has float32 and bfloat16, "
-    "onnxruntime float32.",
+    help=_DTYPE_HELP + " auto: bfloat16 where the hardware computes it faster.",
 )
 engine = click.option(
     "--engine",

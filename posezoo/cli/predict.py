@@ -41,7 +41,7 @@ __all__ = ["predict"]
 @options.checkpoint
 @predict_options
 @options.device
-@options.dtype
+@options.dtype_or_auto
 @options.compile_network
 @options.engine
 @options.batch_size("Crops")
@@ -82,12 +82,15 @@ def predict(
     from .predict_files import PredictFiles
 
     outputs = (chosen.out, chosen.draw, chosen.draw_tokens)
-    sources = find_sources(inputs, [path for path in outputs if path is not None])
+    found = find_sources(inputs, [path for path in outputs if path is not None])
+    sources = list(dict.fromkeys(found))  # an input that is named twice is done once
     files = PredictFiles(sources, chosen)
     share = None if shard is None else Share.parse(shard)
     share = launched_share(share) or share
     if chosen.out is None and (share is not None or resume):
         raise InputError("--resume and several processes need a file to meet in: give --out")
+    if chosen.out is None and sys.stdout is None:
+        raise InputError("standard output is closed; give --out")
     _check_inputs(sources, [chosen.boxes, checkpoint], files.written)
     chosen_device = None if device is None else choose_device(device)
     boxes = None
@@ -100,7 +103,8 @@ def predict(
     predictor.finder = chosen.finder(predictor.device)
     about = {
         "model": name, "checkpoint": str(checkpoint), "device": str(predictor.device),
-        "dtype": dtype, "compile": compile, "engine": engine, "flip_test": predictor.flip_test,
+        "dtype": str(predictor.dtype).removeprefix("torch."), "compile": compile,
+        "engine": engine, "flip_test": predictor.flip_test,
     }  # fmt: skip
     plan = RunPlan(
         out=chosen.out, form=files.form, sinks=files.sinks(predictor), share=share, resume=resume,
@@ -160,10 +164,10 @@ def _run(
         counts = run(stream, units, plan, lines.tell, lambda: stop.requested)
     lines.finish()
     seconds = time.perf_counter() - start
-    what = "photos" if all(isinstance(source, Photo) for source in sources) else "frames"
-    words = f"{counts.frames - counts.failed} {what}, {counts.people} people"
+    what = "photo" if all(isinstance(source, Photo) for source in sources) else "frame"
+    words = f"{_number(counts.frames - counts.failed, what)}, {_number(counts.people, 'person')}"
     words += f", {counts.failed} failed" if counts.failed else ""
-    words += f"; {lines.count / max(seconds, 1e-9):.1f} {what} per second"
+    words += f"; {lines.count / max(seconds, 1e-9):.1f} {what}s per second"
     if stop.requested:
         words += "; stopped: " + (
             "nothing is kept without --out" if plan.out is None
@@ -202,8 +206,13 @@ class _Lines:
         """Print the line of the input that has ended."""
         if self.source is None or not self.frames or self.quiet:
             return
-        people = "1 person" if self.people == 1 else f"{self.people} people"
+        people = _number(self.people, "person")
         frames = f"{self.frames} frames, " if self.frames > 1 else ""
         file = self.files.of(self.source)
         click.echo(f"{self.source}: {frames}{people}" + (f" -> {file}" if file else ""), err=True)
         self.frames = 0
+
+
+def _number(count: int, what: str) -> str:
+    many = {"person": "people"}.get(what, f"{what}s")
+    return f"{count} {what if count == 1 else many}"

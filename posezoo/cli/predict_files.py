@@ -44,6 +44,8 @@ class PredictFiles:
         self.form: TextFormat | None = None
         self.results: dict[str, Path] = {}
         out = options.out
+        if out is not None and (str(out) == "-" or (out.exists() and not _is_own(out))):
+            raise InputError(f"--out is {out}, no file; leave it out for standard output")
         if options.form == "openpose" and (out is None or out.suffix):
             raise InputError(f"--format openpose writes a folder; --out is {out}")
         if options.form == "openpose":
@@ -95,9 +97,23 @@ class PredictFiles:
 
     def identity(self) -> dict[str, str]:
         """What an interrupted run and the one that goes on must have in common."""
-        names = "\n".join(map(str, self.sources))
-        return {**self.options.identity(), "inputs": hashlib.sha256(names.encode()).hexdigest()}
+        names = "\n".join(f"{source} {_size(source)}" for source in self.sources)
+        inputs = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+        return {**self.options.identity(), "inputs": inputs}
 
     def of(self, source: str) -> Path | None:
         """Return the file to name for a source that is finished, None where all go to one."""
         return self.results.get(source) or self.drawings.get(source)
+
+
+def _is_own(path: Path) -> bool:
+    """Tell whether a path is a file or folder: no device, no pipe."""
+    return path.is_file() or path.is_dir()
+
+
+def _size(source: Source) -> int:
+    """Return the bytes of a file, so that a run does not go on with another one; -1 without one."""
+    from ..media import Film, Photo
+
+    path = source.path if isinstance(source, (Photo, Film)) else None
+    return path.stat().st_size if path is not None and path.is_file() else -1

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..device import choose_dtype
+from ..device import DTYPES, choose_dtype
 from ..errors import InputError
 from ..zoo.factory import create_model
 from ..zoo.wrapped import unwrap
@@ -15,7 +15,7 @@ from .cached import on_engine
 from .network import ExportedNetwork
 from .programs import SUFFIXES, find_engine, open_exported
 
-__all__ = ["engine_of", "is_exported_file", "open_network", "runs_exported"]
+__all__ = ["dtypes_of", "engine_of", "is_exported_file", "open_network", "runs_exported"]
 
 
 def is_exported_file(model: object) -> bool:
@@ -26,6 +26,21 @@ def is_exported_file(model: object) -> bool:
 def runs_exported(model: object, engine: str | None) -> bool:
     """Whether `open_network` returns an exported network, which runs on the CPU."""
     return is_exported_file(model) or engine not in (None, "torch")
+
+
+def dtypes_of(model: object, engine: str | None) -> tuple[torch.dtype, ...]:
+    """Return the types that `open_network` with this engine could compute in.
+
+    Raises:
+        InputError: no such engine.
+    """
+    network = unwrap(model) if isinstance(model, nn.Module) else None
+    if isinstance(network, ExportedNetwork):
+        return (network.dtype,)
+    if not runs_exported(model, engine):
+        return tuple(DTYPES.values())
+    usual = "torch" if str(model).endswith(".pt2") else "onnxruntime"
+    return find_engine(engine or usual, torch.float32).dtypes
 
 
 def engine_of(network: nn.Module) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
-from ..errors import DataError, InputError
+from ..errors import InputError
 from ..files import writing
 from ..weights.files import replacing
 from .video import import_av
@@ -54,24 +55,31 @@ class FilmWriter:
         self.folder = path.with_name(f"{path.name}.parts")
         self._container: Any = None
         self._stream: Any = None
+        self._size: tuple[int, int] | None = None  # (W, H) of the film
         with writing(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             for file in self.folder.iterdir():
                 if not file.stem.isdecimal() or int(file.stem) >= parts:
                     file.unlink()
+            if parts:
+                with closing(self.av.open(str(self._part(0)))) as part:
+                    self._size = part.streams.video[0].width, part.streams.video[0].height
 
     def write(self, image: NDArray[np.uint8], time: float) -> None:
         """Add a frame: uint8 RGB (H, W, 3), `time` in seconds, later than the one before.
 
-        All frames have the size of the first one of a part; an odd last row or column is left out,
-        as H.264 stores colours for two pixels at once.
+        The film has the size of its first frame; later ones of another size are fitted into it. An
+        odd last row or column is left out, as H.264 stores colours for two pixels at once.
         """
-        height, width = (side - side % 2 for side in image.shape[:2])
+        if self._size is None:
+            height, width = (max(2, side - side % 2) for side in image.shape[:2])
+            self._size = width, height
+        width, height = self._size
+        if not (0 <= image.shape[0] - height <= 1 and 0 <= image.shape[1] - width <= 1):
+            image = np.asarray(ImageOps.pad(Image.fromarray(image), self._size))
         with writing(self.path):
             if self._container is None:
                 self._open(height, width)
-            if (self._stream.height, self._stream.width) != (height, width):
-                raise DataError(f"{self.path}: a frame of another size, {height}x{width}")
             picture = self.av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(image[:height, :width]), format="rgb24"
             )

@@ -11,12 +11,12 @@ from pathlib import Path
 from ..errors import InputError
 from ..images import ImageSource
 
-__all__ = ["Camera", "Film", "Images", "Photo", "Source", "find_sources"]
+__all__ = ["FILMS", "Camera", "Film", "Images", "Photo", "Source", "find_sources"]
 
 _PHOTOS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .jp2 .avif .heic".split()
 )
-_FILMS = frozenset(
+FILMS = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .mts .m2ts .3gp .ogv .mxf".split()
 )
 _LIST = ".txt"
@@ -71,17 +71,17 @@ def find_sources(
     """Return the photos, films and cameras that `inputs` name, in their order.
 
     An input is a photo, a video, a folder (with its sub-folders, in the order of names; hidden
-    files are left out), a pattern with wildcards (`**` enters folders), a `.txt` file with one
-    input per line, relative to the current folder or to that of the list, or the number of a
-    camera. A file of that name comes before a pattern or a number.
+    files, and links to other folders, are left out), a pattern with wildcards (`**` enters
+    folders), a `.txt` file with one input per line, relative to the current folder or to that of
+    the list, or the number of a camera. A file of that name comes before a pattern or a number.
 
     Args:
         inputs: what a user names.
         leave_out: files and folders that a search in folders does not enter, such as outputs.
 
     Raises:
-        InputError: nothing there, a folder, pattern or list without photos and films, or no file
-            at all among those that were named.
+        InputError: nothing there, a folder that cannot be read, a folder, pattern or list without
+            photos and films, or no file at all among those that were named.
     """
     skipped = {os.path.realpath(path) for path in leave_out}
     sources = [source for item in inputs for source in _sources(item, skipped)]
@@ -117,7 +117,7 @@ def _sources(item: str | Path | int, skipped: set[str]) -> Iterator[Source]:
 
 
 def _walk(folder: Path, skipped: set[str]) -> Iterator[Source]:
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
         below = (name for name in folders if not name.startswith("."))
         folders[:] = sorted(n for n in below if os.path.realpath(f"{parent}/{n}") not in skipped)
         for name in sorted(files):
@@ -125,6 +125,13 @@ def _walk(folder: Path, skipped: set[str]) -> Iterator[Source]:
             if not name.startswith(".") and _is_known(path):
                 if os.path.realpath(path) not in skipped:
                     yield _file(path)
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(
+        f"the folder {error.filename} cannot be read: {error.strerror}; change its permissions, or "
+        "name the other folders"
+    ) from error
 
 
 def _listed(path: Path, skipped: set[str]) -> Iterator[Source]:
@@ -153,8 +160,8 @@ def _required(found: Iterable[Source], where: str) -> list[Source]:
 
 
 def _is_known(path: Path) -> bool:
-    return path.suffix.lower() in _PHOTOS | _FILMS
+    return path.suffix.lower() in _PHOTOS | FILMS
 
 
 def _file(path: Path) -> Source:
-    return Film(path) if path.suffix.lower() in _FILMS else Photo(path)
+    return Film(path) if path.suffix.lower() in FILMS else Photo(path)

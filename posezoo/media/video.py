@@ -53,7 +53,7 @@ def read_video(source: Film | Camera, choice: FrameChoice = _ALL) -> Iterator[Fr
     av = import_av()
     try:
         container = _open(av, source)
-    except (OSError, ValueError) as error:  # av.FFmpegError is one or the other
+    except (OSError, ValueError, av.FFmpegError) as error:
         raise InputError(_why_not(source, error)) from error
     with closing(container):
         if not container.streams.video:
@@ -75,7 +75,7 @@ def frame_rate(path: Path) -> Fraction:
             streams = container.streams.video
             rate = streams[0].average_rate or streams[0].guessed_rate if streams else None
             return Fraction(rate) if rate else Fraction(25)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, av.FFmpegError) as error:
         raise InputError(_why_not(Film(path), error)) from error
 
 
@@ -149,9 +149,9 @@ class _Decoder:
             for packet in self.container.demux(self.stream):
                 try:
                     yield from packet.decode()
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, self.av.FFmpegError) as error:
                     yield InputError(f"{self.name}: a frame cannot be decoded ({_words(error)})")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, self.av.FFmpegError) as error:
             yield InputError(f"{self.name} cannot be read any further ({_words(error)})")
 
 
@@ -187,5 +187,6 @@ def _why_not(source: Film | Camera, error: Exception) -> str:
 
 
 def _words(error: Exception) -> str:
-    reason = error.strerror if isinstance(error, OSError) else None
+    known = isinstance(error, (OSError, import_av().FFmpegError))
+    reason = error.strerror if known else None  # type: ignore[attr-defined]
     return str(reason or error).strip() or type(error).__name__

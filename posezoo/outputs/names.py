@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..media.film import FILM_ENDINGS
-from ..media.sources import Film, Photo, Source
+from ..media.sources import FILMS, Film, Photo, Source
 from .overlays import PICTURE_FORMATS
 
 __all__ = ["files_of", "picture_paths"]
@@ -27,13 +27,13 @@ def files_of(
     paths = {str(source): _absolute(source) for source in sources}
     common = os.path.commonpath([path.parent for path in paths.values()])
     files: dict[str, Path] = {}
-    taken: dict[Path, Path] = {}
+    taken: dict[Path, tuple[Path, Source]] = {}
     for source in sources:
         path = paths[str(source)]
         ending = photo_ending if isinstance(source, Photo) else film_ending
         file = folder / path.relative_to(common).with_suffix(ending)
-        other = taken.setdefault(file, path)
-        if other != path:
+        other_path, other = taken.setdefault(file, (path, source))
+        if other_path != path:
             raise InputError(
                 f"{other} and {source} would both be written as {file}; rename one of them, or "
                 "take them one after the other into different folders"
@@ -68,8 +68,9 @@ def picture_paths(option: str, sources: Sequence[Source], target: Path) -> dict[
             ends = "PNG or JPEG" if is_photo else ", ".join(FILM_ENDINGS)
             raise InputError(f"{option} is {target} for {sources[0]}; valid: {ends}, or a folder")
         return {str(sources[0]): target}
-    if suffix in Image.registered_extensions() and not target.is_dir():
+    if (suffix in FILMS or suffix in Image.registered_extensions()) and not target.is_dir():
         raise InputError(
-            f"{target} is neither PNG nor JPEG; give a name in .png or .jpg, or a folder"
+            f"{target} is neither PNG nor JPEG, nor a film in {', '.join(FILM_ENDINGS)}; give such "
+            "a name, or a folder"
         )
     return files_of(sources, target, ".png", ".mp4")

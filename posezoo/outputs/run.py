@@ -6,7 +6,6 @@ units -> share -> stream -> sinks, with a checkpoint after each unit and every f
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..lock import one_writer
+from ..errors import DataError
+from ..files import load_json
+from ..lock import BusyError, one_writer
 from ..shares import Share
 from ..stopping import never
 from ..streaming.found import FrameResult
@@ -28,6 +29,7 @@ from .textfile import StandardOutput, TextSink, UnitTexts, merge_texts
 __all__ = ["RunPlan", "run"]
 
 _CHUNKS = 4  # of a film between checkpoints
+_OWN = ("device", "out", "draw", "draw_tokens")  # what shares, on many machines, need not agree on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,7 @@ def run(
     with ExitStack() as stack:
         sinks = [*_text_sinks(plan), *plan.sinks]
         progress = _progress(plan, stack)
+        _shares(plan)
         if progress.load(resume=plan.resume or plan.share is not None):
             for sink, state in zip(sinks, progress.sinks):
                 sink.restore(state)
@@ -179,23 +182,39 @@ def _checkpoint(
 def _merged(plan: RunPlan, units: int) -> Counts | None:
     """Merge the shares if all are done and nobody else merges; return the counts of all."""
     assert plan.share is not None and plan.out is not None
-    count = plan.share.count
-    names = [f"share-{i}-of-{count}" for i in range(count)]
-    total = Counts()
-    for name in names:
-        path = plan.folder / f"{name}.progress"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not begun, or merged and removed by another process
-            return None
-        if not content["done"]:
-            return None
-        total += Counts(**content["counts"])
     try:
-        (plan.folder / "merging").touch(exist_ok=False)
-    except OSError:  # another process merges
+        with one_writer(plan.out.parent, f".{plan.out.name}.lock"):
+            shares = _shares(plan)
+            if len(shares) < plan.share.count or not all(share["done"] for share in shares):
+                return None
+            if plan.form is not None:
+                merge_texts(plan.folder, units, plan.out, plan.form)
+            shutil.rmtree(plan.folder, ignore_errors=True)
+            return sum((Counts(**share["counts"]) for share in shares), Counts())
+    except BusyError:  # another process merges
         return None
-    if plan.form is not None:
-        merge_texts(plan.folder, units, plan.out, plan.form)
-    shutil.rmtree(plan.folder, ignore_errors=True)
-    return total
+
+
+def _shares(plan: RunPlan) -> list[dict[str, Any]]:
+    """Return what is kept of the progress of each share that has begun.
+
+    Raises:
+        DataError: one is of a run with other inputs or options.
+    """
+    if plan.share is None:
+        return []
+    found = []
+    for i in range(plan.share.count):
+        path = plan.folder / f"share-{i}-of-{plan.share.count}.progress"
+        if not path.exists():
+            continue
+        content = load_json(path)
+        theirs, mine = content["identity"], plan.identity
+        names = [k for k in {**mine, **theirs} if k not in _OWN and mine.get(k) != theirs.get(k)]
+        if names:
+            raise DataError(
+                f"{path} is of a run that differs in {', '.join(names)}; give the same options, "
+                f"another --out, or delete {plan.folder}"
+            )
+        found.append(content)
+    return found

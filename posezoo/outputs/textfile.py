@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
 from ..files import writing
 from ..streaming.found import FrameResult
 from ..weights.files import write_text
@@ -49,7 +50,7 @@ class TextFile:
 
     def write(self, text: str) -> None:
         """Add a text; it is in the file when this returns."""
-        data = text.encode()
+        data = text.encode(errors="backslashreplace")  # names of files that are no Unicode
         if not data:
             return
         if self.length > len(self._head):
@@ -184,8 +185,15 @@ class StandardOutput(Sink):
         self.form = form
 
     def write(self, frames: Sequence[FrameResult]) -> None:
-        sys.stdout.write("".join(map(self.form.text, frames)))
-        sys.stdout.flush()
+        try:
+            sys.stdout.write("".join(map(self.form.text, frames)))
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read has seen enough
+            raise
+        except OSError as error:
+            raise DataError(
+                f"cannot write standard output: {error.strerror}; make room, or give --out"
+            ) from error
 
 
 def merge_texts(folder: Path, units: int, path: Path, form: TextFormat) -> None:

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from ..datasets.boxes import BoxEntry
 from ..errors import InputError
-from ..images import load_image
+from ..images import ImageSource, load_image
 from ..media.frames import Frame, FrameChoice
 from ..media.sources import Camera, Film, Images, Photo
 from ..media.video import read_video
@@ -139,14 +139,21 @@ def _photo(source: Photo, boxes: BoxOf) -> Frame:
 
 
 def _in_time(source: Film | Camera | Images, choice: FrameChoice) -> Iterator[Frame]:
-    try:
-        if not isinstance(source, Images):
-            yield from read_video(source, choice)
-            return
+    if isinstance(source, Images):
         for i, image in enumerate(source.images):
-            yield Frame(source=str(source), index=i, image=load_image(image))
+            yield _image(str(source), i, image)
+        return
+    try:
+        yield from read_video(source, choice)
     except InputError as error:
         yield Frame(source=str(source), error=error)
+
+
+def _image(name: str, index: int, image: ImageSource) -> Frame:
+    try:
+        return Frame(source=name, index=index, image=load_image(image))
+    except InputError as error:
+        return Frame(source=name, index=index, error=error)
 
 
 class _InThread(Generic[T]):

@@ -1,4 +1,4 @@
-"""Model cards: everything the registry knows about a variant, as Markdown.
+"""Model cards: the words about a family and what the registry knows of its weights, as Markdown.
 
 Numbers by the authors are called reported and carry their source. Only numbers measured with
 posezoo are called measured; each carries the command, date and hardware of its record.
@@ -12,10 +12,12 @@ from typing import Any
 
 from ..zoo.config import PretrainedCfg
 from .addresses import summary
+from .families import Family, family_of
 
-__all__ = ["family_section", "variant_card"]
+__all__ = ["family_sections", "variant_card"]
 
 _PIPELINES = {"pose": "keypoint-detection", "classification": "image-classification"}
+_MAIN = ("AP", "AR", "Whole AP", "Whole AR", "top1")
 _DATASETS = {
     "coco": "COCO 2017 keypoints",
     "coco_wholebody": "COCO-WholeBody v1.0",
@@ -36,10 +38,12 @@ def variant_card(
         origin: provenance as stored in the weights file.
         measured: evaluation records of this variant, as `record.json` holds them.
     """
+    family = family_of(cfg.architecture)
     parts = [
         _front_matter(cfg),
         f"# {cfg.name}",
         f"{cfg.description[:1].upper()}{cfg.description[1:]}. Paper: {cfg.source.paper}.",
+        *([family.what] if family else []),
         "## Use",
         _usage(cfg),
         "## Recipe",
@@ -48,43 +52,71 @@ def variant_card(
         _accuracy(cfg, measured),
         "## Licence and data",
         _terms(cfg),
+        *(["## Limits", family.limits] if family else []),
         "## Provenance",
         _provenance(origin),
+        *(["## Citation", f"```bibtex\n{family.citation}\n```"] if family else []),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def family_section(cfgs: Sequence[PretrainedCfg], title: str, about: str) -> str:
-    """Return one section of MODEL_CARDS.md.
+def family_sections(family: Family, cfgs: Sequence[PretrainedCfg]) -> list[tuple[str, str]]:
+    """Return the sections of a family's card as titles and texts; the first has no title.
 
     Args:
-        cfgs: the variants of a family.
-        title: of the section.
-        about: a paragraph about the family.
+        family: the words.
+        cfgs: its sets of weights.
     """
+    protocols = sorted({f"* {c.metrics.protocol}: <{c.metrics.url}>" for c in cfgs if c.metrics})
+    told = (
+        "Reported by the authors (all values are among the published rows), by these protocols:"
+        "\n\n" + "\n".join(protocols)
+    )
+    terms: dict[str, list[str]] = {}
+    for cfg in cfgs:
+        terms.setdefault(_terms(cfg), []).append(f"`{cfg.name}`")
+    licences = [f"* {text} ({_shortened(names)})" for text, names in terms.items()]
+    return [
+        ("", _with_links(family.what)),
+        ("What is special", _bullets(family.special)),
+        ("Which one", family.advice),
+        ("Variants", _variants(cfgs) + (f"\n\n{told}" if protocols else "")),
+        ("Compared with the original", _bullets(family.differs)),
+        ("Licence and data", "\n".join(licences)),
+        ("Limits", family.limits),
+        ("Citation", f"```bibtex\n{family.citation}\n```"),
+    ]
+
+
+def _with_links(text: str) -> str:
+    """Turn numbers of papers into links."""
+    text = re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+    return re.sub(r"\(doi:([^\s)]+)\)", r"([doi:\1](https://doi.org/\1))", text)
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"* {sentence}" for sentence in sentences)
+
+
+def _shortened(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + rest
+
+
+def _variants(cfgs: Sequence[PretrainedCfg]) -> str:
     rows = [
-        "| variant | data | input | params | GMACs | reported | weights |",
+        "| weights | data | input | params | GMACs | reported | where they are |",
         "|---|---|---|---|---|---|---|",
     ]
     for cfg in cfgs:
         size = f"{cfg.input.size[0]}x{cfg.input.size[1]}"
-        params = f"{cfg.params / 1e6:.1f} M" if cfg.params else ""
-        macs = f"{cfg.macs / 1e9:.2f}" if cfg.macs else ""
+        params = f"{cfg.params / 1e6:.1f}\u00a0M" if cfg.params else "-"
+        macs = f"{cfg.macs / 1e9:.2f}" if cfg.macs else "-"
         rows.append(
             f"| `{cfg.name}` | {_trained_on(cfg)} | {size} | {params} | {macs} | "
-            f"{_values(cfg)} | {summary(cfg)} |"
+            f"{_main_values(cfg)} | {summary(cfg)} |"
         )
-    terms = sorted({_terms(cfg) for cfg in cfgs})
-    protocols = sorted(
-        {f"* {c.metrics.protocol}: <{c.metrics.url}>" for c in cfgs if c.metrics}
-    )  # fmt: skip
-    parts = [f"## {title}", about, "\n".join(rows)]
-    if protocols:
-        parts.append(
-            "Reported values are the authors', by these protocols:\n\n" + "\n".join(protocols)
-        )
-    parts.append("\n\n".join(terms))
-    return "\n\n".join(parts)
+    return "\n".join(rows)
 
 
 def _front_matter(cfg: PretrainedCfg) -> str:
@@ -142,7 +174,7 @@ def _accuracy(cfg: PretrainedCfg, measured: Sequence[Mapping[str, Any]]) -> str:
             f"Command `{record['command']}`, {record['date']}, {record['environment']['device']}."
         )
     if not measured:
-        lines.append("Not measured with posezoo yet.")
+        lines.append("Nothing was measured with posezoo for this card.")
     return "\n\n".join(lines)
 
 
@@ -153,6 +185,13 @@ def _values(cfg: PretrainedCfg) -> str:
         f"{name} {value:.3f}" if name == "loss" else f"{name} {100 * value:.1f}"
         for name, value in cfg.metrics.values.items()
     )
+
+
+def _main_values(cfg: PretrainedCfg) -> str:
+    """The one or two values by which models are compared; text without a break inside."""
+    values = cfg.metrics.values if cfg.metrics else {}
+    shown = [f"{n} {100 * values[n]:.1f}" for n in _MAIN if n in values]
+    return ", ".join(text.replace(" ", "\u00a0") for text in shown) or "-"
 
 
 def _trained_on(cfg: PretrainedCfg) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +56,7 @@ def test_a_film_gives_a_film_and_lines(tmp_path):
     assert Path(film).stat().st_size > 500 and Path(film).is_relative_to(tmp_path / "out")
     slow = PosePage(MODELS, tmp_path / "out", seconds=0)
     words = slow.film(str(tmp_path / "clip.mp4"), MODELS[0], WHOLE, 0.3)[1]
-    assert words.startswith("1 frames") and "stopped after 0 s" in words
+    assert words.startswith("1 frame,") and "stopped after 0 s" in words
 
 
 def test_what_cannot_be_used_is_said(tmp_path):
@@ -65,8 +68,9 @@ def test_what_cannot_be_used_is_said(tmp_path):
         (lambda: page.film(None, MODELS[0], WHOLE, 0.3), "no film yet"),
         (lambda: page.film(str(tmp_path / "bad.mp4"), MODELS[0], WHOLE, 0.3), "it is no video"),
     ):
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(InputError, match=words) as told:
             call()
+        assert str(tmp_path) not in str(told.value)  # where uploads are is nobody's business
 
 
 def test_command_refuses_a_wrong_name_before_it_serves():
@@ -80,6 +84,33 @@ def _free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def _answers(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_page_and_removes_everything(tmp_path, number):
+    pytest.importorskip("gradio")
+    port = _free_port()
+    page = subprocess.Popen(
+        [sys.executable, "-m", "posezoo", "app", "--model", MODELS[0], "--port", str(port)],
+        env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            if _answers(port):
+                break
+            time.sleep(0.1)
+        assert list(tmp_path.glob("posezoo-app-*"))
+        page.send_signal(number)
+        page.wait(timeout=30)
+    finally:
+        page.kill()
+    assert not list(tmp_path.glob("posezoo-app-*"))
 
 
 @pytest.mark.slow

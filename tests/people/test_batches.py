@@ -37,12 +37,13 @@ def test_ray_maps_a_folder_of_photos(tmp_path):
     ray = pytest.importorskip("ray")
     pytest.importorskip("pyarrow")
     folder = make_photos(tmp_path / "in", 40)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)  # two predict, one reads
     try:
         photos = ray.data.read_images(str(folder), include_paths=True)
         poses = photos.map_batches(
             BatchPredictor, fn_constructor_args=[MODEL],
-            fn_constructor_kwargs={"detector": None}, batch_size=16, concurrency=2,
+            fn_constructor_kwargs={"detector": None}, batch_size=16,
+            compute=ray.data.ActorPoolStrategy(size=2),
         )  # fmt: skip
         rows = poses.take_all()
     finally:

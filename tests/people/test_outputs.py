@@ -6,6 +6,9 @@ import csv
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from PIL import Image
 pytest.importorskip("av")
 
 from people import make_film, make_photos, moving, predictor
-from posezoo import PosePredictor, create_model, get_skeleton
+from posezoo import get_skeleton
 from posezoo.cli import main
 from posezoo.errors import DataError
 from posezoo.media import Film, find_sources
@@ -31,6 +34,8 @@ from posezoo.shares import Share
 from posezoo.streaming import FrameResult, PoseStream, StreamOptions, units_of
 
 MODEL = "hrnet_xs_128x96"
+PHOTOS, FRAMES = 18, 80  # two units, and a film with a checkpoint in its middle
+TOTAL = PHOTOS + FRAMES
 
 
 def predict(*arguments):
@@ -41,9 +46,9 @@ def predict(*arguments):
 
 @pytest.fixture
 def inputs(tmp_path):
-    make_photos(tmp_path / "in", 20)
+    make_photos(tmp_path / "in", PHOTOS)
     (tmp_path / "in" / "00003.png").write_bytes(b"broken")
-    make_film(tmp_path / "in" / "clip.mp4", 150)
+    make_film(tmp_path / "in" / "clip.mp4", FRAMES)
     return find_sources([tmp_path / "in"])
 
 
@@ -84,17 +89,17 @@ class Killed(BaseException):
     """What ends a process at once."""
 
 
-@pytest.mark.parametrize("form", [JsonLines, Coco, Csv])
+@pytest.mark.parametrize("form", [JsonLines, Coco])
 def test_killed_runs_go_on_to_the_same_bytes(tmp_path, inputs, form):
     counts = go(tmp_path / "whole.txt", inputs, form=form)
-    assert (counts.frames, counts.failed, counts.people) == (170, 1, 169)
+    assert (counts.frames, counts.failed, counts.people) == (TOTAL, 1, TOTAL - 1)
     whole = everything(tmp_path)
-    assert len(whole) == 1 + (19 + 1) + (20 + 1) + (19 + 150)
+    assert len(whole) == 1 + PHOTOS + (PHOTOS + 1) + (PHOTOS - 1 + FRAMES)
     for path in tmp_path.glob("whole*"):
         os.rename(path, tmp_path.parent / f"{tmp_path.name}-{path.name}")
     rng = np.random.default_rng(0)
-    for _ in range(10):
-        left = int(rng.integers(1, 90))
+    for _ in range(5):
+        left = int(rng.integers(1, 60))
 
         def tell(found):
             nonlocal left
@@ -113,7 +118,7 @@ def test_killed_runs_go_on_to_the_same_bytes(tmp_path, inputs, form):
                 assert text.endswith("\n")
     else:
         counts = go(tmp_path / "again.txt", inputs, resume=True, form=form)
-    assert (counts.frames, counts.failed, counts.people) == (170, 1, 169)
+    assert (counts.frames, counts.failed, counts.people) == (TOTAL, 1, TOTAL - 1)
     assert everything(tmp_path) == whole
 
 
@@ -123,12 +128,33 @@ def test_shares_give_the_file_of_one_process(tmp_path, inputs, form):
     whole = (tmp_path / "whole.txt").read_bytes()
     out = tmp_path / "shared.txt"
     with pytest.raises(Killed):
-        go(out, inputs, _killer(3), share=Share(index=1, count=2), form=form)
-    assert go(out, inputs, share=Share(index=0, count=2), form=form).frames < 170
+        go(out, inputs, _killer(2), share=Share(index=1, count=2), form=form)
+    assert go(out, inputs, share=Share(index=0, count=2), form=form).frames < TOTAL
     assert not out.exists()
     counts = go(out, inputs, share=Share(index=1, count=2), form=form)
-    assert (counts.frames, counts.failed, counts.people) == (170, 1, 169)
+    assert (counts.frames, counts.failed, counts.people) == (TOTAL, 1, TOTAL - 1)
     assert out.read_bytes() == whole and not (tmp_path / "shared.txt.parts").exists()
+
+
+def test_shares_of_other_runs_are_not_mixed_and_a_killed_merge_is_made_up_for(tmp_path, inputs):
+    out = tmp_path / "out.jsonl"
+    units = units_of(inputs[:4], track=False)
+
+    def share(index, **identity):
+        plan = RunPlan(
+            out=out, form=JsonLines(), sinks=[], share=Share(index=index, count=2),
+            identity={"model": "a", "device": "cpu", **identity},
+        )  # fmt: skip
+        return run(PoseStream(predictor(), StreamOptions()), units, plan, lambda found: None)
+
+    share(0)
+    with pytest.raises(DataError, match="share-0-of-2.progress is of a run that differs in model;"):
+        share(1, model="b")
+    out.mkdir()
+    with pytest.raises(DataError, match="cannot write"):  # the merge fails
+        share(1, device="cuda:1")
+    out.rmdir()
+    assert share(1, device="cuda:1").frames == 4 and len(out.read_text().splitlines()) == 4
 
 
 def _killer(left):
@@ -143,13 +169,13 @@ def _killer(left):
 
 def test_a_stopped_run_leaves_complete_files_and_says_what_it_did(tmp_path, inputs):
     seen = []
-    counts = go(tmp_path / "out.json", inputs, seen.append, lambda: len(seen) > 60, form=Coco)
+    counts = go(tmp_path / "out.json", inputs, seen.append, lambda: len(seen) > 40, form=Coco)
     rows = json.loads((tmp_path / "out.json").read_text())
-    assert len(rows) == counts.people and counts.frames == len(seen) < 170
+    assert len(rows) == counts.people and counts.frames == len(seen) < TOTAL
     film = tmp_path / "out-others" / "clip.mp4"
     assert len(list(read_video(Film(film)))) == sum(f.index is not None for f in seen)
     whole = go(tmp_path / "out.json", inputs, resume=True, form=Coco)
-    assert whole.frames == 170 and len(list(read_video(Film(film)))) == 150
+    assert whole.frames == TOTAL and len(list(read_video(Film(film)))) == FRAMES
     assert not list(tmp_path.glob("**/*.parts")) and not list(tmp_path.glob("*.progress"))
 
 
@@ -170,7 +196,7 @@ def test_an_unfinished_run_is_neither_lost_nor_mixed_with_another(tmp_path, inpu
         go(out, inputs, resume=True)
     (tmp_path / "out.jsonl.progress").unlink()
     out.write_text("short")
-    assert go(out, inputs, resume=True).frames == 170  # nothing to go on with: from the start
+    assert go(out, inputs, resume=True).frames == TOTAL  # nothing to go on with: from the start
 
 
 def test_a_file_that_became_shorter_is_not_gone_on_with(tmp_path):
@@ -288,6 +314,33 @@ def test_command_takes_folders_films_and_writes_what_the_ending_says(tmp_path):
     assert json.loads(printed.stdout.splitlines()[0])["persons"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+def test_names_that_are_no_unicode_and_inputs_named_twice(tmp_path):
+    photo = make_photos(tmp_path / "in", 1) / "00000.png"
+    odd = os.fsdecode(os.fsencode(tmp_path / "in") + b"/x\xff.png")
+    shutil.copy(photo, odd)
+    for ending in ("jsonl", "csv", "json"):
+        out = tmp_path / f"o.{ending}"
+        told = predict(tmp_path / "in", photo, "--out", out)
+        assert told.exit_code == 0 and "2 photos, 2 people" in told.output
+        assert "udcff.png" in out.read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "o.jsonl").read_text().splitlines()[1])["file"] == odd
+    assert (
+        predict(tmp_path / "in", "--out", tmp_path / "o", "--draw", tmp_path / "d").exit_code == 0
+    )
+    assert len(list((tmp_path / "d").iterdir())) == len(list((tmp_path / "o").iterdir())) == 2
+
+
+def test_a_run_does_not_go_on_with_another_film_of_that_name(tmp_path):
+    film = make_film(tmp_path / "clip.mp4", 3)
+    (tmp_path / "file").write_text("")
+    arguments = (film, "--out", tmp_path / "o.jsonl", "--draw", tmp_path / "file" / "drawn.mp4")
+    assert "cannot write" in predict(*arguments).output
+    assert "cannot write" in predict(*arguments, "--resume").output
+    make_film(film, 5)
+    assert "that differs in inputs" in predict(*arguments, "--resume").output
+
+
 def test_command_tracks_and_calms(tmp_path):
     film = make_film(tmp_path / "clip.mp4", 12)
     told = predict(film, "--track", "--smooth", "savgol", "--out", tmp_path / "o.csv")
@@ -301,6 +354,9 @@ def test_command_tracks_and_calms(tmp_path):
     [
         (["--out", "x.xml"], "valid endings: .jsonl"),
         (["--format", "openpose"], "--format openpose writes a folder"),
+        (["--draw", "over.avi"], "over.avi is neither PNG nor JPEG, nor a film in .mp4, "),
+        (["--out", "-"], "leave it out for standard output"),
+        (["--out", "/dev/null"], "--out is /dev/null, no file"),
         (["--resume"], "give --out"),
         (["--shard", "0/2"], "give --out"),
         (["--shard", "2/2", "--out", "a.jsonl"], "runs from 0 to 1"),
@@ -322,12 +378,22 @@ def test_contradictions_are_told(tmp_path, monkeypatch, arguments, words):
     assert not list((tmp_path / "here").iterdir())
 
 
+@pytest.mark.slow  # two processes import torch
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_standard_output_that_is_full_or_closed(tmp_path):
+    photo = make_photos(tmp_path / "in", 1) / "00000.png"
+    for end, words in ((">/dev/full", "cannot write standard output: No space"), (">&-", "closed")):
+        command = f'"$0" -m posezoo predict "$1" --model {MODEL} --whole-image {end}'
+        told = subprocess.run(
+            ["sh", "-c", command, sys.executable, photo], capture_output=True, text=True
+        )
+        assert told.returncode in (1, 2) and words in told.stderr, told.stderr
+
+
 def test_nobody_many_and_tiny_people(tmp_path):
     many = np.array([[x, y, x + 30, y + 40] for x in range(0, 90, 5) for y in range(0, 48)])
     for boxes in (np.zeros((0, 4)), many[:300], np.array([[5.0, 5, 6, 6]])):
-        pose = PosePredictor(
-            create_model(MODEL), detector=lambda image, b=boxes: (b, np.ones(len(b)))
-        )
+        pose = predictor(lambda image, b=boxes: (b, np.ones(len(b))))
         (only,) = pose.stream([moving(3)])
         assert only.error is not None or len(only.result) == len(boxes)
     path = make_photos(tmp_path / "in", 1) / "00000.png"
@@ -336,6 +402,6 @@ def test_nobody_many_and_tiny_people(tmp_path):
         main, ["predict", str(path), "--model", MODEL, "--boxes", str(tmp_path / "none.json"),
                "--draw", str(tmp_path / "d.png"), "--out", str(tmp_path / "o.json")],
     )  # fmt: skip
-    assert told.exit_code == 0 and "1 photos, 0 people" in told.output
+    assert told.exit_code == 0 and "1 photo, 0 people" in told.output
     assert json.loads((tmp_path / "o.json").read_text()) == []
     assert np.array_equal(Image.open(tmp_path / "d.png"), Image.open(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_folders_are_searched_in_the_order_of_names(folder):
     assert _names(found, folder) == ["a.PNG", "b.jpg", "sub/c.webp", "sub/clip.MP4"]
     assert isinstance(found[-1], Film) and isinstance(found[0], Photo)
     assert _names(find_sources([folder], [folder / "sub"]), folder) == ["a.PNG", "b.jpg"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
+def test_a_folder_that_cannot_be_read_is_not_passed_over(folder):
+    (folder / "sub").chmod(0)
+    try:
+        with pytest.raises(InputError, match="sub cannot be read: Permission denied"):
+            find_sources([folder])
+    finally:
+        (folder / "sub").chmod(0o700)
 
 
 def test_patterns_lists_and_cameras(folder, monkeypatch):

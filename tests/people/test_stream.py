@@ -45,6 +45,19 @@ def test_films_images_and_photos_in_one_stream(tmp_path):
     assert all(len(f.result) == 1 for f in in_memory)
 
 
+def test_a_bad_image_in_memory_costs_itself_and_one_image_is_one(tmp_path):
+    path = make_photos(tmp_path, 1) / "00000.png"
+    found = list(predictor().stream(iter([picture(0), tmp_path / "gone.png", path, None])))
+    assert [f.index for f in found] == [0, 1, 2, 3]
+    assert [f.error is None for f in found] == [True, False, True, False]
+    for one in (picture(0), Image.fromarray(picture(0))):
+        (only,) = predictor().stream(one)
+        assert only.result.image_size == SIZE
+    for wrong in (None, 2.5, b"clip.mp4"):
+        with pytest.raises(InputError, match="source is a .*; give paths"):
+            list(predictor().stream(wrong))
+
+
 def test_images_are_read_as_they_are_needed():
     read = []
 
@@ -96,22 +109,28 @@ def _person(points, scores, box):
     )  # fmt: skip
 
 
-def test_boxes_grow_at_once_shrink_slowly_and_lose_nobody_twice():
+def test_boxes_grow_at_once_shrink_slowly_and_wait_for_who_is_hidden():
     grown, scores = boxes_around(_person([[50, 60], [150, 260]], 0.9, [100, 100, 140, 200]))
     assert (grown[0, :2] < [50, 60]).all() and (grown[0, 2:] > [150, 260]).all()
     assert scores == pytest.approx([0.7])
     slow, _ = boxes_around(_person([[150, 150], [160, 160]], 0.9, [100, 100, 300, 300]))
     np.testing.assert_allclose(slow, [[110, 110, 290, 290]])
-    assert len(boxes_around(_person([[50, 60], [150, 260]], 0.1, [0, 0, 200, 300]))[0]) == 0
+    unsure, _ = boxes_around(_person([[50, 60], [150, 260]], 0.1, [0, 0, 200, 300]))
+    np.testing.assert_allclose(unsure, [[0, 0, 200, 300]])
     inside, _ = boxes_around(_person([[-50, -60], [500, 600]], 0.9, [0, 0, 200, 300]))
     np.testing.assert_allclose(inside, [[0, 0, 400, 400]])
-    one = _person([[50, 60], [150, 260]], 0.9, [40, 50, 160, 270])
-    two = dataclasses.replace(
-        one, keypoints=np.concatenate([one.keypoints, one.keypoints + 2]),
-        keypoint_scores=np.concatenate([one.keypoint_scores, one.keypoint_scores * 0.9]),
-        bboxes=np.concatenate([one.bboxes, one.bboxes]), bbox_scores=[0.7, 0.6],
+    assert len(boxes_around(_person([[500, 60], [550, 260]], 0.9, [390, 50, 400, 270]))[0]) == 1
+    assert len(boxes_around(_person([[-90, 60], [-50, 260]], 0.9, [0, 50, 1, 270]))[0]) == 0
+    front = _person([[50, 60], [150, 260]], 0.9, [40, 50, 160, 270])
+    behind = dataclasses.replace(
+        front, keypoints=np.concatenate([front.keypoints, front.keypoints + 2]),
+        keypoint_scores=np.concatenate([front.keypoint_scores, front.keypoint_scores * 0.9]),
+        bboxes=[[40, 50, 160, 270], [90, 40, 210, 270]], bbox_scores=[0.7, 0.6],
     )  # fmt: skip
-    assert boxes_around(two)[1] == pytest.approx([0.7])
+    boxes, _ = boxes_around(behind)
+    np.testing.assert_allclose(boxes[1], [90, 40, 210, 270])  # the pose is that of the one in front
+    assert not np.allclose(boxes[0], [40, 50, 160, 270])
+    assert len(boxes_around(front[[]])[0]) == 0
 
 
 @pytest.mark.parametrize("smooth", [None, "one-euro", "savgol"])

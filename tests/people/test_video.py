@@ -123,6 +123,9 @@ def test_a_film_cut_short_says_so(tmp_path):
 def test_what_is_no_film_is_named(tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("no film at all")
+    with av.open(str(tmp_path / "none.mkv"), "w") as out:
+        out.add_stream("libx264", rate=25)
+        out.start_encoding()
     with av.open(str(tmp_path / "sound.mkv"), "w") as out:
         stream = out.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
@@ -131,7 +134,7 @@ def test_what_is_no_film_is_named(tmp_path):
         out.mux(stream.encode(None))
     for name, words in (
         ("empty.mp4", "is empty"), ("text.mp4", "it is no video"), ("sound.mkv", "no video stream"),
-        ("gone.mp4", "no video file at"),
+        ("gone.mp4", "no video file at"), ("none.mkv", "cannot read .*none.mkv: End of file"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             list(read_video(Film(tmp_path / name)))
@@ -155,13 +158,25 @@ def test_parts_survive_and_are_joined_to_the_same_film(tmp_path):
     assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
+def test_a_film_keeps_the_size_of_its_first_frame(tmp_path):
+    path = tmp_path / "film.mp4"
+    film = FilmWriter(path, Fraction(25))
+    film.write(moving(0)[:, :101], 0)
+    film.close_part()
+    with FilmWriter(path, Fraction(25), parts=1) as film:
+        film.write(moving(0)[:40, :81], 1)
+        film.write(moving(0)[:, :100], 2)
+    images = [frame.image for frame in read_video(Film(path))]
+    assert [image.shape for image in images] == [(90, 100, 3)] * 3
+    assert images[1][:15].max() < 20 and images[1][45].mean() > 30  # black above and below
+    with FilmWriter(path, Fraction(25)) as film:
+        film.write(np.full((1, 1, 3), 200, np.uint8), 0)
+    assert next(read_video(Film(path))).image.shape == (2, 2, 3)
+
+
 def test_films_that_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match="valid endings: .mp4"):
         FilmWriter(tmp_path / "film.gif", Fraction(25))
-    film = FilmWriter(tmp_path / "film.mp4", Fraction(25))
-    film.write(moving(0), 0)
-    with pytest.raises(DataError, match="another size"):
-        film.write(moving(0)[:50], 1)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write"):
         FilmWriter(tmp_path / "file" / "film.mp4", Fraction(25))

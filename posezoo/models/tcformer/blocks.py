@@ -78,7 +78,7 @@ class TokenMlp(nn.Module):
     """Linear, depthwise token convolution, exact GELU, linear: (B, N, D) -> (B, N, D).
 
     Hidden channels are independent until the last sum, so a CPU computes them in parts that fit
-    into its cache.
+    into its cache, and on the untouched grid one image at a time.
     """
 
     def __init__(self, dim: int, hidden: int, *, skip: bool) -> None:
@@ -88,14 +88,24 @@ class TokenMlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor, regions: Regions) -> Tensor:
-        hidden = self.fc1.out_features
-        width = 256 if x.device.type == "cpu" and x.shape[1] > 512 else hidden
-        out: Tensor = self.fc2.bias
-        for start in range(0, hidden, width):
+        if x.device.type != "cpu" or x.shape[1] <= 512:
+            return self._run(x, regions, self.fc1.out_features)
+        width = 128 if x.shape[-1] < 128 else 256
+        if regions.to_map is not None or torch.compiler.is_compiling():
+            return self._run(x, regions, width)
+        return torch.cat([self._run(image, regions, width) for image in x.split(1)])
+
+    def _run(self, x: Tensor, regions: Regions, width: int) -> Tensor:
+        """Sum over parts of `width` hidden channels."""
+        out: Tensor | None = None
+        for start in range(0, self.fc1.out_features, width):
             part = slice(start, start + width)
             y = F.linear(x, self.fc1.weight[part], self.fc1.bias[part])  # (B, N, width)
-            y = F.gelu(self.dwconv.on_tokens(y, regions, part))
-            out = torch.addmm(out, y.flatten(0, 1), self.fc2.weight[:, part].mT)  # (B * N, D)
+            y = F.gelu(self.dwconv.on_tokens(y, regions, part)).flatten(0, 1)
+            weight = self.fc2.weight[:, part].mT.to(y.dtype)  # (width, D)
+            # in place, which autocast does not see
+            out = torch.addmm(self.fc2.bias, y, weight) if out is None else out.addmm_(y, weight)
+        assert out is not None
         return out.view_as(x)
 
 

@@ -55,15 +55,20 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
         half = 0.5 * square
         resolution = 16 * torch.finfo(x.dtype).eps * square  # smaller distances are rounding
 
-        nearest = square[..., None] - 2 * _nearest(x, half)  # (B, N, 5) squared distances
+        closeness, neighbours = _nearest(x, half)  # (B, N, 5) each
+        nearest = square[..., None] - 2 * closeness  # squared distances
         nearest = nearest * (nearest > resolution[..., None])
         density = torch.exp(-nearest.mean(-1) / x.shape[-1])
         if density_noise:
             density = density + density_noise * torch.rand_like(density)
 
         order = density.argsort(dim=1, descending=True, stable=True)
-        denser = _nearest_before(_rows(x, order), half.gather(1, order))
-        denser = square - 2 * torch.empty_like(square).scatter_(1, order, denser)
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            denser = _nearest_denser(x, half, order, closeness, neighbours)
+        else:
+            sorted_ = _nearest_before(_rows(x, order), half.gather(1, order))
+            denser = torch.empty_like(square).scatter_(1, order, sorted_)
+        denser = square - 2 * denser
         score = (denser * (denser > resolution)).sqrt() * density
         centres = score.argsort(dim=1, descending=True, stable=True)[:, :num_clusters]  # (B, M)
 
@@ -86,23 +91,54 @@ def _closeness(a: Tensor, b: Tensor, half: Tensor) -> Tensor:
     return (a @ b.mT).sub_(half[:, None])
 
 
-def _nearest(x: Tensor, half: Tensor) -> Tensor:
-    """Return the closeness of each token to its five nearest, itself included, (B, N, 5)."""
+def _nearest(x: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the five nearest tokens of each, itself included: closeness and index, (B, N, 5)."""
     blocks = [_largest(_closeness(rows, x, half)) for rows in x.split(_BLOCK_ROWS, 1)]
-    return torch.cat(blocks, 1)
+    values, indices = zip(*blocks)
+    return torch.cat(values, 1), torch.cat(indices, 1)
 
 
-def _largest(x: Tensor) -> Tensor:
-    """Return the five largest values along the last axis, falling.
+def _largest(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the five largest values along the last axis, falling, and where they are.
 
     They are in the five groups with the largest maxima, which one cheap pass finds.
     """
     k, width = min(_NEIGHBOURS, x.shape[-1]), math.gcd(x.shape[-1], 64)
-    if x.shape[-1] > 2 * k * width:
-        groups = x.unflatten(-1, (-1, width))  # (B, R, N / width, width)
-        best = groups.amax(-1).topk(k).indices[..., None].expand(-1, -1, -1, width)
-        x = groups.gather(-2, best).flatten(-2)  # (B, R, 5 * width)
-    return x.topk(k).values
+    if x.shape[-1] <= 2 * k * width:
+        found = x.topk(k)
+        return found.values, found.indices
+    groups = x.unflatten(-1, (-1, width))  # (B, R, N / width, width)
+    best = groups.amax(-1).topk(k).indices  # (B, R, 5)
+    picked = groups.gather(-2, best[..., None].expand(-1, -1, -1, width)).flatten(-2)
+    values, places = picked.topk(k)  # (B, R, 5) of 5 * width
+    group = best.gather(-1, places.div(width, rounding_mode="floor"))
+    return values, group * width + places % width
+
+
+def _nearest_denser(
+    x: Tensor, half: Tensor, order: Tensor, closeness: Tensor, neighbours: Tensor
+) -> Tensor:
+    """Return the closeness of each token to the nearest denser one, (B, N); -inf for none.
+
+    If one of its five nearest is denser, it is one of them; only the others, the peaks, have to
+    look at all tokens. How many there are depends on the image.
+
+    Args:
+        order: (B, N), tokens by falling density.
+        closeness, neighbours: (B, N, 5) of the five nearest.
+    """
+    numbers = torch.arange(x.shape[1], device=x.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, numbers)
+    denser = rank.gather(1, neighbours.flatten(1)).view_as(neighbours) < rank[..., None]
+    found = closeness.masked_fill(~denser, -math.inf).amax(-1)
+    for i in range(len(x)):
+        image, offset = x[i : i + 1], half[i : i + 1]
+        peaks = denser[i].any(-1).logical_not().nonzero()[:, 0]
+        for rows in peaks.split(_BLOCK_ROWS):
+            block = _closeness(image[:, rows], image, offset)[0]  # (rows, N)
+            block.masked_fill_(rank[i] >= rank[i, rows, None], -math.inf)
+            found[i, rows] = block.amax(-1)
+    return found
 
 
 def _nearest_before(x: Tensor, half: Tensor) -> Tensor:

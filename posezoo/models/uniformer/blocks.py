@@ -13,23 +13,38 @@ from ..layers import Attention, FoldedNorm, Mlp, affine_of_norm, drop_path, nchw
 __all__ = ["GlobalBlock", "LocalBlock"]
 
 
-def norm_conv1x1(x: Tensor, norm: nn.Module, conv: nn.Conv2d) -> Tensor:
+def norm_conv1x1(x: Tensor, norm: nn.Module, conv: nn.Module) -> Tensor:
     """Apply `conv(norm(x))`, a 1x1 convolution, to x (B, h, w, C) as one matrix product.
 
     In evaluation the norm is an affine map per channel and folds into the matrix.
     """
     if isinstance(norm, FoldedNorm):
-        return F.linear(x, conv.weight.flatten(1), conv.bias)
+        return conv1x1(x, conv)
     if norm.training:
-        return F.linear(nhwc(norm(nchw(x))), conv.weight.flatten(1), conv.bias)
+        return conv1x1(nhwc(norm(nchw(x))), conv)
     return F.linear(x, *folded(norm, conv))
 
 
-def folded(norm: nn.Module, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+def folded(norm: nn.Module, conv: nn.Module) -> tuple[Tensor, Tensor]:
     """Return matrix (C_out, C_in) and bias (C_out,) of `conv(norm(x))`, a 1x1 convolution."""
-    weight, bias = conv.weight.flatten(1), cast(Tensor, conv.bias)
+    weight, bias = cast(Tensor, conv.weight).flatten(1), cast(Tensor, conv.bias)
     scale, shift = affine_of_norm(norm)
     return weight * scale, torch.addmv(bias, weight, shift)
+
+
+def as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return a linear layer for inference with these weights (C_out, C_in) and (C_out,)."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+def conv1x1(x: Tensor, conv: nn.Module) -> Tensor:
+    """Apply a 1x1 convolution, which may be a linear layer by now, to x (B, h, w, C)."""
+    if isinstance(conv, nn.Conv2d):
+        return F.linear(x, conv.weight.flatten(1), conv.bias)
+    return conv(x)
 
 
 def scale_output(layer: nn.Linear, factor: Tensor) -> None:
@@ -69,8 +84,8 @@ class ConvMlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(dim, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, dim, 1)
+        self.fc1: nn.Module = nn.Conv2d(dim, hidden, 1)
+        self.fc2: nn.Module = nn.Conv2d(hidden, dim, 1)
 
 
 class LocalBlock(nn.Module):
@@ -83,30 +98,32 @@ class LocalBlock(nn.Module):
         super().__init__()
         self.pos_embed = PositionalConv(dim)
         self.norm1: nn.Module = nn.BatchNorm2d(dim)
-        self.conv1 = nn.Conv2d(dim, dim, 1)
+        self.conv1: nn.Module = nn.Conv2d(dim, dim, 1)
         self.attn = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
-        self.conv2 = nn.Conv2d(dim, dim, 1)
+        self.conv2: nn.Module = nn.Conv2d(dim, dim, 1)
         self.norm2: nn.Module = nn.BatchNorm2d(dim)
         self.mlp = ConvMlp(dim, mlp_ratio * dim)
         self.drop_path_rate = drop_path_rate
 
     def fold(self) -> None:
-        """Fold the norms into the 1x1 convolutions after them."""
-        for name, conv in (("norm1", self.conv1), ("norm2", self.mlp.fc1)):
-            norm = self.get_submodule(name)
-            if not isinstance(norm, FoldedNorm):
-                weight, bias = folded(norm, conv)
-                conv.weight = nn.Parameter(weight[..., None, None], requires_grad=False)
-                conv.bias = nn.Parameter(bias, requires_grad=False)
-                setattr(self, name, FoldedNorm())
+        """Fold the norms into the 1x1 convolutions after them, and make those linear layers."""
+        if isinstance(self.norm1, FoldedNorm):
+            return
+        self.conv1 = as_linear(*folded(self.norm1, self.conv1))
+        self.mlp.fc1 = as_linear(*folded(self.norm2, self.mlp.fc1))
+        self.conv2, self.mlp.fc2 = (
+            as_linear(cast(Tensor, conv.weight).flatten(1), cast(Tensor, conv.bias))
+            for conv in (self.conv2, self.mlp.fc2)
+        )
+        self.norm1, self.norm2 = FoldedNorm(), FoldedNorm()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pos_embed(x)
         y = nhwc(self.attn(nchw(norm_conv1x1(x, self.norm1, self.conv1))))
-        y = F.linear(y, self.conv2.weight.flatten(1), self.conv2.bias)
+        y = conv1x1(y, self.conv2)
         x = x + drop_path(y, self.drop_path_rate, self.training)
         y = F.gelu(norm_conv1x1(x, self.norm2, self.mlp.fc1))  # (B, h, w, 4 D)
-        y = F.linear(y, self.mlp.fc2.weight.flatten(1), self.mlp.fc2.bias)
+        y = conv1x1(y, self.mlp.fc2)
         return x + drop_path(y, self.drop_path_rate, self.training)
 
 

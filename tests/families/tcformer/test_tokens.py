@@ -56,10 +56,21 @@ def test_clusters_do_not_depend_on_how_rows_are_blocked(n, monkeypatch):
     assert torch.equal(found[0], _cluster_by_the_book(x[0], n // 4))
 
 
+@pytest.mark.parametrize("copies", [1, 6])
+def test_devices_that_look_at_all_tokens_find_the_same_clusters(copies):
+    """As compiled code and GPUs do, to which the number of density peaks must not matter."""
+    x = torch.randn(2, 300 // copies, 16, generator=torch.Generator().manual_seed(0)).double()
+    x = x.repeat(1, copies, 1)
+    everywhere = torch.compile(tokens.cluster_tokens, backend="eager", fullgraph=True)
+    assert torch.equal(everywhere(x, 75), tokens.cluster_tokens(x, 75))
+
+
 @pytest.mark.parametrize("n", [1, 4, 320, 641, 704, 784, 3072])
 def test_five_largest_are_the_five_largest(n):
     x = torch.randn(2, 3, n, generator=torch.Generator().manual_seed(n)).round(decimals=1)
-    assert torch.equal(tokens._largest(x), x.sort(dim=-1, descending=True).values[..., :5])
+    values, indices = tokens._largest(x)
+    assert torch.equal(values, x.sort(dim=-1, descending=True).values[..., :5])
+    assert torch.equal(values, x.gather(-1, indices))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

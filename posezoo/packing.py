@@ -1,0 +1,69 @@
+"""Linear layers whose weights are stored as oneDNN multiplies by them, on x86 processors.
+
+torch's own linear layer hands float32 to MKL, which packs the weights at every call; oneDNN with
+weights packed once is 10 to 30 % faster here, in bfloat16 5 to 20 %. These are the operators that
+torch.compile uses.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .device import has_fast_bfloat16
+
+__all__ = ["PackedLinear", "can_pack", "pack_linear_layers"]
+
+_ROWS = 256  # what the layout is best for; any number works
+
+
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether packed layers of this type are faster on the device."""
+    if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    fast = dtype == torch.float32 or (dtype == torch.bfloat16 and has_fast_bfloat16(device))
+    return fast and torch.backends.mkldnn.is_available()
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer for inference; its weight is that of `layer`, for those who look at it."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features, layer.bias is not None, "meta")
+        self.weight, self.bias = layer.weight, layer.bias
+        self._pack()
+
+    def _pack(self) -> None:
+        weight = self.weight.detach()
+        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._pack()  # oneDNN's tensors can be neither copied nor pickled
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., D), in the type of the weight, as under autocast."""
+        x = x.to(self.weight.dtype)
+        if not x.numel():
+            return F.linear(x, self.weight, self.bias)
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._packed, self.bias, "none", [], ""
+        )
+        return found
+
+
+def pack_linear_layers(network: nn.Module, dtype: torch.dtype) -> None:
+    """Replace the linear layers with weights of this type; others compute in their own."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if not isinstance(child, nn.Linear) or child._forward_pre_hooks:
+                continue  # pruning makes the weights in a hook
+            if type(child) in (nn.Linear, PackedLinear) and child.weight.dtype == dtype:
+                setattr(module, name, PackedLinear(child))
