@@ -56,7 +56,7 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     """Draw one rendered scene with the poses found in it, and score `images` others.
 
     Args:
-        picture: PNG to write, painted people and rendered bodies on the left, with their poses on the right.
+        picture: PNG to write: painted people and rendered bodies, and the same with poses.
         images: how many others.
     """
     start = time.monotonic()
