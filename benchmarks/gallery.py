@@ -24,6 +24,7 @@ from PIL import Image
 import posezoo
 from posezoo.draw import draw_poses
 from posezoo.synthetic import render_film, render_scene
+from posezoo.synthetic.bodies import Photographer
 from posezoo.tokenview import token_rows
 
 Picture = NDArray[np.uint8]
@@ -58,6 +59,18 @@ def poses() -> Picture:
     scene = render_scene((20_260_101, 1009), (360, 480), people=3)
     result = posezoo.PosePredictor(POSE, device="cpu")(scene.image, scene.bboxes)
     return row([scene.image, np.asarray(draw_poses(scene.image, result))])
+
+
+def bodies() -> Picture:
+    """The first eight rendered photographs of a seed, and the poses found in them."""
+    photographer = Photographer(2026, (256, 192))
+    shots = photographer.shoot(0, 8)
+    predictor = posezoo.PosePredictor("hrnet_s_192x144.bodies", device="cpu")
+    pictures = []
+    for image, box in zip(shots.images, shots.boxes):
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        pictures.append(np.asarray(draw_poses(pixels, predictor(pixels, box[None].numpy()))))
+    return rows(pictures, columns=4)
 
 
 def whole_body() -> Picture:
@@ -157,7 +170,7 @@ def heatmaps() -> Picture:
 
 PICTURES: dict[str, Callable[[], Picture]] = {
     function.__name__: function
-    for function in (poses, whole_body, film, regions, masks, completion, heatmaps)
+    for function in (poses, bodies, whole_body, film, regions, masks, completion, heatmaps)
 }
 
 
@@ -172,7 +185,7 @@ def main() -> None:
     for name in args.only:
         path = args.out / f"{name}.png"
         picture = Image.fromarray(PICTURES[name]())
-        picture.quantize(256, method=Image.Quantize.MEDIANCUT).save(path, optimize=True)
+        picture.save(path, optimize=True)
         print(f"{path}: {picture.width} x {picture.height}, {path.stat().st_size >> 10} KiB")
 
 

@@ -1,12 +1,10 @@
-"""Rendered people and a photograph: find their poses, draw them, score a small data set. Nothing is
-downloaded."""
+"""Rendered people: find their poses, draw them, score a small data set. Nothing is downloaded."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +15,15 @@ from ..draw import draw_poses
 from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
 from ..predictor import PosePredictor
 from ..synthetic import render_scene, write_coco
+from ..synthetic.bodies import Photographer
 from ..weights.files import replacing
 from ..zoo.factory import create_model
 
-__all__ = ["MODEL", "PHOTO_MODEL", "DemoReport", "run_demo"]
+__all__ = ["MODEL", "BODIES_MODEL", "DemoReport", "run_demo"]
 
 MODEL = "hrnet_xs_192x144.rendered"
-PHOTO_MODEL = "hrnet_s_192x144.bodies"
-# Eileen Collins, NASA 1999, public domain; from scikit-image's astronaut
-_PHOTO = "astronaut.jpg"
-_PERSON = (15.0, 0.0, 455.0, 512.0)  # box xyxy in it
+BODIES_MODEL = "hrnet_s_192x144.bodies"
+_CROPS = (0, 7)  # which of a shoot are shown
 _SEED = 20_260_101  # not one of the training's
 _SCENE = (360, 480)
 
@@ -59,7 +56,7 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     """Draw one rendered scene with the poses found in it, and score `images` others.
 
     Args:
-        picture: PNG to write, a scene and a photo on the left and with their poses on the right.
+        picture: PNG to write: painted people and rendered bodies, and the same with poses.
         images: how many others.
     """
     start = time.monotonic()
@@ -71,7 +68,7 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     pose_seconds = time.monotonic() - before
     drawn = np.asarray(draw_poses(scene.image, result))
     with replacing(picture) as temporary:
-        rows = [np.hstack([scene.image, drawn]), _photo_row(2 * _SCENE[1])]
+        rows = [np.hstack([scene.image, drawn]), _bodies_row(_SCENE[1] // len(_CROPS))]
         Image.fromarray(np.vstack(rows)).save(temporary, "PNG")
     with tempfile.TemporaryDirectory(prefix="posezoo-demo-") as folder:
         write_coco(Path(folder), images, _SEED)
@@ -92,12 +89,14 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     )
 
 
-def _photo_row(width: int) -> NDArray[np.uint8]:
-    """Return the photo in the package twice, plain and with the pose found in it, side by side."""
-    with resources.as_file(resources.files("posezoo") / "assets" / _PHOTO) as file:
-        photo = Image.open(file).convert("RGB")
-    predictor = PosePredictor(create_model(PHOTO_MODEL, pretrained=True), device="cpu")
-    pixels = np.asarray(photo)
-    drawn = draw_poses(pixels, predictor(pixels, np.array([_PERSON])))
-    height = round(photo.height * width / 2 / photo.width)
-    return np.hstack([np.asarray(p.resize((width // 2, height))) for p in (photo, drawn)])
+def _bodies_row(width: int) -> NDArray[np.uint8]:
+    """Return crops of rendered bodies, plain on the left and with the poses found on the right."""
+    predictor = PosePredictor(create_model(BODIES_MODEL, pretrained=True), device="cpu")
+    shots = Photographer(_SEED, (width * 4 // 3, width)).shoot(0, 8)
+    plain, drawn = [], []
+    for i in _CROPS:
+        pixels = shots.images[i].permute(1, 2, 0).numpy().copy()
+        plain.append(pixels)
+        found = predictor(pixels, shots.boxes[i : i + 1].numpy())
+        drawn.append(np.asarray(draw_poses(pixels, found)))
+    return np.hstack(plain + drawn)

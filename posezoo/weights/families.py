@@ -250,20 +250,25 @@ HRNET = Family(
     slug="rendered",
     patterns=("hrnet_*",),
     title="Rendered people only",
-    what="A narrow HRNet (arXiv:1902.09212) that ends after stage 3, trained by posezoo on "
-    "rendered people and shipped inside the package, so that a real prediction can be seen "
-    "and tested without a network connection.",
+    what="Narrow HRNets (arXiv:1902.09212) that end after stage 3, trained by posezoo on rendered "
+    "people and shipped inside the package, so that poses can be seen and tested without a "
+    "network connection. Tag `rendered` knows drawn figures. Tag `bodies` is for photographs: it "
+    "learned from dressed people with a real body (anny's), in scenes rendered while it trained.",
     special=(
-        "In the package: 0.7 M parameters, nothing to fetch.",
-        "Made by two documented commands: `python -m posezoo.synthetic rendered` and "
-        "`posezoo train NAME --data rendered --out runs/NAME`.",
+        "In the package: 0.7 and 1.8 M parameters, nothing to fetch.",
+        "Made by documented commands: `posezoo train NAME --data rendered`, and "
+        "`posezoo train NAME --data render:SEED`, which renders while it trains.",
     ),
     differs=("Every BatchNorm is folded in evaluation.",),
-    advice="`hrnet_xs_192x144` reaches AP 90.2 on rendered people (from the smaller one's weights, "
-    "3 epochs of 41,846 people in 24,000 images, 45 minutes of one CPU core), `hrnet_xs_128x96` "
-    "85.8 (from nothing, 28 epochs of 20,954 people in 12,000 images, 113 minutes). All: seed 0, "
-    "400 validation images (687 people, seed 1; training has seed 2), annotated boxes, flip test.",
-    limits="They know rendered figures only. For photographs take another model.",
+    advice="`hrnet_s_192x144` for a first look at photographs without a download. Of drawn people, "
+    "`hrnet_xs_192x144` reaches AP 90.2 (from the smaller one's weights, 3 epochs of 41,846 people "
+    "in 24,000 images, 45 minutes of one CPU core), `hrnet_xs_128x96` 85.8 (from nothing, 28 "
+    "epochs of 20,954 people in 12,000 images, 113 minutes): seed 0, 400 validation images (687 "
+    "people, seed 1; training has seed 2), annotated boxes, flip test.",
+    limits="None of them has seen a photograph. `rendered` is wrong on photographs. `bodies` finds "
+    "many people who stand or walk, and fails on many portraits and on people who crouch or lie; "
+    "benchmarks/results/bodies has numbers, of a handful of photographs. For work take another "
+    "model.",
     citation="""@inproceedings{sun2019hrnet,
   title={Deep High-Resolution Representation Learning for Human Pose Estimation},
   author={Sun, Ke and Xiao, Bin and Liu, Dong and Wang, Jingdong},

@@ -76,7 +76,7 @@ S_192 = _cfg(
     DecodeCfg(
         codec="heatmap", heatmap_size=(48, 36), refine="dark", blur_kernel=9, shift_heatmap=True
     ),
-    sha256="15f99df86198a8b00f3569f8e4819e3dcaaafa40bd9802cdfd5766070c7234f9",
+    sha256="e434647b09bdd00648316ba04744ec74eed398ea3d62fe0d9bafa55cc0682594",
     macs=585_000_000,
     description=_BODIES,
     terms=_FROM_ANNY,
