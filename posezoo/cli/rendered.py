@@ -23,7 +23,7 @@ __all__ = ["MODEL", "BODIES_MODEL", "DemoReport", "run_demo"]
 
 MODEL = "hrnet_xs_192x144.rendered"
 BODIES_MODEL = "hrnet_s_192x144.bodies"
-_CROPS = (0, 7)  # which of a shoot are shown
+_CROPS = (4, 7)  # which of a shoot are shown
 _SEED = 20_260_101  # not one of the training's
 _SCENE = (360, 480)
 
@@ -56,7 +56,8 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     """Draw one rendered scene with the poses found in it, and score `images` others.
 
     Args:
-        picture: PNG to write: painted people and rendered bodies, and the same with poses.
+        picture: PNG to write, painted people and rendered bodies on the left, and with their
+            poses on the right.
         images: how many others.
     """
     start = time.monotonic()
