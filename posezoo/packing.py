@@ -26,7 +26,7 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
         return False
     fast = dtype == torch.float32 or (dtype == torch.bfloat16 and has_fast_bfloat16(device))
-    return fast and torch.backends.mkldnn.is_available()
+    return fast and torch._C._has_mkldnn
 
 
 class PackedLinear(nn.Linear):
@@ -45,7 +45,7 @@ class PackedLinear(nn.Linear):
         return {key: value for key, value in self.__dict__.items() if key != "_packed"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        self.__dict__.update(state)
         self._pack()  # oneDNN's tensors can be neither copied nor pickled
 
     def forward(self, x: Tensor) -> Tensor:

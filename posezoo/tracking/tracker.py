@@ -110,7 +110,8 @@ class Tracker:
         for track in self._tracks:
             track.missed += 1
         ids: NDArray[np.int64] = np.zeros(len(result), np.int64)
-        for t, i in _pairs(_likeness(self._tracks, boxes, points, scores, skeleton)):
+        shifts = self._shifts(result.image_size)
+        for t, i in _pairs(_likeness(self._tracks, shifts, boxes, points, scores, skeleton)):
             ids[i] = self._tracks[t].id
             self._tracks[t].see(boxes[i], points[i], scores[i])
         for i in np.flatnonzero(ids == 0).tolist():
@@ -121,6 +122,18 @@ class Tracker:
             self._next += 1
         self._tracks = [track for track in self._tracks if track.missed <= self.max_gap]
         return dataclasses.replace(result, ids=ids)
+
+    def _shifts(self, image_size: tuple[int, int]) -> Array:
+        """Return how far (T, 2) each track should have come, at most to the edge of the image.
+
+        Whoever has left comes back at the edge, whatever the speed was.
+        """
+        if not self._tracks:
+            return np.zeros((0, 2))
+        centers = _center(np.stack([track.box for track in self._tracks]))
+        moved = centers + np.stack([track.shift() for track in self._tracks])
+        shifts: Array = moved.clip(0, image_size[::-1]) - centers
+        return shifts
 
     def state(self) -> dict[str, Any]:
         """Return what is known of the people, in plain JSON types, for `restore`."""
@@ -164,12 +177,16 @@ class Tracker:
 
 
 def _likeness(
-    tracks: list[_Track], boxes: Array, points: Array, scores: Array, skeleton: Skeleton
+    tracks: list[_Track],
+    shifts: Array,
+    boxes: Array,
+    points: Array,
+    scores: Array,
+    skeleton: Skeleton,
 ) -> Array:
     """Return how much each track is like each person, (T, N) from 0 to 1."""
     if not tracks or not len(boxes):
         return np.zeros((len(tracks), len(boxes)))
-    shifts = np.stack([track.shift() for track in tracks])  # (T, 2)
     old_boxes = np.stack([track.box for track in tracks]) + np.tile(shifts, 2)
     span = slice(*skeleton.parts.get("body", (0, skeleton.num_keypoints)))
     old_points = np.stack([track.keypoints for track in tracks])[:, span] + shifts[:, None]

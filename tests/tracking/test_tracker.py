@@ -56,6 +56,15 @@ def test_a_person_who_was_missed_is_found_further_on() -> None:
     assert _ids(tracker, (54, 0), (slowed, 0)) == [2, 1]
 
 
+def test_a_person_who_ran_out_of_the_image_comes_back_at_its_edge() -> None:
+    tracker = Tracker()
+    for step in range(8):
+        _ids(tracker, (210 - 30 * step, 0))  # the last one at the left edge
+    for _ in range(20):
+        _ids(tracker)
+    assert _ids(tracker, (0, 3)) == [1]
+
+
 def test_a_person_far_away_or_of_another_size_is_somebody_else() -> None:
     assert _ids_after_a_gap((450, 300)) == [2]
     tracker = Tracker()

@@ -89,7 +89,8 @@ class TokenMlp(nn.Module):
 
     def forward(self, x: Tensor, regions: Regions) -> Tensor:
         if x.device.type != "cpu" or x.shape[1] <= 512:
-            return self._run(x, regions, self.fc1.out_features)
+            y = self.dwconv.on_tokens(self.fc1(x), regions, slice(None))  # (B, N, hidden)
+            return self.fc2(F.gelu(y))
         width = 128 if x.shape[-1] < 128 else 256
         if regions.to_map is not None or torch.compiler.is_compiling():
             return self._run(x, regions, width)
