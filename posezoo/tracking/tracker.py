@@ -6,12 +6,12 @@ speed. Pairs are taken from the most alike on; whoever is left begins a track. A
 person slows down, waits, and is found again by distance.
 
 On ten rendered films of three people who cross, are missed, and leave and come back (7,184 persons
-in frames; `benchmarks/tracks.py`) ids were switched 4 times, and 1 of 31 people who came back got a
-new one. Of the trackers in Roboflow's package, C-BIoU switched 0 ids and ByteTrack 8, but both lost
-all 31, and left 63 to 103 persons without an id; OC-SORT kept 23 of the 31 and switched 23. Their
-state cannot be saved by a public method. OKS has the smaller share because a top-down network that
-looks for somebody behind somebody else often finds the pose of the one in front. Optimal assignment
-instead of the greedy one changed nothing, and would need scipy.
+in frames; `benchmarks/tracks.py`) ids were switched 4 times, and nobody who came back got a new
+one. Of the trackers in Roboflow's package, C-BIoU switched 0 ids and ByteTrack 8, but both lost all
+31 who came back, and left 63 to 103 persons without an id; OC-SORT kept 23 of the 31 and switched
+23. Their state cannot be saved by a public method. OKS has the smaller share because a top-down
+network that looks for somebody behind somebody else often finds the pose of the one in front.
+Optimal assignment instead of the greedy one changed nothing, and would need scipy.
 """
 
 from __future__ import annotations
