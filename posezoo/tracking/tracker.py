@@ -39,7 +39,8 @@ _MIN_POINTS = 3  # that both poses must have for OKS
 _NEWEST = 0.4  # share of the last step in the speed of a track
 _SLOWING = 0.9  # factor on the speed of a track for each frame without its person
 _REACH = 2.0  # body sizes from where a lost person was, at most
-_REACH_GROWTH = 0.05  # of it for each frame without the person
+_REACH_START = 0.25  # of it from one frame to the next
+_REACH_GROWTH = 0.05  # more of it for each further frame without the person
 _MAX_GROWTH = 2.0  # factor between the sizes of a lost person and of one found again
 
 
@@ -208,7 +209,7 @@ def _nearness(old_boxes: Array, boxes: Array, missed: NDArray[np.int64]) -> Arra
     """Return 1 at the place of a track, 0 where its person cannot be by now, (T, N)."""
     sizes, old_sizes = np.sqrt(_areas(boxes)), np.sqrt(_areas(old_boxes))
     steps = np.linalg.norm(_center(old_boxes)[:, None] - _center(boxes), axis=2)
-    reach = _REACH * np.minimum(1, _REACH_GROWTH * missed)[:, None] * sizes
+    reach = _REACH * np.minimum(1, _REACH_START + _REACH_GROWTH * (missed - 1))[:, None] * sizes
     ratio = old_sizes[:, None] / sizes
     is_alike = (ratio < _MAX_GROWTH) & (ratio > 1 / _MAX_GROWTH)
     nearness: Array = np.where(is_alike, np.maximum(1 - steps / reach, 0), 0)

@@ -65,6 +65,13 @@ def test_a_person_who_ran_out_of_the_image_comes_back_at_its_edge() -> None:
     assert _ids(tracker, (0, 3)) == [1]
 
 
+def test_a_narrow_person_so_quick_that_boxes_do_not_overlap_keeps_the_id() -> None:
+    tracker = Tracker()
+    for x in range(0, 180, 18):
+        seen = dataclasses.replace(people((x, 0), scores=0.1), bboxes=[[x, 0, x + 15, 100]])
+        assert tracker.update(seen).ids == [1]
+
+
 def test_a_person_far_away_or_of_another_size_is_somebody_else() -> None:
     assert _ids_after_a_gap((450, 300)) == [2]
     tracker = Tracker()
