@@ -135,7 +135,15 @@ def test_detectors_that_fail_are_named(photo, detector, words):
     assert isinstance(outcome[0], InputError) and len(outcome[1]) == 1
 
 
-def test_first_signal_asks_and_the_second_ends():
+@pytest.fixture
+def ctrl_c():
+    """What Ctrl-C does in a terminal, also where the tests were started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_first_signal_asks_and_the_second_ends(ctrl_c):
     with Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested and stop.status == 130
