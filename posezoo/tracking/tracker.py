@@ -206,7 +206,7 @@ def _likeness(
 
 
 def _nearness(old_boxes: Array, boxes: Array, missed: NDArray[np.int64]) -> Array:
-    """Return 1 at the place of a track, 0 where its person cannot be by now, (T, N)."""
+    """Return 1 where a track is expected, 0 where its person cannot be by now, (T, N)."""
     sizes, old_sizes = np.sqrt(_areas(boxes)), np.sqrt(_areas(old_boxes))
     steps = np.linalg.norm(_center(old_boxes)[:, None] - _center(boxes), axis=2)
     reach = _REACH * np.minimum(1, _REACH_START + _REACH_GROWTH * (missed - 1))[:, None] * sizes

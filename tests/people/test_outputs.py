@@ -18,6 +18,8 @@ from PIL import Image
 
 pytest.importorskip("av")
 
+from standins.disk import full_disk
+
 from people import make_film, make_photos, moving, predictor
 from posezoo import get_skeleton
 from posezoo.cli import main
@@ -197,6 +199,22 @@ def test_an_unfinished_run_is_neither_lost_nor_mixed_with_another(tmp_path, inpu
     (tmp_path / "out.jsonl.progress").unlink()
     out.write_text("short")
     assert go(out, inputs, resume=True).frames == TOTAL  # nothing to go on with: from the start
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path, inputs):
+    units, photos = units_of(inputs, track=False), StreamOptions(detect_every=3)
+
+    def write(name, resume=False):
+        texts = RunPlan(
+            out=tmp_path / name, form=JsonLines(), sinks=[], identity={"a": 1}, resume=resume
+        )
+        return run(PoseStream(predictor(), photos), units, texts, lambda found: None)
+
+    write("whole.jsonl")
+    with full_disk(20_000), pytest.raises(DataError, match="cannot write .*again.jsonl.*make room"):
+        write("again.jsonl")
+    write("again.jsonl", resume=True)
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_a_file_that_became_shorter_is_not_gone_on_with(tmp_path):
