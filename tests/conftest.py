@@ -51,6 +51,10 @@ def fresh_sessions() -> None:
         reset_sessions()
 
 
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
 @pytest.fixture
 def hub() -> Iterator[StandInHub]:
     """The stand-in Hub, emptied; the Hub client of this process talks to it."""
