@@ -5,15 +5,22 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
-from goldens.fill import make_state, manifests
 from standins.files import FileServer
-from standins.weights import SMALL, pickled, pin_of, sha256, small_cfg
+from standins.weights import (
+    ORIGINAL_CASES,
+    ORIGINALS,
+    SMALL,
+    converted,
+    pickled,
+    pin_of,
+    sha256,
+    small_cfg,
+)  # fmt: skip
 
 import posezoo
 from posezoo.cli import main
@@ -23,22 +30,10 @@ from posezoo.weights.convert import convert_file
 from posezoo.weights.locate import find_weights
 from posezoo.weights.located import Located
 from posezoo.weights.web import Web
-from posezoo.zoo import registry
 from posezoo.zoo.address import https
 
 NAME = f"{SMALL}.rendered"
 QUICK = Web(waits=(), timeout=2)
-
-# a small variant of each family -> the manifest of the authors' file
-VARIANTS = {
-    "vitpose_plus_s_256x192.coco": ("vitpose", "vitpose_plus_s_256x192"),
-    "uniformer_s_256x192.coco": ("uniformer", "uniformer_s_256x192"),
-    "tcformer_light.in1k": ("tcformer", "tcformer_light"),
-    "pct_tokenizer_swin_base.coco": ("pct", "pct_tokenizer_swin_base"),
-    "tcformer_mta_256x192.coco_wholebody": ("tcformer", "tcformer_mta_256x192"),
-    "vitpose_b_simple_256x192.coco": ("vitpose", "vitpose_b_simple_256x192"),
-}
-FIRST, SECOND, *MORE = VARIANTS
 
 
 @pytest.fixture
@@ -64,17 +59,17 @@ def _fetch(*args: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [FIRST, SECOND, *(pytest.param(n, marks=pytest.mark.slow) for n in MORE)]
+    ("name", "is_hash_known"),
+    [
+        (next(iter(ORIGINALS)), False),
+        *(pytest.param(*p.values, True, marks=p.marks) for p in ORIGINAL_CASES),
+    ],
 )
-def test_fetch_to_a_mirror_and_load_offline_bit_equal(name, air_gap, tmp_path, monkeypatch):
-    """Stand-in weights of the true shapes, as if their hash was the published one."""
-    family, variant = VARIANTS[name]
-    torch.save({"state_dict": make_state(manifests(family)[variant])}, tmp_path / "original.pth")
-    cfg = posezoo.get_pretrained_cfg(name)
-    digest = sha256((tmp_path / "original.pth").read_bytes())
-    cfg = replace(cfg, source=replace(cfg.source, original_sha256=digest))
-    monkeypatch.setitem(registry.ARCHITECTURES[cfg.architecture].cfgs, cfg.tag, cfg)
-    convert_file(tmp_path / "original.pth", cfg)
+def test_fetch_to_a_mirror_and_load_offline_bit_equal(
+    name, is_hash_known, air_gap, tmp_path, monkeypatch
+):
+    """Also where no hash of the weights was published."""
+    cfg = converted(name, tmp_path, monkeypatch, is_hash_known=is_hash_known)
     here = posezoo.create_model(name, pretrained=True).state_dict()
     folder = tmp_path / "mirror"
     _fetch(name, "--to", folder)
@@ -84,18 +79,6 @@ def test_fetch_to_a_mirror_and_load_offline_bit_equal(name, air_gap, tmp_path, m
         there = posezoo.create_model(again, pretrained=True).state_dict()
         assert set(here) == set(there) and all(torch.equal(here[k], there[k]) for k in here)
     assert find_weights(cfg).path == folder / name / "model.safetensors"
-
-
-def test_create_model_from_a_mirror_without_a_network(air_gap, tmp_path):
-    """A set of weights of which no hash is published, by the front door."""
-    name = "uniformer_small_plus_dim64.in1k"
-    torch.save(posezoo.create_model(name).state_dict(), tmp_path / "x.pth")
-    convert_file(tmp_path / "x.pth", posezoo.get_pretrained_cfg(name))
-    _fetch(name, "--to", tmp_path / "mirror")
-    image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    before = posezoo.create_model(name, pretrained=True)(image)
-    air_gap(tmp_path / "mirror")
-    assert torch.equal(posezoo.create_model(name, pretrained=True)(image), before)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -83,6 +84,14 @@ def registered(*architectures: Architecture) -> Iterator[None]:
     finally:
         ARCHITECTURES.clear()
         ARCHITECTURES.update(before)
+
+
+@contextmanager
+def example() -> Iterator[str]:
+    """Have the example family registered for a while, whose one model is tiny; its name."""
+    with registered():
+        runpy.run_module("example_family.variants")
+        yield "example_pose_64x48"
 
 
 def small(name: str, **model_args: Any) -> Any:
