@@ -118,10 +118,10 @@ def fill(module: Any, seed: int = 0) -> Any:
 
 
 @functools.cache
-def on_meta(name: str) -> ZooModel:
+def on_meta(name: str, **model_args: Any) -> ZooModel:
     """A model without memory; shared, so not to be changed."""
     with torch.device("meta"):
-        return build_model(name).eval()
+        return build_model(name, **model_args).eval()
 
 
 def hollow(family: str, variant: str) -> dict[str, Tensor]:
