@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from families import example
 from standins.files import FileServer
 from standins.weights import (
     ORIGINAL_CASES,
     ORIGINALS,
-    SMALL,
+    TINY,
     converted,
     pickled,
     pin_of,
@@ -32,8 +33,14 @@ from posezoo.weights.located import Located
 from posezoo.weights.web import Web
 from posezoo.zoo.address import https
 
-NAME = f"{SMALL}.rendered"
+NAME = f"{TINY}.coco"
 QUICK = Web(waits=(), timeout=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered():
+    with example():
+        yield
 
 
 @pytest.fixture
@@ -84,11 +91,11 @@ def test_fetch_to_a_mirror_and_load_offline_bit_equal(
 @pytest.fixture
 def cfg():
     """A set of weights on a server that only `collected` asks."""
-    data = pickled(SMALL)
+    data = pickled(TINY)
     with FileServer() as server:
         server.files["x.pth"] = data
         yield small_cfg(
-            addresses=(https(f"{server.url}/files/x.pth"),), original_sha256=sha256(data)
+            TINY, addresses=(https(f"{server.url}/files/x.pth"),), original_sha256=sha256(data)
         )
 
 
@@ -102,7 +109,7 @@ def collected(cfg, tmp_path) -> Path:
 
 def test_mirror_is_asked_first_on_a_disk_and_on_the_web(cfg, collected, tmp_path, monkeypatch):
     monkeypatch.setenv("POSEZOO_MIRROR", str(collected))
-    elsewhere = small_cfg(original_sha256=cfg.source.original_sha256)  # has no address
+    elsewhere = small_cfg(TINY, original_sha256=cfg.source.original_sha256)  # has no address
     found = find_weights(elsewhere, tmp_path / "2", web=QUICK)
     assert found.path == collected / NAME / "model.safetensors"
     with FileServer() as server:
@@ -142,7 +149,7 @@ def test_mirror_that_lacks_them_or_is_wrong_is_reported_and_passed_over(
             manifest.unlink()
         else:
             shutil.rmtree(collected)
-            convert_file(_other(tmp_path), small_cfg(), tmp_path / "other", is_published=False)
+            convert_file(_other(tmp_path), small_cfg(TINY), tmp_path / "other", is_published=False)
             mirror.add(collected, cfg, _located(tmp_path / "other" / "model.safetensors"))
         caplog.clear()
         assert find_weights(cfg, tmp_path / case, web=QUICK).path.is_relative_to(tmp_path / case)
@@ -151,7 +158,7 @@ def test_mirror_that_lacks_them_or_is_wrong_is_reported_and_passed_over(
 
 def _other(tmp_path: Path) -> Path:
     path = tmp_path / "other.pth"
-    path.write_bytes(pickled(SMALL, seed=9))
+    path.write_bytes(pickled(TINY, seed=9))
     return path
 
 
@@ -166,7 +173,7 @@ def test_edited_mirror_is_refused_where_the_package_pins_the_weights(
     weights = collected / NAME / "model.safetensors"
     pins = {NAME: pin_of("team/x", "1" * 40, weights.read_bytes())}
     monkeypatch.setenv("POSEZOO_MIRROR", str(collected))
-    lonely = small_cfg(original_sha256=cfg.source.original_sha256)
+    lonely = small_cfg(TINY, original_sha256=cfg.source.original_sha256)
     find_weights(lonely, tmp_path / "a", web=QUICK, pins=pins)
     old = sha256(weights.read_bytes())
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")

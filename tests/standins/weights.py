@@ -19,6 +19,7 @@ from posezoo.zoo import registry
 from posezoo.zoo.config import PretrainedCfg, SourceCfg
 
 SMALL = "hrnet_xs_128x96"  # 3 MB
+TINY = "example_pose_64x48"  # 9 kB; where `families.example` registers it
 
 # weights of each kind, the smallest first -> the family that has the keys of the authors' file
 ORIGINALS = {
@@ -54,9 +55,9 @@ def small_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def small_cfg(**source: Any) -> PretrainedCfg:
-    """The small model as if its weights were not in the package but at other addresses."""
-    cfg = posezoo.get_pretrained_cfg(SMALL)
+def small_cfg(name: str = SMALL, **source: Any) -> PretrainedCfg:
+    """A small model as if its weights were not in the package but at other addresses."""
+    cfg = posezoo.get_pretrained_cfg(name)
     return replace(cfg, source=SourceCfg(license="mit", **source))
 
 
