@@ -239,21 +239,6 @@ def test_draw_tokens_paints_a_row_for_each_person(data, photos, counts, tmp_path
     assert result.exit_code == 2 and name in result.output
 
 
-def test_one_bad_photo_is_reported_and_the_others_done(photos, tmp_path):
-    bad = tmp_path / "broken.jpg"
-    bad.write_bytes(b"not a picture")
-    boxes = tmp_path / "boxes.json"
-    boxes.write_text(json.dumps({photos[0].name: [[5, 5, 90, 100]], bad.name: [[1, 1, 9, 9]]}))
-    result = run("predict", bad, *photos, "--model", SMALL, "--boxes", boxes,
-                 "--out", tmp_path / "out.jsonl")  # fmt: skip
-    assert result.exit_code == 1 and "broken.jpg" in result.output
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    broken, good, without_boxes = map(json.loads, lines)
-    assert len(good["persons"]) == 1 and "error" in broken
-    assert "has no entry for" in without_boxes["error"]
-    assert "000000000002.jpg (looked for" in without_boxes["error"]
-
-
 @pytest.mark.parametrize(
     "text",
     ["{", "5", '[{"image_id": 1}]', '{"a.jpg": [[1, 2]]}', '{"images": 1, "annotations": []}'],

@@ -103,20 +103,26 @@ def test_one_bad_photo_costs_itself(photo, tmp_path):
         "street.png": [[0, 0, 40, 50]],
         "thin.png": [[5, 5, 5.4, 5.3]],
         "outside.png": [[500, 500, 600, 600]],
+        "broken.png": [[1, 1, 9, 9]],
     }
-    for name in ("thin.png", "outside.png"):
+    for name in ("thin.png", "outside.png", "unlisted.png"):
         (photo.parent / name).write_bytes(photo.read_bytes())
+    photo.with_name("broken.png").write_bytes(b"not a picture")
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     out = tmp_path / "out.jsonl"
-    photos = [photo.with_name(n) for n in ("outside.png", "thin.png", "gone.png", "street.png")]
+    names = ("outside", "thin", "gone", "broken", "unlisted", "street")
+    photos = [photo.with_name(f"{name}.png") for name in names]
     # this model's crops need boxes of more than a pixel
     result = _predict(
         *photos, "--boxes", tmp_path / "boxes.json", "--out", out, model="hrnet_xs_192x144"
     )
-    assert result.exit_code == 1 and "1 photo, 1 person, 3 failed" in result.output
+    assert result.exit_code == 1 and "1 photo, 1 person, 5 failed" in result.output
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [("error" in row) for row in rows] == [True, True, True, False]
-    assert "outside.png: bbox 0" in result.output and "thin.png: box 0" in result.output
+    assert [("error" in row) for row in rows] == [True] * 5 + [False]
+    for words in ("outside.png: bbox 0", "thin.png: box 0", "broken.png"):
+        assert words in result.output
+    for words in ("has no entry for", "unlisted.png (looked for"):
+        assert words in rows[4]["error"]
 
 
 @pytest.mark.parametrize(

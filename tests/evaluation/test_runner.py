@@ -8,8 +8,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from standins.processes import launch
 from standins.signals import sent_when
 
 import posezoo
@@ -34,7 +33,7 @@ from posezoo.lock import one_writer
 from posezoo.stopping import Stopped
 from posezoo.zoo.config import SourceCfg
 
-TESTS = Path(__file__).parents[1]
+SCRIPT = ("-m", "evaluation.made")
 
 
 @pytest.fixture(scope="module")
@@ -188,20 +187,9 @@ def test_run_that_dies_again_and_again_ends_with_the_same_result(data, whole, tm
     _same(whole, tmp_path)
 
 
-def _launch(processes: int, data: Path, out: Path) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
-    script = ["-m", "evaluation.made", str(data), str(out)]
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    return subprocess.Popen(
-        [sys.executable, *(launcher if processes > 1 else []), *script],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TESTS,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_torchrun_gives_the_result_of_one_process(data, whole, tmp_path, processes):
-    output, _ = _launch(processes, data, tmp_path).communicate(timeout=240)
+    output, _ = launch(processes, *SCRIPT, data, tmp_path).communicate(timeout=240)
     assert output.count("scored") == 1 and output.count("shared") == processes - 1, output
     _same(whole, tmp_path)
 
@@ -210,11 +198,11 @@ def test_torchrun_gives_the_result_of_one_process(data, whole, tmp_path, process
 def test_killed_at_random_moments_and_resumed(data, whole, tmp_path):
     rng = random.Random(1)
     for _ in range(4):
-        process = _launch(1, data, tmp_path)
+        process = launch(1, *SCRIPT, data, tmp_path)
         time.sleep(rng.uniform(3, 9))
         process.kill()
         process.wait()
-    output, _ = _launch(1, data, tmp_path).communicate(timeout=240)
+    output, _ = launch(1, *SCRIPT, data, tmp_path).communicate(timeout=240)
     assert "scored" in output, output
     _same(whole, tmp_path)
 

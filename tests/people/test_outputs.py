@@ -281,11 +281,6 @@ def test_a_table_has_a_row_per_person_and_keypoint(result):
     assert (row["file"], row["frame"], row["person"], row["id"]) == ('a "b", c.jpg', "2", "1", "7")
     assert row["keypoint"] == "left_wrist"
     assert float(row["x"]) == pytest.approx(result.keypoints[1, 9, 0], abs=6e-4)
-    pandas = pytest.importorskip("pandas")
-    import io
-
-    table = pandas.read_csv(io.StringIO(Csv.head + Csv().text(strange)))
-    assert table.groupby("id")["x"].count().to_dict() == {4: 133, 7: 133}
 
 
 def test_openpose_folder_is_what_pose2sim_reads(tmp_path, result):

@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ import torch
 from click.testing import CliRunner
 from families import SMALL, registered, smaller
 from PIL import Image
+from standins.processes import run
 from standins.signals import sent_when
 
 import posezoo
@@ -28,8 +27,8 @@ from posezoo.synthetic import write_coco
 from posezoo.training import Augmentation, Recipe, get_recipe, loop
 from posezoo.training.checkpoint import require_space
 from posezoo.training.data import EpochSampler
-from posezoo.training.recipes import override
 from posezoo.training.start import fill
+from training.left import are_equal, log_of, losses_of, weights_of
 
 TINY = Recipe(
     model="hrnet_xs_128x96", epochs=3, batch_size=4, lr=1e-3, sigma=1.5, rounded=False,
@@ -43,10 +42,6 @@ def data(tmp_path_factory) -> Path:
     write_coco(folder, 5, seed=1, size=(128, 128), split="train2017")
     write_coco(folder, 2, seed=2, size=(128, 128))
     return folder
-
-
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "last.pt", weights_only=True)["objective"]
 
 
 TOKENPOSE = "small_tokenpose_t_256x192"
@@ -69,14 +64,7 @@ def test_killed_and_resumed_run_ends_bit_equal(data, tmp_path, tokenpose):
     while parts.step < parts.steps:
         parts = loop.train(recipe, data, tmp_path / "parts", device="cpu", stop_after=2)
     assert parts.loss == whole.loss
-    first, second = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
-    assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-def test_folder_of_another_recipe_is_refused(data, tmp_path):
-    loop.train(TINY, data, tmp_path, device="cpu", stop_after=1)
-    with pytest.raises(InputError, match="another lr, sigma"):
-        loop.train(dataclasses.replace(TINY, lr=1.0, sigma=3.0), data, tmp_path, device="cpu")
+    assert are_equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(data, tmp_path, tokenpose):
@@ -99,22 +87,10 @@ def test_two_processes_do_what_one_does(data, tmp_path):
         "loop.train(recipe, Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', log_every=1)\n"
     )
     (tmp_path / "run.py").write_text(script)
-    root = Path(__file__).parents[2]
-    environment = os.environ | {
-        "PYTHONPATH": f"{root}:{root / 'tests'}", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
     losses = []
     for count in (1, 2):
-        launcher = [sys.executable]
-        if count > 1:
-            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        done = subprocess.run(
-            [*launcher, str(tmp_path / "run.py"), str(data), str(tmp_path / str(count))],
-            env=environment, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        rows = (tmp_path / str(count) / "log.jsonl").read_text().splitlines()
-        losses.append([r["loss"] for r in map(json.loads, rows) if "loss" in r])
+        run(count, tmp_path / "run.py", data, tmp_path / str(count))
+        losses.append(losses_of(tmp_path / str(count)))
     assert len(losses[0]) >= 2 and losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -157,7 +133,7 @@ def test_frozen_parameters_stay(data, tmp_path):
     loop.train(recipe, data, tmp_path, device="cpu")
     torch.manual_seed(recipe.seed)
     fresh = posezoo.create_model(recipe.model).state_dict(prefix="model.")
-    trained = _weights(tmp_path)
+    trained = weights_of(tmp_path)
     assert torch.equal(trained["model.trunk.conv1.weight"], fresh["model.trunk.conv1.weight"])
     assert not torch.equal(trained["model.trunk.conv2.weight"], fresh["model.trunk.conv2.weight"])
 
@@ -169,8 +145,7 @@ def test_half_an_evaluation_left_behind_does_not_stop_the_next(data, tmp_path):
     assert end.value is not None and end.best == end.value and end.metric == "AP"
     assert (tmp_path / "best" / "model.safetensors").is_file()
     assert (tmp_path / "curves.png").is_file()
-    rows = [json.loads(row) for row in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert any("AP" in row for row in rows) and any("loss" in row for row in rows)
+    assert any("AP" in row for row in log_of(tmp_path)) and losses_of(tmp_path)
 
 
 def test_resumed_run_does_not_ask_for_what_it_started_from(data, tmp_path):
@@ -269,15 +244,12 @@ def test_stopped_run_goes_on_bit_equal_also_where_an_evaluation_was_interrupted(
         end = loop.train(recipe, data, out, device="cpu", log_every=1, stop=stop)
         stops += not end.is_done
     assert stops >= 4 and end == whole
-    first, second = _weights(tmp_path / "whole"), _weights(out)
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    rows = [
-        [(row["step"], row.get("loss"), row.get("AP")) for row in map(json.loads, lines)]
-        for lines in ((folder / "log.jsonl").read_text().splitlines() for folder in (
-            tmp_path / "whole", out,
-        ))
-    ]  # fmt: skip
-    assert rows[0] == rows[1]
+    assert are_equal(weights_of(tmp_path / "whole"), weights_of(out))
+    rows, others = (
+        [(row["step"], row.get("loss"), row.get("AP")) for row in log_of(folder)]
+        for folder in (tmp_path / "whole", out)
+    )
+    assert rows == others
 
 
 def test_run_goes_on_only_with_what_it_began_with(copied, tmp_path):
@@ -285,6 +257,8 @@ def test_run_goes_on_only_with_what_it_began_with(copied, tmp_path):
     loop.train(TINY, copied, out, device="cpu", stop_after=1)
     with pytest.raises(InputError, match="another start"):
         loop.train(TINY, copied, out, device="cpu", init="hrnet_xs_128x96")
+    with pytest.raises(InputError, match="another lr, sigma"):
+        loop.train(dataclasses.replace(TINY, lr=1.0, sigma=3.0), copied, out, device="cpu")
     moved = copied.rename(tmp_path / "moved")  # the same content elsewhere is the same data
     assert loop.train(TINY, moved, out, device="cpu", stop_after=1).step == 2
     _change(_annotations(moved, "val2017"), area=300.0)
@@ -337,11 +311,6 @@ def test_left_over_environment_is_told(data, tmp_path, monkeypatch):
         loop.train(TINY, data, tmp_path, device="cpu")
 
 
-def test_setting_that_is_none_lists_the_valid_ones():
-    with pytest.raises(InputError, match="setting dtype is 'float16'; valid: float32, bfloat16"):
-        override(TINY, {"dtype": "float16"})
-
-
 def test_signal_stops_the_command_which_then_goes_on_and_says_when_it_is_finished(data, tmp_path):
     out = tmp_path / "run"
     command = [
@@ -382,6 +351,6 @@ def test_command_trains_and_says_what_it_does_without_a_terminal(data, tmp_path,
         assert result.exit_code == 0, result.output
         for text in ("step 1 of 1: loss ", "finished 1 of 1 steps", f"written  {out}"):
             assert text in result.output
-        weights.append(_weights(out))
+        weights.append(weights_of(out))
     assert "is finished: step" in caplog.text
-    assert all(torch.equal(weights[1][k], v) for k, v in weights[0].items())
+    assert are_equal(*weights)
