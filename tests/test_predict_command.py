@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from standins.signals import sent_when
 
 import posezoo
 from posezoo import PosePredictor
@@ -165,17 +164,10 @@ def test_stopped_run_keeps_what_is_finished(photo, tmp_path):
         photos.append(photo.with_name(f"{i:03d}.png"))
         os.link(photo, photos[-1])
     out, drawn = tmp_path / "out.json", tmp_path / "drawn"
-    command = [sys.executable, "-m", "posezoo", "predict", "--model", MODEL, "--whole-image"]
-    process = subprocess.Popen(
-        [*command, "--out", out, "--draw", drawn, *photos], stderr=subprocess.PIPE, text=True
-    )
-    for _ in range(600):
-        if drawn.is_dir() and len(list(drawn.iterdir())) > 2:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    words = process.communicate(timeout=60)[1]
-    assert process.returncode == 143 and "the same command with --resume goes on" in words
+    with sent_when(signal.SIGTERM, lambda: len(list(drawn.glob("*.png"))) > 2):
+        result = _predict(*photos, "--whole-image", "--out", out, "--draw", drawn)
+    assert result.exit_code == 143, result.output
+    assert "the same command with --resume goes on" in result.output
     rows = json.loads(out.read_text())
     assert 2 < len(rows) < 300 and len(list(drawn.glob("*.png"))) == len(rows)
 
