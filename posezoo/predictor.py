@@ -247,7 +247,7 @@ class PosePredictor:
             stop: seconds; frames from there on are left out.
             max_frames: at most so many frames of a film.
             detect_every: ask the detector for each so many-th frame of a film only; between them
-                boxes follow the poses.
+                boxes follow the poses, unless people overlap.
             track: set `ids` that last from frame to frame.
             smooth: calm the keypoints of tracked people: "one-euro" (Casiez et al., CHI 2012)
                 looks back only, "savgol" also a few frames ahead.
