@@ -18,10 +18,10 @@ def model(request):
         yield small(request.param)
 
 
-# the dearer promises are put to one model for each way to write one
+# the dearer promises are put to one model of each family; the example is one like HRNet
 QUICK = {
-    "hmp_swin_base", "hrnet_xs_128x96", "pct_tokenizer_swin_base", "tcformer_mta_256x192",
-    "tokenpose_t_256x192", "uniformer_s_256x192", "vitpose_plus_s_256x192",
+    "hmp_swin_base", "tcformer_mta_256x192", "tokenpose_t_256x192", "uniformer_s_256x192",
+    "vitpose_plus_s_256x192",
 }  # fmt: skip
 few = pytest.mark.parametrize(
     "model",

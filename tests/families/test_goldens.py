@@ -37,8 +37,9 @@ def test_every_stored_tensor_is_reproduced(family, golden, dtype):
     stored.check(found, tolerance, module.IGNORED)
 
 
+BIG = {"large", "huge"}  # of the same form as their smaller ones
 MANIFESTS = [
-    (family, variant)
+    pytest.param(family, variant, marks=[pytest.mark.slow] * bool(BIG & {*variant.split("_")}))
     for family in FAMILIES
     if golden_path(family, "manifests.json.gz").is_file()
     for variant in manifests(family)
