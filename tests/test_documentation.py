@@ -8,11 +8,12 @@ options must exist.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,7 +130,7 @@ def commands(code: str) -> Iterator[list[str]]:
                 yield words
 
 
-def offline_arguments(words: list[str]) -> list[str]:
+def offline_arguments(words: Sequence[str]) -> list[str]:
     """Arguments of `posezoo` that fetch nothing and end soon."""
     command, *rest = words
     if command in ("predict", "eval", "train"):
@@ -146,13 +147,15 @@ def offline_arguments(words: list[str]) -> list[str]:
     return [command, *rest]
 
 
-def run(words: list[str]) -> None:
+@functools.cache
+def run(*words: str) -> None:
+    """Run a command; what several pages name is run once."""
     if words[0] == "posezoo":
         done = CliRunner().invoke(main, offline_arguments(words[1:]))
-    elif words[:3] == ["python", "-m", "posezoo.synthetic"]:
+    elif words[:3] == ("python", "-m", "posezoo.synthetic"):
         done = CliRunner().invoke(synthetic, words[3:])
     else:
-        assert words[:2] == ["pip", "install"] or words[:3] == ["python", "-m", "pytest"], words
+        assert words[:2] == ("pip", "install") or words[:3] == ("python", "-m", "pytest"), words
         return  # CI runs these
     assert done.exit_code == 0, f"{shlex.join(words)}\n{done.output}\n{done.exception!r}"
 
@@ -186,7 +189,7 @@ def test_code_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
                 exec(code, namespace)
         else:
             for words in commands(block.code):
-                (run if block.runs else check_command)(words)
+                run(*words) if block.runs else check_command(words)
 
 
 def test_pictures_are_small_and_drawn_by_the_gallery() -> None:

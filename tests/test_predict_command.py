@@ -149,6 +149,9 @@ def ctrl_c():
 
 
 def test_first_signal_asks_and_the_second_ends(ctrl_c):
+    with Stop():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested and stop.status == 130
