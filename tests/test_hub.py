@@ -334,7 +334,7 @@ def test_without_a_network_one_sentence_says_what_to_do(tmp_path):
     assert process.returncode == 1 and _is_within(30, began)
     lines = process.stderr.splitlines()
     assert len(lines) <= 3 and lines[0].startswith("posezoo: error: no weights for vitpose")
-    for words in ("posezoo fetch vitpose_b_simple", str(tmp_path / "c"), "hrnet_xs_192x144.ren"):
+    for words in ("posezoo fetch vitpose_b_simple", str(tmp_path / "c"), "hrnet_s_192x144.bodies"):
         assert words in lines[-1]
 
 
