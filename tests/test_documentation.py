@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -72,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_coco(folder / "coco", 2, 1)
     write_coco(folder / "coco", 4, 2, split="train2017")
     write_detections(folder / "coco")
-    write_stick_figures(folder)
+    write_skeleton(folder)
     return folder
 
 
@@ -94,21 +93,8 @@ def write_detections(coco: Path) -> None:
     (coco / "COCO_val2017_detections_AP_H_56_person.json").write_text(json.dumps(rows))
 
 
-def write_stick_figures(folder: Path) -> None:
-    """The data set of `howto/own-keypoints.md`: three keypoints of rendered people."""
-    mine = folder / "mine"
-    write_coco(mine, 2, 1)
-    write_coco(mine, 4, 2, split="train2017")
-    for path in mine.glob("annotations/*.json"):
-        data = json.loads(path.read_text())
-        data["categories"][0] |= {"keypoints": ["head", "left_hand", "right_hand"], "skeleton": []}
-        for row in data["annotations"]:
-            points = np.reshape(row["keypoints"], (17, 3))[[0, 9, 10]]
-            row |= {
-                "keypoints": points.ravel().tolist(),
-                "num_keypoints": int((points[:, 2] > 0).sum()),
-            }
-        path.write_text(json.dumps(data))
+def write_skeleton(folder: Path) -> None:
+    """The keypoints of `howto/own-keypoints.md`."""
     page = ROOT / "docs/howto/own-keypoints.md"
     text = next(b.code for b in blocks_of(page) if b.language == "json")
     (folder / "stick.json").write_text(text)
