@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import drop_path, nchw, nhwc
+from ..layers import as_linear, depthwise_gelu, drop_path, nchw, nhwc
 from .tokens import Regions, cluster_tokens, locate_tokens, merge_tokens
 
 __all__ = ["Block", "ReducedAttention", "Source", "TokenMerge", "Tokens"]
@@ -54,9 +54,9 @@ class TokenConv(nn.Conv2d):
 
 
 class DepthwiseTokenConv(nn.Conv2d):
-    """3x3 depthwise convolution on the tokens' map and back: (B, N, C) -> (B, N, C).
+    """3x3 depthwise convolution on the tokens' map and back, then GELU: (B, N, C) -> (B, N, C).
 
-    `skip` (stages 2 to 4) adds the tokens themselves, with one factor per channel.
+    `skip` (stages 2 to 4) adds the tokens themselves, with one factor per channel, before GELU.
     """
 
     bias: Tensor
@@ -65,21 +65,22 @@ class DepthwiseTokenConv(nn.Conv2d):
         super().__init__(channels, channels, 3, padding=1, groups=channels)
         self.skip = nn.Conv1d(channels, channels, 1, groups=channels, bias=False) if skip else None
 
-    def on_tokens(self, x: Tensor, regions: Regions, part: slice) -> Tensor:
-        """Convolve the channels `part`, which are all that x holds."""
-        y = nchw(regions.token2map(x))
-        weight, bias = self.weight[part], self.bias[part]
-        y = nhwc(F.conv2d(y, weight, bias, padding=1, groups=y.shape[1]))
-        y = regions.map2token(y)
-        return y if self.skip is None else y.addcmul_(x, self.skip.weight[part].flatten())
+    def on_tokens(self, x: Tensor, regions: Regions) -> Tensor:
+        if regions.to_map is None:
+            return self._on_grid(nchw(regions.token2map(x)))
+        y = regions.map2token(nhwc(self(nchw(regions.token2map(x)))))
+        return F.gelu(y if self.skip is None else y.addcmul_(x, self.skip.weight.flatten()))
+
+    def _on_grid(self, x: Tensor) -> Tensor:
+        """Tokens are pixels (B, C, h, w) here, so their factor belongs to the kernel's centre."""
+        weight = self.weight
+        if self.skip is not None:
+            weight = weight + F.pad(self.skip.weight[..., None], (1, 1, 1, 1))
+        return nhwc(depthwise_gelu(x, weight, self.bias)).flatten(1, 2)
 
 
 class TokenMlp(nn.Module):
-    """Linear, depthwise token convolution, exact GELU, linear: (B, N, D) -> (B, N, D).
-
-    Hidden channels are independent until the last sum, so a CPU computes them in parts that fit
-    into its cache, and on the untouched grid one image at a time.
-    """
+    """Linear, depthwise token convolution, exact GELU, linear: (B, N, D) -> (B, N, D)."""
 
     def __init__(self, dim: int, hidden: int, *, skip: bool) -> None:
         super().__init__()
@@ -88,26 +89,13 @@ class TokenMlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor, regions: Regions) -> Tensor:
-        if x.device.type != "cpu" or x.shape[1] <= 512:
-            y = self.dwconv.on_tokens(self.fc1(x), regions, slice(None))  # (B, N, hidden)
-            return self.fc2(F.gelu(y))
-        width = 128 if x.shape[-1] < 128 else 256
-        if regions.to_map is not None or torch.compiler.is_compiling():
-            return self._run(x, regions, width)
-        return torch.cat([self._run(image, regions, width) for image in x.split(1)])
+        """On a CPU the grid, which has the most tokens, is taken one image at a time."""
+        if x.device.type != "cpu" or regions.to_map is not None or torch.compiler.is_compiling():
+            return self._run(x, regions)
+        return torch.cat([self._run(image, regions) for image in x.split(1)])
 
-    def _run(self, x: Tensor, regions: Regions, width: int) -> Tensor:
-        """Sum over parts of `width` hidden channels."""
-        out: Tensor | None = None
-        for start in range(0, self.fc1.out_features, width):
-            part = slice(start, start + width)
-            y = F.linear(x, self.fc1.weight[part], self.fc1.bias[part])  # (B, N, width)
-            y = F.gelu(self.dwconv.on_tokens(y, regions, part)).flatten(0, 1)
-            weight = self.fc2.weight[:, part].mT.to(y.dtype)  # (width, D)
-            # in place, which autocast does not see
-            out = torch.addmm(self.fc2.bias, y, weight) if out is None else out.addmm_(y, weight)
-        assert out is not None
-        return out.view_as(x)
+    def _run(self, x: Tensor, regions: Regions) -> Tensor:
+        return self.fc2(self.dwconv.on_tokens(self.fc1(x), regions))
 
 
 class ReducedAttention(nn.Module):
@@ -126,8 +114,14 @@ class ReducedAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
         reduces = ratio > 1 and not pool
-        self.sr = nn.Conv2d(dim, dim, ratio, ratio) if reduces else None
+        self.sr: nn.Module | None = nn.Conv2d(dim, dim, ratio, ratio) if reduces else None
         self.norm = nn.LayerNorm(dim, eps=1e-5) if reduces else None
+
+    def fold(self) -> None:
+        """Make the reduction a linear layer on its windows."""
+        if isinstance(self.sr, nn.Conv2d) and self.sr.bias is not None:
+            weight = self.sr.weight.permute(0, 2, 3, 1).flatten(1)  # (D, r r D)
+            self.sr = as_linear(weight, self.sr.bias)
 
     def forward(self, x: Tensor, source: Tensor, regions: Regions, score: Tensor | None) -> Tensor:
         """(B, N, D) attends to source (B, S, D), the tokens of `regions` -> (B, N, D).
@@ -136,20 +130,43 @@ class ReducedAttention(nn.Module):
             score: (B, S, 1), added to the attention logits.
         """
         if self.ratio > 1:
-            source = self._reduce(nchw(regions.token2map(source)))
+            source = self._reduce(regions.token2map(source))
             if score is not None:
                 score = F.avg_pool2d(nchw(regions.token2map(score)), self.ratio).flatten(2).mT
-        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, 64)
         k, v = self.kv(source).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if x.device.type == "cpu" and k.shape[2] < HEAD_DIM and k.dtype == self.q.weight.dtype:
+            return self._attend_to_few(x, k, v, score)
+        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, 64)
         mask = None if score is None else score.mT[:, None].to(q.dtype)  # (B, 1, 1, keys)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, N, D)
 
+    def _attend_to_few(self, x: Tensor, k: Tensor, v: Tensor, score: Tensor | None) -> Tensor:
+        """Project keys and values (B, heads, S, 64) where queries would be: fewer products.
+
+        (W x + b) . k is x . (W^T k) + b . k, and the projection of a mean of values is the mean
+        of their projections.
+        """
+        heads, k = (self.num_heads, -1), k * HEAD_DIM**-0.5
+        keys = k @ self.q.weight.unflatten(0, heads)  # (B, heads, S, D)
+        bias = k @ self.q.bias.view(self.num_heads, HEAD_DIM, 1)  # (B, heads, S, 1)
+        if score is not None:
+            bias = bias + score[:, None]
+        logits = torch.baddbmm(bias.flatten(1)[:, None], x, keys.flatten(1, 2).mT)
+        weights = logits.unflatten(-1, heads).softmax(-1).flatten(2)  # (B, N, heads S)
+        values = v @ self.proj.weight.mT.unflatten(0, heads)  # (B, heads, S, D)
+        return torch.baddbmm(self.proj.bias, weights, values.flatten(1, 2))
+
     def _reduce(self, x: Tensor) -> Tensor:
-        """(B, D, h, w) -> keys (B, h w / ratio^2, D)."""
+        """(B, h, w, D) -> keys (B, h w / ratio^2, D)."""
         if self.sr is None or self.norm is None:
-            return nhwc(F.avg_pool2d(x, self.ratio)).flatten(1, 2)
-        return self.norm(nhwc(self.sr(x)).flatten(1, 2))
+            return nhwc(F.avg_pool2d(nchw(x), self.ratio)).flatten(1, 2)
+        if isinstance(self.sr, nn.Conv2d):
+            return self.norm(nhwc(self.sr(nchw(x))).flatten(1, 2))
+        rows, columns = x.shape[1] // self.ratio, x.shape[2] // self.ratio
+        x = x[:, : rows * self.ratio, : columns * self.ratio]
+        x = x.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).transpose(2, 3)
+        return self.norm(self.sr(x.flatten(3).flatten(1, 2)))  # windows (B, keys, r r D)
 
 
 class Block(nn.Module):

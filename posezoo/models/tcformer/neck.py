@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..layers import init_transformer_weights, module_list
 from .backbone import SR_RATIOS, WIDTHS
 from .blocks import Block, Tokens
+from .tokens import pick_tokens
 
 __all__ = ["NECK_DIM", "MTANeck"]
 
@@ -50,9 +51,8 @@ def move_down(coarse: Tokens, fine: Tokens) -> Tensor:
 
     Quirk: what comes down is scaled by mass / (mass + 1e-6); outputs notice at the 1e-5 level.
     """
-    rows = coarse.cluster[..., None].expand_as(fine.x)
     scale = (fine.mass / (fine.mass + 1e-6)).to(fine.x.dtype)
-    return torch.addcmul(fine.x, coarse.x.gather(1, rows), scale[..., None])
+    return torch.addcmul(fine.x, pick_tokens(coarse.x, coarse.cluster), scale[..., None])
 
 
 def init_weights(module: nn.Module) -> None:

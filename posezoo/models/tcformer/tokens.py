@@ -8,11 +8,15 @@ once per stage, instead of sparse matrices.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ...packing import PackedLinear, can_pack
+from ..layers import as_linear
 
 __all__ = [
     "Regions",
@@ -21,6 +25,7 @@ __all__ = [
     "grid_regions",
     "locate_tokens",
     "merge_tokens",
+    "pick_tokens",
     "row_table",
 ]
 
@@ -47,6 +52,8 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
     Returns:
         (B, N) int64, each token's cluster; clusters are ordered by falling score.
     """
+    if x.device.type == "cpu" and len(x) > 1 and not torch.compiler.is_compiling():
+        return torch.cat([cluster_tokens(i, num_clusters, density_noise) for i in x.split(1)])
     device = "cpu" if x.is_meta else x.device.type  # autocast does not know the meta device
     with torch.autocast(device, enabled=False):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -66,34 +73,41 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
         if x.device.type == "cpu" and not torch.compiler.is_compiling():
             denser = _nearest_denser(x, half, order, closeness, neighbours)
         else:
-            sorted_ = _nearest_before(_rows(x, order), half.gather(1, order))
+            sorted_ = _nearest_before(pick_tokens(x, order), half.gather(1, order))
             denser = torch.empty_like(square).scatter_(1, order, sorted_)
         denser = square - 2 * denser
         score = (denser * (denser > resolution)).sqrt() * density
         centres = score.argsort(dim=1, descending=True, stable=True)[:, :num_clusters]  # (B, M)
 
         limit = half - 0.5 * resolution
-        cluster = _nearest_centre(x, _rows(x, centres), half.gather(1, centres), limit)
+        cluster = _nearest_centre(x, pick_tokens(x, centres), half.gather(1, centres), limit)
         own = torch.arange(num_clusters, device=x.device).expand_as(centres)
         return cluster.scatter_(1, centres, own)
 
 
-def _rows(x: Tensor, index: Tensor) -> Tensor:
+def pick_tokens(x: Tensor, index: Tensor) -> Tensor:
     """Pick tokens: (B, N, C) and (B, M) -> (B, M, C)."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+    image = torch.arange(len(x), device=x.device)[:, None]
+    return F.embedding(index + image * x.shape[1], x.flatten(0, 1))
 
 
-def _closeness(a: Tensor, b: Tensor, half: Tensor) -> Tensor:
-    """Return a . b - |b|^2 / 2 for all pairs, (B, N, M), given `half` = |b|^2 / 2.
+def _closeness_to(b: Tensor, half: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what maps tokens a (B, M, C) to a . b - |b|^2 / 2 for all pairs, (B, M, N).
 
     One matrix product orders all distances: |a - b|^2 is |a|^2 minus twice the result.
+
+    Args:
+        half: (B, N), |b|^2 / 2.
     """
-    return (a @ b.mT).sub_(half[:, None])
+    if len(b) == 1 and can_pack(b.device, b.dtype) and not torch.compiler.is_compiling():
+        return PackedLinear(as_linear(b[0], -half[0]))
+    return lambda a: (a @ b.mT).sub_(half[:, None])
 
 
 def _nearest(x: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """Return the five nearest tokens of each, itself included: closeness and index, (B, N, 5)."""
-    blocks = [_largest(_closeness(rows, x, half)) for rows in x.split(_BLOCK_ROWS, 1)]
+    closeness = _closeness_to(x, half)
+    blocks = [_largest(closeness(rows)) for rows in x.split(_BLOCK_ROWS, 1)]
     values, indices = zip(*blocks)
     return torch.cat(values, 1), torch.cat(indices, 1)
 
@@ -101,18 +115,15 @@ def _nearest(x: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
 def _largest(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the five largest values along the last axis, falling, and where they are.
 
-    They are in the five groups with the largest maxima, which one cheap pass finds.
+    They are in the five groups of eight with the largest maxima, which one cheap pass finds.
     """
-    k, width = min(_NEIGHBOURS, x.shape[-1]), math.gcd(x.shape[-1], 64)
-    if x.shape[-1] <= 2 * k * width:
-        found = x.topk(k)
-        return found.values, found.indices
-    groups = x.unflatten(-1, (-1, width))  # (B, R, N / width, width)
-    best = groups.amax(-1).topk(k).indices  # (B, R, 5)
-    picked = groups.gather(-2, best[..., None].expand(-1, -1, -1, width)).flatten(-2)
-    values, places = picked.topk(k)  # (B, R, 5) of 5 * width
-    group = best.gather(-1, places.div(width, rounding_mode="floor"))
-    return values, group * width + places % width
+    k, size = min(_NEIGHBOURS, x.shape[-1]), math.gcd(x.shape[-1], 8)
+    groups = x.unflatten(-1, (size, -1))  # (B, R, 8, N / 8), a group is a column
+    best = groups.amax(-2).topk(min(k, groups.shape[-1])).indices  # (B, R, 5)
+    steps = torch.arange(size, device=x.device)[:, None] * groups.shape[-1]
+    where = (best[..., None, :] + steps).flatten(-2)  # (B, R, 8 * 5)
+    values, places = x.gather(-1, where).topk(k)
+    return values, where.gather(-1, places)
 
 
 def _nearest_denser(
@@ -131,13 +142,12 @@ def _nearest_denser(
     rank = torch.empty_like(order).scatter_(1, order, numbers)
     denser = rank.gather(1, neighbours.flatten(1)).view_as(neighbours) < rank[..., None]
     found = closeness.masked_fill(~denser, -math.inf).amax(-1)
-    for i in range(len(x)):
-        image, offset = x[i : i + 1], half[i : i + 1]
-        peaks = denser[i].any(-1).logical_not().nonzero()[:, 0]
-        for rows in peaks.split(_BLOCK_ROWS):
-            block = _closeness(image[:, rows], image, offset)[0]  # (rows, N)
-            block.masked_fill_(rank[i] >= rank[i, rows, None], -math.inf)
-            found[i, rows] = block.amax(-1)
+    closeness_to = _closeness_to(x, half)
+    peaks = denser[0].any(-1).logical_not().nonzero()[:, 0]
+    for rows in peaks.split(_BLOCK_ROWS):
+        block = closeness_to(x[:, rows])[0]  # (rows, N)
+        block.masked_fill_(rank >= rank[0, rows, None], -math.inf)
+        found[0, rows] = block.amax(-1)
     return found
 
 
@@ -147,7 +157,7 @@ def _nearest_before(x: Tensor, half: Tensor) -> Tensor:
     blocks, end = [], 0
     for rows in x.split(_BLOCK_ROWS, 1):
         start, end = end, end + rows.shape[1]
-        closeness = _closeness(rows, x[:, :end], half[:, :end])  # (B, rows, end)
+        closeness = _closeness_to(x[:, :end], half[:, :end])(rows)  # (B, rows, end)
         closeness[..., start:].masked_fill_(later[: end - start, : end - start], -math.inf)
         blocks.append(closeness.amax(-1))
     return torch.cat(blocks, 1)
@@ -155,9 +165,9 @@ def _nearest_before(x: Tensor, half: Tensor) -> Tensor:
 
 def _nearest_centre(x: Tensor, centres: Tensor, half: Tensor, limit: Tensor) -> Tensor:
     """Return each token's centre, (B, N); above `limit` (B, N), all are equally close."""
-    blocks = []
+    blocks, closeness_to = [], _closeness_to(centres, half)
     for rows, most in zip(x.split(_BLOCK_ROWS, 1), limit.split(_BLOCK_ROWS, 1), strict=True):
-        closeness = _closeness(rows, centres, half).clamp_(max=most[..., None])
+        closeness = closeness_to(rows).clamp_(max=most[..., None])
         blocks.append(closeness.argmax(-1))  # (B, rows), the first of equals
     return torch.cat(blocks, 1)
 
