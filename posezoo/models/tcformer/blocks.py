@@ -90,9 +90,18 @@ class TokenMlp(nn.Module):
 
     def forward(self, x: Tensor, regions: Regions) -> Tensor:
         """On a CPU the grid, which has the most tokens, is taken one image at a time."""
-        if x.device.type != "cpu" or regions.to_map is not None or torch.compiler.is_compiling():
+        is_whole = x.device.type != "cpu" or regions.to_map is not None or len(x) < 2
+        if is_whole or torch.compiler.is_compiling():
             return self._run(x, regions)
         return torch.cat([self._run(image, regions) for image in x.split(1)])
+
+    def followed_by(self, layer: nn.Linear) -> TokenMlp:
+        """Return an MLP for inference that gives what `layer`, without its bias, makes of this."""
+        weight, bias = layer.weight @ self.fc2.weight, layer.weight @ self.fc2.bias
+        with torch.device("meta"):
+            mlp = TokenMlp(self.fc1.in_features, self.fc1.out_features, skip=False)
+        mlp.fc1, mlp.dwconv, mlp.fc2 = self.fc1, self.dwconv, as_linear(weight, bias)
+        return mlp
 
     def _run(self, x: Tensor, regions: Regions) -> Tensor:
         return self.fc2(self.dwconv.on_tokens(self.fc1(x), regions))
@@ -191,14 +200,18 @@ class Block(nn.Module):
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Tensor, regions: Regions, source: Source | None = None) -> Tensor:
+        x = self.attend(x, regions, source)
+        y = self.mlp(self.norm2(x), regions)
+        return drop_path(y, self.drop_path_rate, self.training).add_(x)
+
+    def attend(self, x: Tensor, regions: Regions, source: Source | None = None) -> Tensor:
+        """Return what the MLP takes and is added to, (B, N, D)."""
         y = self.norm1(x)
         if source is None:
             y = self.attn(y, y, regions, None)
         else:
             y = self.attn(y, self.norm1(source.x), source.regions, source.score)
-        x = x + drop_path(y, self.drop_path_rate, self.training)
-        y = self.mlp(self.norm2(x), regions)
-        return x + drop_path(y, self.drop_path_rate, self.training)
+        return drop_path(y, self.drop_path_rate, self.training).add_(x)
 
 
 class TokenMerge(nn.Module):

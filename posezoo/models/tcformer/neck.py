@@ -36,13 +36,19 @@ class MTANeck(nn.Module):
 
     def forward(self, stages: list[Tokens]) -> list[Tokens]:
         """Return the aggregated tokens of each level, finest first, 256 wide."""
+        levels = self.before_last(stages)
+        levels[0] = levels[0]._replace(x=self.blocks[0](levels[0].x, levels[0].regions))
+        return levels
+
+    def before_last(self, stages: list[Tokens]) -> list[Tokens]:
+        """Return the same, but the finest level as its block takes it."""
         levels = [
             stage._replace(x=F.linear(stage.x, lateral.weight.flatten(1), lateral.bias))
             for stage, lateral in zip(stages, self.laterals)
         ]
         for i in (2, 1, 0):
             x = move_down(levels[i + 1], levels[i])
-            levels[i] = levels[i]._replace(x=self.blocks[i](x, levels[i].regions))
+            levels[i] = levels[i]._replace(x=self.blocks[i](x, levels[i].regions) if i else x)
         return levels
 
 
