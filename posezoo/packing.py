@@ -7,7 +7,9 @@ torch.compile uses.
 
 from __future__ import annotations
 
+import functools
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,17 +18,29 @@ from torch import Tensor, nn
 
 from .device import has_fast_bfloat16
 
-__all__ = ["PackedLinear", "can_pack", "pack_linear_layers"]
+__all__ = ["PackedLinear", "can_pack", "packed_linear", "pack_linear_layers"]
 
 _ROWS = 256  # what the layout is best for; any number works
 
 
+@functools.cache
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether packed layers of this type are faster on the device."""
     if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
         return False
     fast = dtype == torch.float32 or (dtype == torch.bfloat16 and has_fast_bfloat16(device))
     return fast and torch._C._has_mkldnn
+
+
+def packed_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return the linear layer (..., C) -> (..., D) with these weights as a function."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS)
+
+    def run(x: Tensor) -> Tensor:
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+        return found
+
+    return run
 
 
 class PackedLinear(nn.Linear):
@@ -38,11 +52,10 @@ class PackedLinear(nn.Linear):
         self._pack()
 
     def _pack(self) -> None:
-        weight = self.weight.detach()
-        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+        self._run = packed_linear(self.weight, self.bias)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_packed"}
+        return {key: value for key, value in self.__dict__.items() if key != "_run"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -53,10 +66,7 @@ class PackedLinear(nn.Linear):
         x = x.to(self.weight.dtype)
         if not x.numel():
             return F.linear(x, self.weight, self.bias)
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._packed, self.bias, "none", [], ""
-        )
-        return found
+        return self._run(x)
 
 
 def pack_linear_layers(network: nn.Module, dtype: torch.dtype) -> None:

@@ -125,12 +125,21 @@ class ReducedAttention(nn.Module):
         reduces = ratio > 1 and not pool
         self.sr: nn.Module | None = nn.Conv2d(dim, dim, ratio, ratio) if reduces else None
         self.norm = nn.LayerNorm(dim, eps=1e-5) if reduces else None
+        self.few: nn.Linear | None = None
 
     def fold(self) -> None:
-        """Make the reduction a linear layer on its windows."""
+        """Make the reduction a linear layer on its windows, and prepare `_attend_to_few`."""
         if isinstance(self.sr, nn.Conv2d) and self.sr.bias is not None:
             weight = self.sr.weight.permute(0, 2, 3, 1).flatten(1)  # (D, r r D)
             self.sr = as_linear(weight, self.sr.bias)
+        heads = (self.num_heads, -1)
+        kv = torch.cat([self.kv.weight, self.kv.bias[:, None]], 1)  # (2 D, D + 1)
+        k, v = kv.unflatten(0, (2, *heads))  # (heads, 64, D + 1)
+        q, bias = self.q.weight.unflatten(0, heads), self.q.bias.view(*heads, 1)
+        k = k * HEAD_DIM**-0.5
+        keys, values = q.mT @ k, self.proj.weight.unflatten(1, heads).transpose(0, 1) @ v
+        few = torch.cat([keys.flatten(0, 1), values.flatten(0, 1), (bias.mT @ k)[:, 0]])
+        self.few = as_linear(few[:, :-1].contiguous(), few[:, -1].contiguous())
 
     def forward(self, x: Tensor, source: Tensor, regions: Regions, score: Tensor | None) -> Tensor:
         """(B, N, D) attends to source (B, S, D), the tokens of `regions` -> (B, N, D).
@@ -142,29 +151,39 @@ class ReducedAttention(nn.Module):
             source = self._reduce(regions.token2map(source))
             if score is not None:
                 score = F.avg_pool2d(nchw(regions.token2map(score)), self.ratio).flatten(2).mT
-        k, v = self.kv(source).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        if x.device.type == "cpu" and k.shape[2] < HEAD_DIM and k.dtype == self.q.weight.dtype:
-            return self._attend_to_few(x, k, v, score)
+        if self.few is not None and self._are_few(x.shape[1], source.shape[1]):
+            return self._attend_to_few(x, self.few(source), score)
         q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, 64)
+        k, v = self.kv(source).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mask = None if score is None else score.mT[:, None].to(q.dtype)  # (B, 1, 1, keys)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, N, D)
 
-    def _attend_to_few(self, x: Tensor, k: Tensor, v: Tensor, score: Tensor | None) -> Tensor:
-        """Project keys and values (B, heads, S, 64) where queries would be: fewer products.
+    def _are_few(self, queries: int, keys: int) -> bool:
+        """Whether `_attend_to_few` takes fewer products; half precision rounds its logits."""
+        dim = self.q.in_features
+        few = self.num_heads * keys * (dim + queries)
+        usual = dim * (queries + keys) + queries * keys
+        return few < usual and self.q.weight.dtype in (torch.float32, torch.float64)
 
-        (W x + b) . k is x . (W^T k) + b . k, and the projection of a mean of values is the mean
-        of their projections.
+    def _attend_to_few(self, x: Tensor, source: Tensor, score: Tensor | None) -> Tensor:
+        """Attend to so few keys that they, not the many queries and sums, are projected.
+
+        q . k, which is (Q x + b) . k, is x . (Q^T k) + b . k, and the projection of a mean of
+        values is the mean of their projections.
+
+        Args:
+            source: (B, S, 2 heads D + heads), from `few`: for each head Q^T k, projected values,
+                b . k.
         """
-        heads, k = (self.num_heads, -1), k * HEAD_DIM**-0.5
-        keys = k @ self.q.weight.unflatten(0, heads)  # (B, heads, S, D)
-        bias = k @ self.q.bias.view(self.num_heads, HEAD_DIM, 1)  # (B, heads, S, 1)
-        if score is not None:
-            bias = bias + score[:, None]
-        logits = torch.baddbmm(bias.flatten(1)[:, None], x, keys.flatten(1, 2).mT)
-        weights = logits.unflatten(-1, heads).softmax(-1).flatten(2)  # (B, N, heads S)
-        values = v @ self.proj.weight.mT.unflatten(0, heads)  # (B, heads, S, D)
-        return torch.baddbmm(self.proj.bias, weights, values.flatten(1, 2))
+        heads, dim = self.num_heads, x.shape[-1]
+        keys, values, bias = source.mT.split((heads * dim, heads * dim, heads), 1)
+        bias = bias if score is None else bias + score.mT  # (B, heads, S)
+        keys = keys.unflatten(1, (heads, -1)).transpose(1, 2).flatten(2)  # (B, D, heads S)
+        logits = torch.baddbmm(bias.flatten(1)[:, None], x, keys)  # (B, N, heads S)
+        weights = logits.unflatten(-1, (heads, -1)).softmax(-1).flatten(2)
+        values = values.unflatten(1, (heads, -1)).transpose(2, 3).flatten(1, 2)  # (B, heads S, D)
+        return torch.baddbmm(self.proj.bias, weights, values)
 
     def _reduce(self, x: Tensor) -> Tensor:
         """(B, h, w, D) -> keys (B, h w / ratio^2, D)."""

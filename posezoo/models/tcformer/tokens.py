@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...packing import PackedLinear, can_pack
-from ..layers import as_linear
+from ...packing import can_pack, packed_linear
 
 __all__ = [
     "Regions",
@@ -28,6 +27,8 @@ __all__ = [
     "pick_tokens",
     "row_table",
 ]
+
+Closeness = Callable[[Tensor], Tensor]
 
 _NEIGHBOURS = 5
 _BLOCK_ROWS = 256  # rows of the distance matrix that exist at a time
@@ -62,7 +63,8 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
         half = 0.5 * square
         resolution = 16 * torch.finfo(x.dtype).eps * square  # smaller distances are rounding
 
-        closeness, neighbours = _nearest(x, half)  # (B, N, 5) each
+        closeness_to = _closeness_to(x, half)
+        closeness, neighbours = _nearest(x, closeness_to)  # (B, N, 5) each
         nearest = square[..., None] - 2 * closeness  # squared distances
         nearest = nearest * (nearest > resolution[..., None])
         density = torch.exp(-nearest.mean(-1) / x.shape[-1])
@@ -71,7 +73,7 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
 
         order = density.argsort(dim=1, descending=True, stable=True)
         if x.device.type == "cpu" and not torch.compiler.is_compiling():
-            denser = _nearest_denser(x, half, order, closeness, neighbours)
+            denser = _nearest_denser(x, closeness_to, order, closeness, neighbours)
         else:
             sorted_ = _nearest_before(pick_tokens(x, order), half.gather(1, order))
             denser = torch.empty_like(square).scatter_(1, order, sorted_)
@@ -91,7 +93,7 @@ def pick_tokens(x: Tensor, index: Tensor) -> Tensor:
     return F.embedding(index + image * x.shape[1], x.flatten(0, 1))
 
 
-def _closeness_to(b: Tensor, half: Tensor) -> Callable[[Tensor], Tensor]:
+def _closeness_to(b: Tensor, half: Tensor) -> Closeness:
     """Return what maps tokens a (B, M, C) to a . b - |b|^2 / 2 for all pairs, (B, M, N).
 
     One matrix product orders all distances: |a - b|^2 is |a|^2 minus twice the result.
@@ -100,14 +102,13 @@ def _closeness_to(b: Tensor, half: Tensor) -> Callable[[Tensor], Tensor]:
         half: (B, N), |b|^2 / 2.
     """
     if len(b) == 1 and can_pack(b.device, b.dtype) and not torch.compiler.is_compiling():
-        return PackedLinear(as_linear(b[0], -half[0]))
+        return packed_linear(b[0], -half[0])
     return lambda a: (a @ b.mT).sub_(half[:, None])
 
 
-def _nearest(x: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest(x: Tensor, closeness_to: Closeness) -> tuple[Tensor, Tensor]:
     """Return the five nearest tokens of each, itself included: closeness and index, (B, N, 5)."""
-    closeness = _closeness_to(x, half)
-    blocks = [_largest(closeness(rows)) for rows in x.split(_BLOCK_ROWS, 1)]
+    blocks = [_largest(closeness_to(rows)) for rows in x.split(_BLOCK_ROWS, 1)]
     values, indices = zip(*blocks)
     return torch.cat(values, 1), torch.cat(indices, 1)
 
@@ -127,22 +128,21 @@ def _largest(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest_denser(
-    x: Tensor, half: Tensor, order: Tensor, closeness: Tensor, neighbours: Tensor
+    x: Tensor, closeness_to: Closeness, order: Tensor, closeness: Tensor, neighbours: Tensor
 ) -> Tensor:
-    """Return the closeness of each token to the nearest denser one, (B, N); -inf for none.
+    """Return the closeness of each token to the nearest denser one, (1, N); -inf for none.
 
     If one of its five nearest is denser, it is one of them; only the others, the peaks, have to
     look at all tokens. How many there are depends on the image.
 
     Args:
-        order: (B, N), tokens by falling density.
-        closeness, neighbours: (B, N, 5) of the five nearest.
+        order: (1, N), tokens by falling density.
+        closeness, neighbours: (1, N, 5) of the five nearest.
     """
     numbers = torch.arange(x.shape[1], device=x.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, numbers)
     denser = rank.gather(1, neighbours.flatten(1)).view_as(neighbours) < rank[..., None]
     found = closeness.masked_fill(~denser, -math.inf).amax(-1)
-    closeness_to = _closeness_to(x, half)
     peaks = denser[0].any(-1).logical_not().nonzero()[:, 0]
     for rows in peaks.split(_BLOCK_ROWS):
         block = closeness_to(x[:, rows])[0]  # (rows, N)
