@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .device import has_fast_bfloat16
 
-__all__ = ["PackedLinear", "can_pack", "packed_linear", "pack_linear_layers"]
+__all__ = ["PackedConv2d", "PackedLinear", "can_pack", "packed_linear", "pack_layers"]
 
 _ROWS = 256  # what the layout is best for; any number works
 
@@ -69,11 +69,49 @@ class PackedLinear(nn.Linear):
         return self._run(x)
 
 
-def pack_linear_layers(network: nn.Module, dtype: torch.dtype) -> None:
-    """Replace the linear layers with weights of this type; others compute in their own."""
+class PackedConv2d(nn.Conv2d):
+    """A convolution for inference; its weight is that of `layer`, for those who look at it."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__(
+            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
+            layer.dilation, layer.groups, layer.bias is not None, device="meta",
+        )  # fmt: skip
+        self.weight, self.bias = layer.weight, layer.bias
+        self._pack()
+
+    def _pack(self) -> None:
+        self._how = (self.padding, self.stride, self.dilation, self.groups)
+        self._packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+            self.weight.detach(), *self._how
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pack()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, D, h', w'), in the type of the weight, as under autocast."""
+        x = x.to(self.weight.dtype)
+        if not x.numel():
+            return super().forward(x)
+        found: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self._packed, self.bias, *self._how, "none", [], ""
+        )
+        return found
+
+
+def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:
+    """Replace linear layers and convolutions of this type; others compute in their own."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if not isinstance(child, nn.Linear) or child._forward_pre_hooks:
+            if child._forward_pre_hooks:
                 continue  # pruning makes the weights in a hook
             if type(child) in (nn.Linear, PackedLinear) and child.weight.dtype == dtype:
                 setattr(module, name, PackedLinear(child))
+            if type(child) in (nn.Conv2d, PackedConv2d) and child.weight.dtype == dtype:
+                if isinstance(child.padding, tuple) and child.padding_mode == "zeros":
+                    setattr(module, name, PackedConv2d(child))
