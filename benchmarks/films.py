@@ -36,8 +36,9 @@ _SURE = 0.3
 class Detector:
     """Gives the boxes of the frames it is asked for, at the cost of a torchvision detector."""
 
-    def __init__(self, truth: list[FilmFrame], every: int, builder: str) -> None:
-        self.truth, self.every, self.calls = truth, every, 0
+    def __init__(self, truth: list[FilmFrame], builder: str) -> None:
+        self.truth, self.calls = truth, 0
+        self.small = np.stack([_small(frame.image) for frame in truth])
         import torchvision
 
         build = getattr(torchvision.models.detection, builder)
@@ -46,11 +47,16 @@ class Detector:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.network([torch.from_numpy(image).permute(2, 0, 1).float() / 255])
-        boxes = self.truth[self.calls * self.every].bboxes
         self.calls += 1
+        self.network([torch.from_numpy(image).permute(2, 0, 1).float() / 255])
+        which = np.abs(self.small - _small(image)).mean(axis=(1, 2, 3)).argmin()
+        boxes = self.truth[which].bboxes
         size = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         return boxes + self.rng.normal(0, 0.02, boxes.shape) * size, np.ones(len(boxes))
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    return image[1::3, 1::3].astype(np.float32)
 
 
 def matched(result: PoseResult, frame: FilmFrame) -> list[tuple[int, int, bool]]:
@@ -119,7 +125,7 @@ def main() -> None:
             for i, frame in enumerate(truth):
                 film.write(frame.image, i / _RATE)
         for every in options.every:
-            detector = Detector(truth, every, options.detector)
+            detector = Detector(truth, options.detector)
             predictor = PosePredictor(_MODEL, detector=detector, flip_test=False)
             start, spent = time.perf_counter(), time.process_time()
             found = list(predictor.stream(path, detect_every=every, track=True))
@@ -129,7 +135,7 @@ def main() -> None:
             ]
             print(
                 f"detect_every {every}: {rates[0]:.2f} frames per second, "
-                f"{rates[1]:.2f} per second of CPU time",
+                f"{rates[1]:.2f} per second of CPU time, {detector.calls} detections",
                 flush=True,
             )
             tracked = [(one.result, one.time) for one in found if one.result is not None]

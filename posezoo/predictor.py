@@ -173,8 +173,8 @@ class PosePredictor:
     ) -> list[PoseResult]:
         """Find the poses of several images; batches fill across them.
 
-        Arguments are as in `__call__`, one entry per image. Everything is checked before
-        anything runs.
+        Arguments are as in `__call__`, one entry per image; the first bad one raises. Files are
+        read as batches need them. `predict_each` goes on after a bad image.
         """
         if isinstance(images, (str, Path, Image.Image, np.ndarray)):
             raise InputError(
@@ -188,16 +188,12 @@ class PosePredictor:
                 f"got {len(images)} images, {len(all_boxes)} sets of boxes and "
                 f"{len(all_scores)} sets of scores; give one of each per image"
             )
-        people = []
-        for located in self._locate(zip(images, all_boxes, all_scores)):
-            if isinstance(located, InputError):
-                raise located
-            people.append(located)
-        requests = [self.request(image, boxes) for image, boxes, _ in people]
-        return [
-            self._result(image.shape[:2], boxes, scores, found)
-            for (image, boxes, scores), found in zip(people, self.predict_crops(requests))
-        ]
+        results = []
+        for result in self.predict_each(zip(images, all_boxes, all_scores)):
+            if isinstance(result, InputError):
+                raise result
+            results.append(result)
+        return results
 
     def predict_each(self, items: Iterable[Item | InputError]) -> Iterator[PoseResult | InputError]:
         """Yield the result of each (image, bboxes, bbox_scores) in order, or why it has none.
@@ -251,7 +247,7 @@ class PosePredictor:
             stop: seconds; frames from there on are left out.
             max_frames: at most so many frames of a film.
             detect_every: ask the detector for each so many-th frame of a film only; between them
-                boxes follow the poses.
+                boxes follow the poses, unless people overlap.
             track: set `ids` that last from frame to frame.
             smooth: calm the keypoints of tracked people: "one-euro" (Casiez et al., CHI 2012)
                 looks back only, "savgol" also a few frames ahead.

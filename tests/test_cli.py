@@ -216,9 +216,16 @@ def test_pictures_of_photos_with_one_name_do_not_overwrite_each_other(photos, tm
     assert drawn == {Path("a/1.png"), Path("b/c/1.png")}
     twin = paths[0].with_suffix(".webp")
     twin.write_bytes(paths[0].read_bytes())
-    result = run("predict", *paths, twin, *common)
-    assert result.exit_code == 2 and "would both be written as" in result.output
     assert run("predict", twin, twin, *common).exit_code == 0  # one photo, one picture
+    assert (tmp_path / "drawn" / "1.png").is_file()
+    assert run("predict", *paths, twin, *common).exit_code == 0
+    assert {p.name for p in (tmp_path / "drawn" / "a").iterdir()} == {
+        "1.png", "1.jpg.png", "1.webp.png",
+    }  # fmt: skip
+    third = twin.with_name("1.webp.webp")
+    third.write_bytes(paths[0].read_bytes())
+    result = run("predict", *paths, twin, third, *common)
+    assert result.exit_code == 2 and "would both be written as 1.webp.png" in result.output
 
 
 def test_draw_tokens_paints_a_row_for_each_person(data, photos, counts, tmp_path):

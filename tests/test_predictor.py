@@ -65,6 +65,22 @@ def test_path_pillow_and_numpy_give_the_same_result(network, picture, tmp_path):
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
+def test_images_are_read_as_batches_need_them(network, picture):
+    alive = []
+
+    class Photos(list):
+        def __iter__(self):
+            for _ in range(len(self)):
+                image = picture.copy()
+                alive.append(weakref.ref(image))
+                assert sum(ref() is not None for ref in alive) <= 5
+                yield image
+
+    photos = Photos([None] * 40)
+    results = PosePredictor(network, batch_size=4).predict_batch(photos, [BOXES[:1]] * 40)
+    assert len(results) == len(alive) == 40
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
 def test_batches_fill_across_images(network, picture, batch_size):
     images = [picture, picture[:150], np.ascontiguousarray(picture[:, :130])]

@@ -93,9 +93,7 @@ def predict(
         raise InputError("standard output is closed; give --out")
     _check_inputs(sources, [chosen.boxes, checkpoint], files.written)
     chosen_device = None if device is None else choose_device(device)
-    boxes = None
-    if chosen.boxes is not None:
-        boxes = read_boxes(chosen.boxes, chosen.box_threshold or 0.0, chosen.category)
+    boxes = chosen.boxes and read_boxes(chosen.boxes, chosen.box_threshold or 0.0, chosen.category)
     predictor = build_predictor(
         name, checkpoint, device=chosen_device, dtype=dtype, compile=compile, engine=engine,
         batch_size=batch_size, flip_test=flip_test,

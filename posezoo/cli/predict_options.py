@@ -46,7 +46,8 @@ _OPTIONS = (
     ),
     click.option(
         "--detect-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
-        help="Films: ask the detector for each N-th frame; between, boxes follow the poses.",
+        help="Films: ask the detector for each N-th frame; between, boxes follow the poses, unless "
+        "people overlap.",
     ),
     click.option("--track", is_flag=True, help="Films: give people ids that last."),
     click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,24 +22,29 @@ def files_of(
 ) -> dict[str, Path]:
     """Return a file per source below `folder`, in the sub-folder that it has below what is common.
 
+    Sources of one name but for its ending keep the ending: `a.jpg` and `a.png` become `a.jpg.json`
+    and `a.png.json`.
+
     Raises:
         InputError: two sources would get the same file.
     """
     paths = {str(source): _absolute(source) for source in sources}
     common = os.path.commonpath([path.parent for path in paths.values()])
+    endings = {str(s): photo_ending if isinstance(s, Photo) else film_ending for s in sources}
+    short = {s: path.with_suffix(endings[s]) for s, path in paths.items()}
+    owners = Counter(file for file, _ in {(short[s], path) for s, path in paths.items()})
     files: dict[str, Path] = {}
-    taken: dict[Path, tuple[Path, Source]] = {}
-    for source in sources:
-        path = paths[str(source)]
-        ending = photo_ending if isinstance(source, Photo) else film_ending
-        file = folder / path.relative_to(common).with_suffix(ending)
-        other_path, other = taken.setdefault(file, (path, source))
-        if other_path != path:
+    taken: dict[Path, Path] = {}
+    for source, path in paths.items():
+        file = short[source]
+        if owners[file] > 1:
+            file = path.with_name(path.name + endings[source])
+        if taken.setdefault(file, path) != path:
             raise InputError(
-                f"{other} and {source} would both be written as {file}; rename one of them, or "
-                "take them one after the other into different folders"
+                f"{taken[file]} and {source} would both be written as {file.name}; rename one of "
+                "them, or take them one after the other into different folders"
             )
-        files[str(source)] = file
+        files[source] = folder / file.relative_to(common)
     return files
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..results import PoseResult
 
-__all__ = ["boxes_around"]
+__all__ = ["boxes_around", "overlapping"]
 
 Array = NDArray[np.float64]
 
@@ -16,6 +16,7 @@ _LEAST = 3  # keypoints that a box follows; with fewer it stays where it is
 _MARGIN = np.array([0.15, 0.13])  # of the width and height of the keypoints, for what is beyond
 _FLOOR = 0.06  # of the longer side, for a pose as thin as a line
 _SHRINK = 0.05  # of its size that a side of a box may move inwards per frame
+_CLOSE = 0.1  # IoU of two boxes from which on a pose may be that of the other person
 _SAME = 0.1  # mean distance of two poses, in body sizes, below which they are one person's
 
 
@@ -44,6 +45,17 @@ def boxes_around(result: PoseResult) -> tuple[Array, Array]:
     boxes = moved.clip(0, [width, height, width, height])
     inside = ((boxes[:, 2:] - boxes[:, :2]) >= 2).all(axis=1)
     return boxes[inside], result.bbox_scores[inside].astype(np.float64)
+
+
+def overlapping(result: PoseResult) -> bool:
+    """Tell whether people are so close that boxes had better be detected than follow poses."""
+    boxes = result.bboxes.astype(np.float64)
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    shared = (high - low).clip(0).prod(axis=2)  # (N, N)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    close = shared > _CLOSE * (area[:, None] + area[None] - shared)
+    return bool(np.triu(close, 1).any())
 
 
 def _hidden(points: Array, sure: NDArray[np.bool_], result: PoseResult) -> NDArray[np.bool_]:

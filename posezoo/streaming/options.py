@@ -20,7 +20,7 @@ class StreamOptions:
     Attributes:
         choice: which frames of films and cameras are used.
         detect_every: ask the detector for each so many-th frame of a film; between them boxes
-            follow the poses.
+            follow the poses, unless people overlap.
         track: give people ids that last from frame to frame. Photos of one folder then count as
             the frames of a film.
         smooth: filter that calms the keypoints of tracked people: "one-euro" looks back only,

@@ -16,7 +16,7 @@ from ..media.frames import Frame
 from ..media.sources import Photo
 from ..results import PoseResult
 from .calm import Calm
-from .follow import boxes_around
+from .follow import boxes_around, overlapping
 from .found import FrameResult
 from .options import StreamOptions
 from .reading import BoxOf, Chunk, chunks
@@ -132,9 +132,9 @@ class PoseStream:
         """Yield results one after the other: boxes follow the poses of the frame before."""
         for number, frame in enumerate(chunk.frames, chunk.first):
             item: Item | InputError = _item(frame, {})
-            if number % self.options.detect_every and memory.last is not None:
-                if not isinstance(item, InputError):
-                    item = (item[0], *boxes_around(memory.last))
+            last = memory.last if number % self.options.detect_every else None
+            if last is not None and not isinstance(item, InputError) and not overlapping(last):
+                item = (item[0], *boxes_around(last))
             (result,) = self.predictor.predict_each([item])
             if isinstance(result, PoseResult):
                 memory.last = result

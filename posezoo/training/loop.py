@@ -119,19 +119,10 @@ def train(
     if is_rendering(data):
         data, samples = render_for(objective, data, out)
     return fit(
-        objective,
-        data,
-        out,
-        samples=samples,
-        start=start_of(recipe, init),
-        more_epochs=more_epochs,
-        device=chosen,
-        workers=workers,
-        stop_after=stop_after,
-        log_every=log_every,
-        report=report,
-        stop=stop,
-    )
+        objective, data, out, samples=samples, start=start_of(recipe, init),
+        more_epochs=more_epochs, device=chosen, workers=workers, stop_after=stop_after,
+        log_every=log_every, report=report, stop=stop,
+    )  # fmt: skip
 
 
 def fit(

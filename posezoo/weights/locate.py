@@ -126,7 +126,7 @@ def _nothing_found(
     lines = [f"no weights for {cfg.name}" + (":" if failures else "")]
     lines += [f"  {', '.join(places)}: {reason}" for reason, places in reasons.items()]
     if any("no connection" in reason or "offline" in reason for reason in reasons):
-        ready = "; without a network, hrnet_xs_192x144.rendered is in the package to try things out"
+        ready = "; without a network, hrnet_s_192x144.bodies is in the package to try things out"
         lines.append(
             f"While online, `posezoo fetch {cfg.name}` puts them into {cache_root(cache_dir)}"
             + ready * (cfg.task == "pose")

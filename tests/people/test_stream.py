@@ -99,6 +99,19 @@ def test_detector_is_asked_for_every_nth_frame_and_boxes_follow(tmp_path):
     assert not np.allclose(after.bboxes, BOX)
 
 
+@pytest.mark.parametrize("second, always", [([15, 10, 50, 80], True), ([80, 10, 115, 80], False)])
+def test_who_overlaps_is_detected_in_every_frame(tmp_path, second, always):
+    asked = []
+
+    def detector(image):
+        asked.append(len(asked))
+        return np.array([[5.0, 10, 40, 80], second]), np.ones(2)
+
+    film = make_film(tmp_path / "clip.mp4", 12)
+    found = list(predictor(detector).stream(film, detect_every=10))
+    assert (len(asked) == 12) is always and all(len(f.result) == 2 for f in found)
+
+
 def _person(points, scores, box):
     from posezoo import get_skeleton
 
