@@ -53,7 +53,9 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
     Returns:
         (B, N) int64, each token's cluster; clusters are ordered by falling score.
     """
-    if x.device.type == "cpu" and len(x) > 1 and not torch.compiler.is_compiling():
+    eager = not torch.compiler.is_compiling()
+    one_by_one = eager and x.device.type == "cpu" and len(x) > 0
+    if one_by_one and len(x) > 1:
         return torch.cat([cluster_tokens(i, num_clusters, density_noise) for i in x.split(1)])
     device = "cpu" if x.is_meta else x.device.type  # autocast does not know the meta device
     with torch.autocast(device, enabled=False):
@@ -72,7 +74,7 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
             density = density + density_noise * torch.rand_like(density)
 
         order = density.argsort(dim=1, descending=True, stable=True)
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if one_by_one:
             denser = _nearest_denser(x, closeness_to, order, closeness, neighbours)
         else:
             sorted_ = _nearest_before(pick_tokens(x, order), half.gather(1, order))
@@ -247,7 +249,7 @@ def pair_table(
     Of the 3072 cells of 256x192, 1300 pairs of token and pixel are left in stage 2, 600 and 200
     in the stages after it.
     """
-    batch = max(len(group), len(source))
+    batch = torch.broadcast_shapes(group.shape, source.shape)[0]
     image = torch.arange(batch)[:, None]
     pairs = ((image * num_groups + group) * num_sources + source).unique(return_counts=True)
     (pair, counts), groups = pairs, batch * num_groups
