@@ -90,10 +90,10 @@ class TokenMlp(nn.Module):
 
     def forward(self, x: Tensor, regions: Regions) -> Tensor:
         """On a CPU the grid, which has the most tokens, is taken one image at a time."""
-        is_whole = x.device.type != "cpu" or regions.to_map is not None or len(x) < 2
-        if is_whole or torch.compiler.is_compiling():
-            return self._run(x, regions)
-        return torch.cat([self._run(image, regions) for image in x.split(1)])
+        eager = not torch.compiler.is_compiling()
+        if eager and x.device.type == "cpu" and regions.to_map is None and len(x) > 1:
+            return torch.cat([self._run(image, regions) for image in x.split(1)])
+        return self._run(x, regions)
 
     def followed_by(self, layer: nn.Linear) -> TokenMlp:
         """Return an MLP for inference that gives what `layer`, without its bias, makes of this."""

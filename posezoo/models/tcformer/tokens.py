@@ -103,7 +103,8 @@ def _closeness_to(b: Tensor, half: Tensor) -> Closeness:
     Args:
         half: (B, N), |b|^2 / 2.
     """
-    if len(b) == 1 and can_pack(b.device, b.dtype) and not torch.compiler.is_compiling():
+    eager = not torch.compiler.is_compiling()
+    if eager and len(b) == 1 and can_pack(b.device, b.dtype):
         return packed_linear(b[0], -half[0])
     return lambda a: (a @ b.mT).sub_(half[:, None])
 
