@@ -91,8 +91,8 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
 
 def pick_tokens(x: Tensor, index: Tensor) -> Tensor:
     """Pick tokens: (B, N, C) and (B, M) -> (B, M, C)."""
-    image = torch.arange(len(x), device=x.device)[:, None]
-    return F.embedding(index + image * x.shape[1], x.flatten(0, 1))
+    rows = index + torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, rows.flatten()).view(x.shape[0], -1, x.shape[-1])
 
 
 def _closeness_to(b: Tensor, half: Tensor) -> Closeness:
