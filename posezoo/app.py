@@ -28,7 +28,7 @@ from .predictor import PosePredictor
 from .results import PoseResult
 from .streaming import FrameResult
 from .tokenview import shows_tokens, token_rows
-from .zoo.catalog import list_models
+from .zoo.catalog import OFFLINE_MODEL, list_models
 
 __all__ = ["PosePage", "build", "serving"]
 
@@ -231,7 +231,8 @@ def serving(models: Sequence[str] = (), host: str = "127.0.0.1", port: int = 786
     """Serve the page while the block runs; give the running `gradio.Blocks`.
 
     Args:
-        models: names to choose from; default: those in the package, then those that are fetched.
+        models: names to choose from; default: all with weights, the packaged one for photographs
+            first.
         host: address to bind to. "0.0.0.0" opens the page to the whole network.
         port: number of the port.
 
@@ -239,7 +240,8 @@ def serving(models: Sequence[str] = (), host: str = "127.0.0.1", port: int = 786
         InputError: gradio is not installed, or the port is taken.
     """
     gradio = _import_gradio()
-    names = list(models) or list_models(pretrained=True, task="pose", tags=True)
+    known = list_models(pretrained=True, task="pose", tags=True)
+    names = list(models or sorted(known, key=lambda name: name != OFFLINE_MODEL))
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     with _own_folder() as folder:
         blocks = build(PosePage(names, folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterator
@@ -60,9 +61,23 @@ def _is_deep(data: bytes) -> bool:
     return len(brackets) > 2 * _DEPTH or b"[]" in brackets or b"{}" in brackets
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ADVICE = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "write elsewhere, or permit it"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR), "a folder on the way is a file; write elsewhere"
+    ),
+    errno.ENAMETOOLONG: "a file's name has at most 255 bytes; give a shorter one",
+}
+
+
 @contextmanager
-def writing(path: Path, way_out: str = "give another --out, or make room") -> Iterator[None]:
+def writing(path: Path, when_full: str = "make room, or write elsewhere") -> Iterator[None]:
     """Name the file where something in the block cannot be written.
+
+    Args:
+        path: the file.
+        when_full: what to do where the disk is full.
 
     Raises:
         DataError: the system refused; torch's writer says so by a RuntimeError.
@@ -72,5 +87,8 @@ def writing(path: Path, way_out: str = "give another --out, or make room") -> It
     except PoseZooError:  # some are RuntimeErrors, too
         raise
     except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise DataError(f"cannot write {path}: {reason or error}; {way_out}") from error
+        reason, code = None, errno.ENOSPC
+        if isinstance(error, OSError):
+            reason, code = error.strerror, error.errno or 0
+        advice = when_full if code in _FULL else _ADVICE.get(code, "write elsewhere")
+        raise DataError(f"cannot write {path}: {reason or error}; {advice}") from error

@@ -223,8 +223,7 @@ class Promises:
         with pytest.raises(InputError, match="images are torch.float32, the model torch.float64"):
             copy.deepcopy(model).double()(images)
 
-    @pytest.mark.parametrize("state", TORCH_STATES)
-    def test_what_torch_is_set_to_changes_nothing(self, model, state, tmp_path):
+    def test_what_torch_is_set_to_changes_nothing(self, model, tmp_path):
         inputs, name = inputs_of(model), model.pretrained_cfg.name
 
         def build() -> list[ZooModel]:
@@ -236,15 +235,16 @@ class Promises:
             ]
 
         expected, output = build(), run(model, inputs)
-        with TORCH_STATES[state]():
-            found = build()
-            assert_close(run(model, inputs), output, rtol=0, atol=0)
-            assert_close(list(inputs_of(model)), list(inputs), rtol=0, atol=0)
-        for left, right in zip(found, expected):
-            for one, other in zip(left.state_dict().values(), right.state_dict().values()):
-                assert one.dtype == other.dtype and torch.equal(one, other)
-                assert not one.is_inference()
-        assert_close(run(found[1], inputs), output, rtol=0, atol=0)
+        for state, setting in TORCH_STATES.items():
+            with setting():
+                found = build()
+                assert_close(run(model, inputs), output, rtol=0, atol=0)
+                assert_close(list(inputs_of(model)), list(inputs), rtol=0, atol=0)
+            for left, right in zip(found, expected):
+                for one, other in zip(left.state_dict().values(), right.state_dict().values()):
+                    assert one.dtype == other.dtype and torch.equal(one, other), state
+                    assert not one.is_inference(), state
+            assert_close(run(found[1], inputs), output, rtol=0, atol=0)
 
     def test_maps_after_stages_are_given_or_refused(self, model):
         if isinstance(model, Tokenizer) or "tcformer" in model.pretrained_cfg.architecture:

@@ -30,31 +30,13 @@ def test_every_public_name_is_documented_and_typed():
             ), name
 
 
-def _run(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-    return done.stdout.strip()
-
-
-def test_import_and_list_load_no_heavy_package():
-    code = (
-        "import sys, posezoo, posezoo.cli; from click.testing import CliRunner; "
-        "r = CliRunner().invoke(posezoo.cli.main, ['list']); assert r.exit_code == 0, r.output; "
-        "import torch; assert not torch.cuda.is_initialized(); "
-        "print([m for m in ('timm', 'torchvision', 'huggingface_hub', 'pycocotools', 'scipy', "
-        "'matplotlib') if m in sys.modules])"
-    )
-    assert _run(code) == "[]"
-
-
 def test_import_makes_no_file_and_no_connection():
     code = (
         "import sys; bad = []; "
         "sys.addaudithook(lambda e, a: bad.append((e, a)) if e in ('socket.connect', 'os.mkdir') "
         "or (e == 'open' and isinstance(a[1], str) and set(a[1]) & set('wax') "
         "and '__pycache__' not in str(a[0])) else None); "
-        "import torch, numpy, PIL.Image, tqdm, click; bad.clear(); "
         "import posezoo; posezoo.list_models(); print(bad)"
     )
-    assert _run(code) == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -410,6 +410,12 @@ def test_report_lists_first_five_and_totals(model, state):
     assert all(k.startswith("backbone.stages.3") for k in report.missing)
 
 
+def test_integers_are_no_weights(model, state):
+    integers = {**state, "head.weight": torch.zeros(1000, 512, dtype=torch.int64)}
+    words = "1 mismatched: head.weight: file (1000, 512) torch.int64, model (1000, 512)"
+    _does_not_load(model, integers, words)
+
+
 def test_unknown_prefix_is_named(model, state):
     _does_not_load(model, {f"net.{k}": v for k, v in state.items()}, "fits without the 'net.'")
 

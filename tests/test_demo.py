@@ -20,7 +20,9 @@ from posezoo.weights.files import sha256_of
 from posezoo.weights.locate import find_weights
 
 TOKENS = "tokenpose_xs_128x96.rendered"
-# the model cards state the AP on 400 images; these are 60 others
+ALL = posezoo.list_models(tags=True)
+PACKAGED = [name for name in ALL if posezoo.get_pretrained_cfg(name).source.packaged]
+# the model cards state the AP on 400 images; these are 30 others
 AP_FLOORS = {"hrnet_xs_128x96.rendered": 0.80, MODEL: 0.85, TOKENS: 0.80}
 
 
@@ -28,7 +30,7 @@ AP_FLOORS = {"hrnet_xs_128x96.rendered": 0.80, MODEL: 0.85, TOKENS: 0.80}
 def rendered(tmp_path_factory) -> Path:
     """People that neither training nor the choice of the weights has seen."""
     folder = tmp_path_factory.mktemp("rendered")
-    write_coco(folder, 60, seed=77)
+    write_coco(folder, 30, seed=77)
     return folder
 
 
@@ -44,11 +46,11 @@ def _ap(model, folder: Path, **options) -> float:
     return record.statistics["AP"]
 
 
-@pytest.mark.parametrize("name", AP_FLOORS)
+@pytest.mark.parametrize("name", PACKAGED)
 def test_shipped_weights_are_small_and_the_pinned_ones(name):
     cfg = posezoo.get_pretrained_cfg(name)
     path = find_weights(cfg).path
-    assert path.stat().st_size < 8e6
+    assert path.stat().st_size < (10e6 if cfg.task == "tokenizer" else 8e6)
     assert sha256_of(path) == cfg.source.sha256
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from evaluation.made import Brightest
 from torch import Tensor, nn
 
 import posezoo
@@ -183,19 +184,6 @@ def test_options_that_cannot_be_are_refused_at_once(options: dict[str, Any], wor
         PeopleFinder(**options)
 
 
-class Quick(nn.Module):
-    """A pose network that is not worth its name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))
-        self.pretrained_cfg = posezoo.get_pretrained_cfg("uniformer_s_256x192")
-        self.num_keypoints = 17
-
-    def forward(self, images: Tensor) -> Tensor:
-        return nn.functional.avg_pool2d(images, 4).repeat(1, 6, 1, 1)[:, :17]
-
-
 class Recorder(BatchDetector):
     """Find one box in each image, as wide as its first value; remember what it was given."""
 
@@ -235,7 +223,7 @@ def test_of_images_that_fail_together_only_the_bad_one_fails() -> None:
 
 def test_the_predictor_asks_for_several_images_together() -> None:
     detector = Recorder()
-    predictor = posezoo.PosePredictor(Quick(), detector=detector)
+    predictor = posezoo.PosePredictor(Brightest(), detector=detector)
     images = _values(20, 30, 40, 50)
     given = np.array([[0, 0, 77.0, 90]])
     results = predictor.predict_batch(images, [None, None, given, None])
@@ -253,7 +241,7 @@ def test_the_predictor_asks_for_several_images_together() -> None:
 
 def test_the_predictor_takes_a_finder_with_options() -> None:
     finder = PeopleFinder(lambda image: (BOXES, SCORES), max_people=2)
-    result = posezoo.PosePredictor(Quick(), detector=finder)(IMAGE)
+    result = posezoo.PosePredictor(Brightest(), detector=finder)(IMAGE)
     assert result.bboxes.tolist() == BOXES[[0, 2]].tolist()
 
 

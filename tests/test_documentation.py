@@ -8,17 +8,17 @@ options must exist.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -71,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_coco(folder / "coco", 2, 1)
     write_coco(folder / "coco", 4, 2, split="train2017")
     write_detections(folder / "coco")
-    write_stick_figures(folder)
+    write_skeleton(folder)
     return folder
 
 
@@ -93,21 +93,8 @@ def write_detections(coco: Path) -> None:
     (coco / "COCO_val2017_detections_AP_H_56_person.json").write_text(json.dumps(rows))
 
 
-def write_stick_figures(folder: Path) -> None:
-    """The data set of `howto/own-keypoints.md`: three keypoints of rendered people."""
-    mine = folder / "mine"
-    write_coco(mine, 2, 1)
-    write_coco(mine, 4, 2, split="train2017")
-    for path in mine.glob("annotations/*.json"):
-        data = json.loads(path.read_text())
-        data["categories"][0] |= {"keypoints": ["head", "left_hand", "right_hand"], "skeleton": []}
-        for row in data["annotations"]:
-            points = np.reshape(row["keypoints"], (17, 3))[[0, 9, 10]]
-            row |= {
-                "keypoints": points.ravel().tolist(),
-                "num_keypoints": int((points[:, 2] > 0).sum()),
-            }
-        path.write_text(json.dumps(data))
+def write_skeleton(folder: Path) -> None:
+    """The keypoints of `howto/own-keypoints.md`."""
     page = ROOT / "docs/howto/own-keypoints.md"
     text = next(b.code for b in blocks_of(page) if b.language == "json")
     (folder / "stick.json").write_text(text)
@@ -129,7 +116,7 @@ def commands(code: str) -> Iterator[list[str]]:
                 yield words
 
 
-def offline_arguments(words: list[str]) -> list[str]:
+def offline_arguments(words: Sequence[str]) -> list[str]:
     """Arguments of `posezoo` that fetch nothing and end soon."""
     command, *rest = words
     if command in ("predict", "eval", "train"):
@@ -146,13 +133,15 @@ def offline_arguments(words: list[str]) -> list[str]:
     return [command, *rest]
 
 
-def run(words: list[str]) -> None:
+@functools.cache
+def run(*words: str) -> None:
+    """Run a command; what several pages name is run once."""
     if words[0] == "posezoo":
         done = CliRunner().invoke(main, offline_arguments(words[1:]))
-    elif words[:3] == ["python", "-m", "posezoo.synthetic"]:
+    elif words[:3] == ("python", "-m", "posezoo.synthetic"):
         done = CliRunner().invoke(synthetic, words[3:])
     else:
-        assert words[:2] == ["pip", "install"] or words[:3] == ["python", "-m", "pytest"], words
+        assert words[:2] == ("pip", "install") or words[:3] == ("python", "-m", "pytest"), words
         return  # CI runs these
     assert done.exit_code == 0, f"{shlex.join(words)}\n{done.output}\n{done.exception!r}"
 
@@ -186,7 +175,7 @@ def test_code_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
                 exec(code, namespace)
         else:
             for words in commands(block.code):
-                (run if block.runs else check_command)(words)
+                run(*words) if block.runs else check_command(words)
 
 
 def test_pictures_are_small_and_drawn_by_the_gallery() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import runpy
-
 import numpy as np
 import pytest
 import torch
-from families import on_meta, registered
+from families import example, on_meta
 from promises import Promises, check_arguments, check_without_memory
 
 import posezoo
@@ -19,18 +17,13 @@ NAME = "example_pose_64x48"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def example():
-    """The family's variants, registered while the tests of this module run."""
-    with registered():
-        runpy.run_module("example_family.variants")
-        yield
+def model():
+    """The family's variants, registered while the tests of this module run; its model."""
+    with example() as name:
+        assert name == NAME
+        torch.manual_seed(0)
+        yield posezoo.create_model(NAME)
     assert not posezoo.is_model(NAME)
-
-
-@pytest.fixture(scope="module")
-def model(example):
-    torch.manual_seed(0)
-    return posezoo.create_model(NAME)
 
 
 class TestExampleFamily(Promises):

@@ -5,15 +5,23 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
-from goldens.fill import make_state, manifests
+from families import example
 from standins.files import FileServer
-from standins.weights import SMALL, pickled, pin_of, sha256, small_cfg
+from standins.weights import (
+    ORIGINAL_CASES,
+    ORIGINALS,
+    TINY,
+    converted,
+    pickled,
+    pin_of,
+    sha256,
+    small_cfg,
+)  # fmt: skip
 
 import posezoo
 from posezoo.cli import main
@@ -23,22 +31,16 @@ from posezoo.weights.convert import convert_file
 from posezoo.weights.locate import find_weights
 from posezoo.weights.located import Located
 from posezoo.weights.web import Web
-from posezoo.zoo import registry
 from posezoo.zoo.address import https
 
-NAME = f"{SMALL}.rendered"
+NAME = f"{TINY}.coco"
 QUICK = Web(waits=(), timeout=2)
 
-# a small variant of each family -> the manifest of the authors' file
-VARIANTS = {
-    "vitpose_plus_s_256x192.coco": ("vitpose", "vitpose_plus_s_256x192"),
-    "uniformer_s_256x192.coco": ("uniformer", "uniformer_s_256x192"),
-    "tcformer_light.in1k": ("tcformer", "tcformer_light"),
-    "pct_tokenizer_swin_base.coco": ("pct", "pct_tokenizer_swin_base"),
-    "tcformer_mta_256x192.coco_wholebody": ("tcformer", "tcformer_mta_256x192"),
-    "vitpose_b_simple_256x192.coco": ("vitpose", "vitpose_b_simple_256x192"),
-}
-FIRST, SECOND, *MORE = VARIANTS
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered():
+    with example():
+        yield
 
 
 @pytest.fixture
@@ -64,17 +66,17 @@ def _fetch(*args: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [FIRST, SECOND, *(pytest.param(n, marks=pytest.mark.slow) for n in MORE)]
+    ("name", "is_hash_known"),
+    [
+        (next(iter(ORIGINALS)), False),
+        *(pytest.param(*p.values, True, marks=p.marks) for p in ORIGINAL_CASES),
+    ],
 )
-def test_fetch_to_a_mirror_and_load_offline_bit_equal(name, air_gap, tmp_path, monkeypatch):
-    """Stand-in weights of the true shapes, as if their hash was the published one."""
-    family, variant = VARIANTS[name]
-    torch.save({"state_dict": make_state(manifests(family)[variant])}, tmp_path / "original.pth")
-    cfg = posezoo.get_pretrained_cfg(name)
-    digest = sha256((tmp_path / "original.pth").read_bytes())
-    cfg = replace(cfg, source=replace(cfg.source, original_sha256=digest))
-    monkeypatch.setitem(registry.ARCHITECTURES[cfg.architecture].cfgs, cfg.tag, cfg)
-    convert_file(tmp_path / "original.pth", cfg)
+def test_fetch_to_a_mirror_and_load_offline_bit_equal(
+    name, is_hash_known, air_gap, tmp_path, monkeypatch
+):
+    """Also where no hash of the weights was published."""
+    cfg = converted(name, tmp_path, monkeypatch, is_hash_known=is_hash_known)
     here = posezoo.create_model(name, pretrained=True).state_dict()
     folder = tmp_path / "mirror"
     _fetch(name, "--to", folder)
@@ -86,26 +88,14 @@ def test_fetch_to_a_mirror_and_load_offline_bit_equal(name, air_gap, tmp_path, m
     assert find_weights(cfg).path == folder / name / "model.safetensors"
 
 
-def test_create_model_from_a_mirror_without_a_network(air_gap, tmp_path):
-    """A set of weights of which no hash is published, by the front door."""
-    name = "uniformer_small_plus_dim64.in1k"
-    torch.save(posezoo.create_model(name).state_dict(), tmp_path / "x.pth")
-    convert_file(tmp_path / "x.pth", posezoo.get_pretrained_cfg(name))
-    _fetch(name, "--to", tmp_path / "mirror")
-    image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    before = posezoo.create_model(name, pretrained=True)(image)
-    air_gap(tmp_path / "mirror")
-    assert torch.equal(posezoo.create_model(name, pretrained=True)(image), before)
-
-
 @pytest.fixture
 def cfg():
     """A set of weights on a server that only `collected` asks."""
-    data = pickled(SMALL)
+    data = pickled(TINY)
     with FileServer() as server:
         server.files["x.pth"] = data
         yield small_cfg(
-            addresses=(https(f"{server.url}/files/x.pth"),), original_sha256=sha256(data)
+            TINY, addresses=(https(f"{server.url}/files/x.pth"),), original_sha256=sha256(data)
         )
 
 
@@ -119,7 +109,7 @@ def collected(cfg, tmp_path) -> Path:
 
 def test_mirror_is_asked_first_on_a_disk_and_on_the_web(cfg, collected, tmp_path, monkeypatch):
     monkeypatch.setenv("POSEZOO_MIRROR", str(collected))
-    elsewhere = small_cfg(original_sha256=cfg.source.original_sha256)  # has no address
+    elsewhere = small_cfg(TINY, original_sha256=cfg.source.original_sha256)  # has no address
     found = find_weights(elsewhere, tmp_path / "2", web=QUICK)
     assert found.path == collected / NAME / "model.safetensors"
     with FileServer() as server:
@@ -159,7 +149,7 @@ def test_mirror_that_lacks_them_or_is_wrong_is_reported_and_passed_over(
             manifest.unlink()
         else:
             shutil.rmtree(collected)
-            convert_file(_other(tmp_path), small_cfg(), tmp_path / "other", is_published=False)
+            convert_file(_other(tmp_path), small_cfg(TINY), tmp_path / "other", is_published=False)
             mirror.add(collected, cfg, _located(tmp_path / "other" / "model.safetensors"))
         caplog.clear()
         assert find_weights(cfg, tmp_path / case, web=QUICK).path.is_relative_to(tmp_path / case)
@@ -168,7 +158,7 @@ def test_mirror_that_lacks_them_or_is_wrong_is_reported_and_passed_over(
 
 def _other(tmp_path: Path) -> Path:
     path = tmp_path / "other.pth"
-    path.write_bytes(pickled(SMALL, seed=9))
+    path.write_bytes(pickled(TINY, seed=9))
     return path
 
 
@@ -183,7 +173,7 @@ def test_edited_mirror_is_refused_where_the_package_pins_the_weights(
     weights = collected / NAME / "model.safetensors"
     pins = {NAME: pin_of("team/x", "1" * 40, weights.read_bytes())}
     monkeypatch.setenv("POSEZOO_MIRROR", str(collected))
-    lonely = small_cfg(original_sha256=cfg.source.original_sha256)
+    lonely = small_cfg(TINY, original_sha256=cfg.source.original_sha256)
     find_weights(lonely, tmp_path / "a", web=QUICK, pins=pins)
     old = sha256(weights.read_bytes())
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")

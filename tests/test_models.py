@@ -18,8 +18,28 @@ def model(request):
         yield small(request.param)
 
 
+# the dearer promises are put to one model of each family; the example is one like HRNet
+QUICK = {
+    "hmp_swin_base", "tcformer_mta_256x192", "tokenpose_t_256x192", "uniformer_s_256x192",
+    "vitpose_plus_s_256x192",
+}  # fmt: skip
+few = pytest.mark.parametrize(
+    "model",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SMALL],
+    indirect=True,
+)
+
+
 class TestSmallModels(Promises):
     """One small model for every way to build one."""
+
+    @few
+    def test_compiles_without_graph_breaks(self, model):
+        super().test_compiles_without_graph_breaks(model)
+
+    @few
+    def test_what_torch_is_set_to_changes_nothing(self, model, tmp_path):
+        super().test_what_torch_is_set_to_changes_nothing(model, tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,30 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
-from goldens.fill import make_state, manifests
 from PIL import Image
+from standins.weights import SMALL, small_cfg, small_files
 
-import posezoo
 from posezoo.cli import main
-
-# model -> (family, manifest)
-POSE_MODELS = {"uniformer_s_256x192": ("uniformer", "uniformer_s_256x192")}
+from posezoo.zoo.registry import ARCHITECTURES
 
 
-@pytest.fixture(params=POSE_MODELS)
-def published(request, hub, tmp_path, monkeypatch) -> str:
-    """A variant with stand-in weights, in the user's namespace on the stand-in Hub."""
+@pytest.fixture
+def published(hub, tmp_path, monkeypatch) -> str:
+    """A small model with random weights, in the user's namespace on the stand-in Hub."""
     monkeypatch.setenv("POSEZOO_HUB_NAMESPACE", "mine")
-    family, variant = POSE_MODELS[request.param]
-    weights = tmp_path / "original.pth"
-    torch.save({"state_dict": make_state(manifests(family)[variant])}, weights)
-    model = posezoo.create_model(request.param, checkpoint=weights)
-    folder = posezoo.save_pretrained(model, tmp_path / "published")
-    name = model.pretrained_cfg.name
-    hub.add(f"mine/{name}", {p.name: p.read_bytes() for p in folder.iterdir()})
-    return request.param
+    cfg = small_cfg()
+    monkeypatch.setitem(ARCHITECTURES[SMALL].cfgs, cfg.tag, cfg)
+    hub.add(f"mine/{cfg.name}", small_files(tmp_path / "published"))
+    return SMALL
 
 
 def _run(*args: object) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from standins.signals import sent_when
 
 import posezoo
 from posezoo import PosePredictor
@@ -103,20 +102,26 @@ def test_one_bad_photo_costs_itself(photo, tmp_path):
         "street.png": [[0, 0, 40, 50]],
         "thin.png": [[5, 5, 5.4, 5.3]],
         "outside.png": [[500, 500, 600, 600]],
+        "broken.png": [[1, 1, 9, 9]],
     }
-    for name in ("thin.png", "outside.png"):
+    for name in ("thin.png", "outside.png", "unlisted.png"):
         (photo.parent / name).write_bytes(photo.read_bytes())
+    photo.with_name("broken.png").write_bytes(b"not a picture")
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     out = tmp_path / "out.jsonl"
-    photos = [photo.with_name(n) for n in ("outside.png", "thin.png", "gone.png", "street.png")]
+    names = ("outside", "thin", "gone", "broken", "unlisted", "street")
+    photos = [photo.with_name(f"{name}.png") for name in names]
     # this model's crops need boxes of more than a pixel
     result = _predict(
         *photos, "--boxes", tmp_path / "boxes.json", "--out", out, model="hrnet_xs_192x144"
     )
-    assert result.exit_code == 1 and "1 photo, 1 person, 3 failed" in result.output
+    assert result.exit_code == 1 and "1 photo, 1 person, 5 failed" in result.output
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [("error" in row) for row in rows] == [True, True, True, False]
-    assert "outside.png: bbox 0" in result.output and "thin.png: box 0" in result.output
+    assert [("error" in row) for row in rows] == [True] * 5 + [False]
+    for words in ("outside.png: bbox 0", "thin.png: box 0", "broken.png"):
+        assert words in result.output
+    for words in ("has no entry for", "unlisted.png (looked for"):
+        assert words in rows[4]["error"]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +149,9 @@ def ctrl_c():
 
 
 def test_first_signal_asks_and_the_second_ends(ctrl_c):
+    with Stop():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested and stop.status == 130
@@ -159,17 +167,10 @@ def test_stopped_run_keeps_what_is_finished(photo, tmp_path):
         photos.append(photo.with_name(f"{i:03d}.png"))
         os.link(photo, photos[-1])
     out, drawn = tmp_path / "out.json", tmp_path / "drawn"
-    command = [sys.executable, "-m", "posezoo", "predict", "--model", MODEL, "--whole-image"]
-    process = subprocess.Popen(
-        [*command, "--out", out, "--draw", drawn, *photos], stderr=subprocess.PIPE, text=True
-    )
-    for _ in range(600):
-        if drawn.is_dir() and len(list(drawn.iterdir())) > 2:
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    words = process.communicate(timeout=60)[1]
-    assert process.returncode == 143 and "the same command with --resume goes on" in words
+    with sent_when(signal.SIGTERM, lambda: len(list(drawn.glob("*.png"))) > 2):
+        result = _predict(*photos, "--whole-image", "--out", out, "--draw", drawn)
+    assert result.exit_code == 143, result.output
+    assert "the same command with --resume goes on" in result.output
     rows = json.loads(out.read_text())
     assert 2 < len(rows) < 300 and len(list(drawn.glob("*.png"))) == len(rows)
 

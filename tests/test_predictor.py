@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from evaluation import made
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,20 +21,16 @@ from posezoo.predictor import CropRequest
 BOXES = np.array([[10.0, 20.0, 90.0, 150.0], [30.0, 5.0, 120.0, 110.0], [0.0, 0.0, 60.0, 60.0]])
 
 
-class Brightest(nn.Module):
-    """A network that can be right: keypoint k sits on the brightest spot of channel k % 3."""
+class Brightest(made.Brightest):
+    """Remembers the sizes of its batches."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))
-        self.pretrained_cfg = posezoo.get_pretrained_cfg("uniformer_s_256x192")
-        self.num_keypoints = 17
         self.batches: list[int] = []
 
     def forward(self, images):
         self.batches.append(len(images))
-        maps = nn.functional.avg_pool2d(images.float(), 4)  # (B, 3, 64, 48)
-        return maps.repeat(1, 6, 1, 1)[:, :17]
+        return super().forward(images)
 
 
 @pytest.fixture

@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from click.testing import CliRunner
-from goldens.fill import make_state, manifests
 from huggingface_hub import constants
 from safetensors.torch import load
 from standins.hub import answering
-from standins.weights import pin_of, sha256
+from standins.weights import ORIGINAL_CASES, converted, pin_of, sha256
 
 import posezoo
 from posezoo.cli import main
 from posezoo.weights.cards import variant_card
-from posezoo.weights.convert import convert_file
 from posezoo.weights.locate import find_converted, find_weights
 from posezoo.weights.pins import as_text, read_pins
 from posezoo.weights.publish import golden_of, publish
-from posezoo.zoo import registry
-
-# one variant of each kind -> its manifest
-VARIANTS = {
-    "uniformer_small.in1k": ("uniformer", "uniformer_small"),
-    "tcformer_light.in1k": ("tcformer", "tcformer_light"),
-    "pct_swin_base.coco": ("pct", "pct_swin_base"),
-    "tcformer_mta_256x192.coco_wholebody": ("tcformer", "tcformer_mta_256x192"),
-    "pct_tokenizer_swin_base.coco": ("pct", "pct_tokenizer_swin_base"),
-}
-FIRST, *LARGE = VARIANTS
 
 
-@pytest.fixture(params=[FIRST, *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)])
-def converted(request, hub, tmp_path, monkeypatch):
-    """A variant whose authors' file was converted into the cache; the Hub is empty."""
+@pytest.fixture(params=ORIGINAL_CASES)
+def name(request, hub, tmp_path, monkeypatch):
+    """Weights whose authors' file was converted into the cache; the Hub is empty."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    family, variant = VARIANTS[request.param]
-    torch.save({"state_dict": make_state(manifests(family)[variant])}, tmp_path / "original.pth")
-    cfg = posezoo.get_pretrained_cfg(request.param)
-    cfg = replace(cfg, source=replace(cfg.source, original_sha256=None))
-    monkeypatch.setitem(registry.ARCHITECTURES[cfg.architecture].cfgs, cfg.tag, cfg)
-    convert_file(tmp_path / "original.pth", cfg)
+    converted(request.param, tmp_path, monkeypatch)
     return request.param
 
 
@@ -57,13 +37,13 @@ def publish_one(tmp_path):
     return one
 
 
-def test_published_model_comes_back_equal_to_the_last_bit(converted, hub, tmp_path, publish_one):
-    report = publish_one(converted)
-    assert report.state == "published" and report.repo_id == f"team/{converted}"
+def test_published_model_comes_back_equal_to_the_last_bit(name, hub, tmp_path, publish_one):
+    report = publish_one(name)
+    assert report.state == "published" and report.repo_id == f"team/{name}"
     files = hub.repos[report.repo_id].files
     assert set(files) >= {"model.safetensors", "config.json", "README.md"}
-    back = posezoo.create_model(f"hf-hub:team/{converted}", cache_dir=tmp_path / "hub")
-    local = posezoo.create_model(converted, pretrained=True)
+    back = posezoo.create_model(f"hf-hub:team/{name}", cache_dir=tmp_path / "hub")
+    local = posezoo.create_model(name, pretrained=True)
     left, right = back.state_dict(), local.state_dict()
     assert set(left) == set(right) and all(torch.equal(left[k], right[k]) for k in left)
     assert back.origin == local.origin and back.origin["origin_sha256"]
@@ -73,34 +53,34 @@ def test_published_model_comes_back_equal_to_the_last_bit(converted, hub, tmp_pa
     torch.testing.assert_close(again["output.0"], golden["output.0"], rtol=1e-3, atol=1e-4)
 
 
-def test_second_run_changes_nothing_and_a_pinned_model_loads(converted, hub, tmp_path, publish_one):
-    assert publish_one(converted).state == "published"
+def test_second_run_changes_nothing_and_a_pinned_model_loads(name, hub, tmp_path, publish_one):
+    assert publish_one(name).state == "published"
     text, commits = (
         (tmp_path / "pins.json").read_text(),
-        dict(hub.repos[f"team/{converted}"].commits),
+        dict(hub.repos[f"team/{name}"].commits),
     )
-    assert publish_one(converted).state == "unchanged"
+    assert publish_one(name).state == "unchanged"
     assert (tmp_path / "pins.json").read_text() == text
-    assert hub.repos[f"team/{converted}"].commits == commits
+    assert hub.repos[f"team/{name}"].commits == commits
     pins = read_pins(tmp_path / "pins.json")
-    weights = hub.repos[f"team/{converted}"].files["model.safetensors"]
-    assert pins[converted].sha256 == sha256(weights) and pins[converted].size == len(weights)
-    found = find_weights(posezoo.get_pretrained_cfg(converted), tmp_path / "new", pins=pins)
+    weights = hub.repos[f"team/{name}"].files["model.safetensors"]
+    assert pins[name].sha256 == sha256(weights) and pins[name].size == len(weights)
+    found = find_weights(posezoo.get_pretrained_cfg(name), tmp_path / "new", pins=pins)
     assert found.path.read_bytes() == weights and found.path.is_relative_to(
         tmp_path / "new" / "hub"
     )
 
 
-def test_interrupted_upload_is_finished_and_a_dry_run_asks_nothing(converted, hub, publish_one):
+def test_interrupted_upload_is_finished_and_a_dry_run_asks_nothing(name, hub, publish_one):
     hub.log.clear()
-    report = publish_one(converted, dry_run=True)
+    report = publish_one(name, dry_run=True)
     assert report.state == "would publish" and "MB" in report.detail and hub.log == []
     hub.faults["/commit/main"] = answering(500)
-    report = publish_one(converted)
+    report = publish_one(name)
     assert report.state == "failed" and "cannot be published" in report.detail
     assert "\n" not in report.detail
     hub.faults.clear()
-    assert publish_one(converted).state == "published"
+    assert publish_one(name).state == "published"
 
 
 def _check(tmp_path, *patterns):
@@ -182,19 +162,19 @@ def _verify(name):
     return CliRunner().invoke(main, ["verify", name])
 
 
-def test_verify_names_damage_in_both_caches(converted, hub, monkeypatch, publish_one):
-    publish_one(converted)
+def test_verify_names_damage_in_both_caches(name, hub, monkeypatch, publish_one):
+    publish_one(name)
     monkeypatch.setenv("POSEZOO_HUB_NAMESPACE", "team")
-    path = find_converted(posezoo.get_pretrained_cfg(converted)).path
+    path = find_converted(posezoo.get_pretrained_cfg(name)).path
     hidden = path.rename(path.with_suffix(".hidden"))
-    posezoo.create_model(converted, pretrained=True)  # now from the Hub
+    posezoo.create_model(name, pretrained=True)  # now from the Hub
     hidden.rename(path)
-    result = _verify(converted)
+    result = _verify(name)
     assert result.exit_code == 0 and result.output.count("fine") == 2
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    result = _verify(converted)
+    result = _verify(name)
     assert result.exit_code == 1 and result.output.count("fine") == 1
     assert result.output.count("damaged or was replaced") == 1
     assert "nothing in the cache" in _verify("uniformer_base.in1k").output
@@ -205,8 +185,8 @@ def test_verify_knows_what_is_in_the_package():
     assert result.exit_code == 0 and "fine" in result.output and "assets" in result.output
 
 
-def test_push_command_prints_the_commit_or_one_line(converted, hub):
-    folder = find_converted(posezoo.get_pretrained_cfg(converted)).path.parent
+def test_push_command_prints_the_commit_or_one_line(name, hub):
+    folder = find_converted(posezoo.get_pretrained_cfg(name)).path.parent
     arguments = ["push", str(folder), "--repo", "me/mine"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0 and "/me/mine/commit/" in result.output

@@ -73,10 +73,9 @@ def predict(
     """
     chosen = PredictOptions(**told)
     _check_model(name)
-    from ..datasets.boxes import read_boxes
     from ..device import choose_device
     from ..media import find_sources
-    from ..outputs.run import RunPlan
+    from ..outputs.run import RunPlan, is_finished
     from ..shares import Share, launched_share
     from ..streaming import PoseStream
     from .predict_files import PredictFiles
@@ -85,15 +84,16 @@ def predict(
     found = find_sources(inputs, [path for path in outputs if path is not None])
     sources = list(dict.fromkeys(found))  # an input that is named twice is done once
     files = PredictFiles(sources, chosen)
+    keep_inputs(map(Path, inputs), [chosen.draw, chosen.draw_tokens])
     share = None if shard is None else Share.parse(shard)
     share = launched_share(share) or share
-    if chosen.out is None and (share is not None or resume):
-        raise InputError("--resume and several processes need a file to meet in: give --out")
-    if chosen.out is None and sys.stdout is None:
-        raise InputError("standard output is closed; give --out")
+    _check_out(chosen.out, needed=resume or share is not None)
     _check_inputs(sources, [chosen.boxes, checkpoint], files.written)
+    if chosen.out is not None and resume and files.form and is_finished(chosen.out, share):
+        click.echo(f"{chosen.out} is finished; to begin anew, leave out --resume", err=True)
+        return
     chosen_device = None if device is None else choose_device(device)
-    boxes = chosen.boxes and read_boxes(chosen.boxes, chosen.box_threshold or 0.0, chosen.category)
+    boxes = chosen.read_boxes()
     predictor = build_predictor(
         name, checkpoint, device=chosen_device, dtype=dtype, compile=compile, engine=engine,
         batch_size=batch_size, flip_test=flip_test,
@@ -123,6 +123,18 @@ def _check_model(name: str) -> None:
         raise InputError(f"{name} finds no poses; choose one of `posezoo list --task pose`")
     if not (is_model(name) or is_exported_file(name) or name.startswith(("hf-hub:", "local-dir:"))):
         get_pretrained_cfg(name)  # names close ones
+
+
+def _check_out(out: Path | None, needed: bool) -> None:
+    """Check that there is somewhere to write.
+
+    Raises:
+        InputError: no file where one is needed, and no standard output either.
+    """
+    if out is None and needed:
+        raise InputError("--resume, --shard and torchrun need a file to meet in; give --out")
+    if out is None and sys.stdout is None:
+        raise InputError("standard output is closed; give --out")
 
 
 def _check_inputs(
@@ -162,10 +174,11 @@ def _run(
         counts = run(stream, units, plan, lines.tell, lambda: stop.requested)
     lines.finish()
     seconds = time.perf_counter() - start
-    what = "photo" if all(isinstance(source, Photo) for source in sources) else "frame"
+    kinds = {isinstance(source, Photo) for source in sources}
+    what = "image" if len(kinds) > 1 else "photo" if True in kinds else "frame"
     words = f"{_number(counts.frames - counts.failed, what)}, {_number(counts.people, 'person')}"
     words += f", {counts.failed} failed" if counts.failed else ""
-    words += f"; {lines.count / max(seconds, 1e-9):.1f} {what}s per second"
+    words += f"; {lines.count / seconds:.1f} {what}s per second" if lines.count else ""
     if stop.requested:
         words += "; stopped: " + (
             "nothing is kept without --out" if plan.out is None
@@ -191,7 +204,8 @@ class _Lines:
             self.source, self.frames, self.people = found.source, 0, 0
         if found.result is None:
             reason = str(found.error)
-            where = "" if found.source in reason else f"{found.name}: "
+            reason = reason.removeprefix(f"{found.source}: ")
+            where = "" if found.index is None and found.source in reason else f"{found.name}: "
             click.echo(f"posezoo: error: {where}{reason}", err=True)
             return
         self.frames += 1

@@ -17,6 +17,7 @@ from . import options
 if TYPE_CHECKING:
     import torch
 
+    from ..datasets.boxes import PhotoBoxes
     from ..detectors import PeopleFinder
     from ..streaming import StreamOptions
 
@@ -142,6 +143,18 @@ class PredictOptions:
             max_people=self.max_people,
             min_size=self.min_size,
         )
+
+    def read_boxes(self) -> PhotoBoxes | None:
+        """Return the boxes of `--boxes`, None without.
+
+        Raises:
+            DataError: the file cannot be read, or holds none.
+        """
+        from ..datasets.boxes import read_boxes
+
+        if self.boxes is None:
+            return None
+        return read_boxes(self.boxes, self.box_threshold or 0.0, self.category)
 
     @property
     def stream(self) -> StreamOptions:

@@ -17,12 +17,12 @@ from ..predictor import PosePredictor
 from ..synthetic import render_scene, write_coco
 from ..synthetic.bodies import Photographer
 from ..weights.files import replacing
+from ..zoo.catalog import OFFLINE_MODEL
 from ..zoo.factory import create_model
 
-__all__ = ["MODEL", "BODIES_MODEL", "DemoReport", "run_demo"]
+__all__ = ["MODEL", "DemoReport", "run_demo"]
 
 MODEL = "hrnet_xs_192x144.rendered"
-BODIES_MODEL = "hrnet_s_192x144.bodies"
 _CROPS = (4, 7)  # which of a shoot are shown
 _SEED = 20_260_101  # not one of the training's
 _SCENE = (360, 480)
@@ -92,7 +92,7 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
 
 def _bodies_row(width: int) -> NDArray[np.uint8]:
     """Return crops of rendered bodies, plain on the left and with the poses found on the right."""
-    predictor = PosePredictor(create_model(BODIES_MODEL, pretrained=True), device="cpu")
+    predictor = PosePredictor(create_model(OFFLINE_MODEL, pretrained=True), device="cpu")
     shots = Photographer(_SEED, (width * 4 // 3, width)).shoot(0, 8)
     plain, drawn = [], []
     for i in _CROPS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 import time
@@ -94,6 +95,8 @@ def train(
         click.echo(f"{end.metric} {values}")
     click.echo(f"finished {end.step} of {end.steps} steps; for more: --set epochs=N")
     click.echo(f"written  {out}")
+    if importlib.util.find_spec("matplotlib") is None:
+        click.echo("no curves.png: pip install 'posezoo[train]'")
 
 
 @contextmanager

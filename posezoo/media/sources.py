@@ -71,7 +71,7 @@ def find_sources(
     """Return the photos, films and cameras that `inputs` name, in their order.
 
     An input is a photo, a video, a folder (with its sub-folders, in the order of names; hidden
-    files, and links to other folders, are left out), a pattern with wildcards (`**` enters
+    files are left out, links to folders are followed), a pattern with wildcards (`**` enters
     folders), a `.txt` file with one input per line, relative to the current folder or to that of
     the list, or the number of a camera. A file of that name comes before a pattern or a number.
 
@@ -117,9 +117,16 @@ def _sources(item: str | Path | int, skipped: set[str]) -> Iterator[Source]:
 
 
 def _walk(folder: Path, skipped: set[str]) -> Iterator[Source]:
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
-        below = (name for name in folders if not name.startswith("."))
-        folders[:] = sorted(n for n in below if os.path.realpath(f"{parent}/{n}") not in skipped)
+    # links to folders are followed, each folder once, but not to what holds this one
+    start = os.path.realpath(folder)
+    entered = {start}
+    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        below = {n: os.path.realpath(f"{parent}/{n}") for n in sorted(folders) if n[0] != "."}
+        folders.clear()
+        for name, real in below.items():
+            if real not in skipped | entered and not f"{start}/".startswith(f"{real}/"):
+                entered.add(real)
+                folders.append(name)
         for name in sorted(files):
             path = Path(parent, name)
             if not name.startswith(".") and _is_known(path):

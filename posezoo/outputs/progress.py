@@ -33,6 +33,11 @@ class Counts:
         )
 
 
+def _damaged(path: Path) -> DataError:
+    """Return the error for a file that says nothing of a run's progress."""
+    return DataError(f"{path} is damaged; delete it, and what it was for begins anew")
+
+
 @dataclass(kw_only=True)
 class Progress:
     """The state of a run at a checkpoint.
@@ -79,13 +84,13 @@ class Progress:
         """
         if self.path is None or not self.path.exists():
             return False
-        content = load_json(self.path)
         try:
+            content = load_json(self.path)
             found = content["identity"]
             position, counts = Position(**content["position"]), Counts(**content["counts"])
             sinks, done = content["sinks"], content["done"]
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{self.path} holds no progress of a run; delete it") from error
+        except (DataError, KeyError, TypeError) as error:
+            raise _damaged(self.path) from error
         if not resume:
             raise DataError(
                 f"{self.path} is from an unfinished run; give --resume to finish it, or delete it"

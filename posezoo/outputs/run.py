@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from .progress import Counts, Progress
 from .sink import Sink
 from .textfile import StandardOutput, TextSink, UnitTexts, merge_texts
 
-__all__ = ["RunPlan", "run"]
+__all__ = ["RunPlan", "is_finished", "run"]
 
 _CHUNKS = 4  # of a film between checkpoints
 _OWN = ("device", "out", "draw", "draw_tokens")  # what shares, on many machines, need not agree on
@@ -54,9 +54,9 @@ class RunPlan:
 
     @property
     def folder(self) -> Path:
-        """What shares write until the last one merges it."""
+        """What shares write into until the last one merges it."""
         assert self.out is not None
-        return self.out.with_name(f"{self.out.name}.parts")
+        return _folder(self.out)
 
 
 def run(
@@ -83,7 +83,7 @@ def run(
     with ExitStack() as stack:
         sinks = [*_text_sinks(plan), *plan.sinks]
         progress = _progress(plan, stack)
-        _shares(plan)
+        _check_shares(plan)
         if progress.load(resume=plan.resume or plan.share is not None):
             for sink, state in zip(sinks, progress.sinks):
                 sink.restore(state)
@@ -98,6 +98,21 @@ def run(
         progress.done = True
         progress.save()
         return _merged(plan, len(units)) or progress.counts
+
+
+def is_finished(out: Path, share: Share | None) -> bool:
+    """Tell whether a file of texts is there, and no run of it that is unfinished."""
+    begun = _folder(out) if share is not None else _progress_file(out)
+    return out.is_file() and not begun.exists()
+
+
+def _folder(out: Path) -> Path:
+    """Return what shares write into until the last one merges it."""
+    return out.with_name(f"{out.name}.parts")
+
+
+def _progress_file(out: Path) -> Path:
+    return out.with_name(f"{out.name}.progress")
 
 
 def _text_sinks(plan: RunPlan) -> list[Sink]:
@@ -116,7 +131,7 @@ def _progress(plan: RunPlan, stack: ExitStack) -> Progress:
         return Progress(path=None, identity=plan.identity)
     if plan.share is None:
         stack.enter_context(one_writer(plan.out.parent, f".{plan.out.name}.lock"))
-        path = plan.out.with_name(f"{plan.out.name}.progress")
+        path = _progress_file(plan.out)
     else:
         name = f"share-{plan.share.index}-of-{plan.share.count}"
         stack.enter_context(one_writer(plan.folder, f"{name}.lock"))
@@ -184,7 +199,7 @@ def _merged(plan: RunPlan, units: int) -> Counts | None:
     assert plan.share is not None and plan.out is not None
     try:
         with one_writer(plan.out.parent, f".{plan.out.name}.lock"):
-            shares = _shares(plan)
+            shares = list(_shares(plan).values())
             if len(shares) < plan.share.count or not all(share["done"] for share in shares):
                 return None
             if plan.form is not None:
@@ -195,26 +210,32 @@ def _merged(plan: RunPlan, units: int) -> Counts | None:
         return None
 
 
-def _shares(plan: RunPlan) -> list[dict[str, Any]]:
-    """Return what is kept of the progress of each share that has begun.
+def _check_shares(plan: RunPlan) -> None:
+    """Check that the other shares are of this run.
 
     Raises:
         DataError: one is of a run with other inputs or options.
     """
-    if plan.share is None:
-        return []
-    found = []
-    for i in range(plan.share.count):
-        path = plan.folder / f"share-{i}-of-{plan.share.count}.progress"
-        if not path.exists():
-            continue
-        content = load_json(path)
-        theirs, mine = content["identity"], plan.identity
+    for path, content in _shares(plan).items():
+        theirs = content["identity"]
+        mine = plan.identity
         names = [k for k in {**mine, **theirs} if k not in _OWN and mine.get(k) != theirs.get(k)]
         if names:
             raise DataError(
                 f"{path} is of a run that differs in {', '.join(names)}; give the same options, "
                 f"another --out, or delete {plan.folder}"
             )
-        found.append(content)
+
+
+def _shares(plan: RunPlan) -> dict[Path, Mapping[str, Any]]:
+    """Return what the files say of the progress of shares that have begun; damaged say nothing."""
+    found: dict[Path, Mapping[str, Any]] = {}
+    if plan.share is None:
+        return found
+    for i in range(plan.share.count):
+        path = plan.folder / f"share-{i}-of-{plan.share.count}.progress"
+        with suppress(DataError):
+            content = load_json(path)
+            if isinstance(content, dict) and {"identity", "counts", "done"} <= content.keys():
+                found[path] = content
     return found

@@ -38,12 +38,14 @@ class TextFile:
         self.path = path
         self._head, self._joint, self._tail = head.encode(), joint.encode(), tail.encode()
         self.length = length or len(self._head)
+        if length and (not path.is_file() or path.stat().st_size < length):
+            raise DataError(
+                f"{path} has fewer than the {length} bytes that the unfinished run wrote; bring it "
+                "back, or delete the run's .progress file to begin anew"
+            )
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "r+b" if length else "wb")  # noqa: SIM115  see close
-            if length and os.fstat(self._file.fileno()).st_size < length:
-                self._file.close()
-                raise OSError(f"it has fewer than the {length} bytes that were written")
             if not length:
                 self._file.write(self._head)
             self._finish()

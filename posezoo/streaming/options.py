@@ -42,4 +42,6 @@ class StreamOptions:
             valid = ", ".join(get_args(Smoothing))
             raise InputError(f"smooth is {self.smooth!r}; valid: {valid}")
         if self.smooth is not None and not self.track:
-            raise InputError("smoothing follows tracked people; ask for tracks as well")
+            raise InputError(
+                "smoothing follows tracked people; ask for tracks as well, by --track or track=True"
+            )

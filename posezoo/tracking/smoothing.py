@@ -30,7 +30,15 @@ class Smoother(Protocol):
     """Frames in, smooth frames out, in the same order, some of them later."""
 
     def push(self, result: PoseResult, time: float) -> list[Timed]:
-        """Take the next frame; return those that are finished."""
+        """Take the next frame; return those that are finished.
+
+        Args:
+            result: a frame with ids, as `Tracker.update` returns it.
+            time: of the frame, in seconds; later than that of the frame before.
+
+        Raises:
+            InputError: no ids, two persons of one id, or a time that is not later.
+        """
 
     def flush(self) -> list[Timed]:
         """Return the frames that wait for more: the film is over."""
@@ -91,15 +99,7 @@ class OneEuroSmoother:
         self._time = -math.inf
 
     def push(self, result: PoseResult, time: float) -> list[Timed]:
-        """Return the next frame, smooth.
-
-        Args:
-            result: a frame with ids, as `Tracker.update` returns it.
-            time: of the frame, in seconds; later than that of the frame before.
-
-        Raises:
-            InputError: no ids, two persons of one id, or a time that is not later.
-        """
+        """Return the frame, smooth; see `Smoother.push`."""
         ids = _checked(result, time, self._time)
         self._time = time
         smooth = result.keypoints.copy()
@@ -208,15 +208,7 @@ class SavitzkyGolaySmoother:
         self._done = 0  # of them have been returned
 
     def push(self, result: PoseResult, time: float) -> list[Timed]:
-        """Take the next frame; return the one that is finished now, if any.
-
-        Args:
-            result: a frame with ids, as `Tracker.update` returns it.
-            time: of the frame, in seconds; later than that of the frame before.
-
-        Raises:
-            InputError: no ids, two persons of one id, or a time that is not later.
-        """
+        """Take the frame; return the one that is finished now, if any; see `Smoother.push`."""
         _checked(result, time, self._frames[-1][1] if self._frames else -math.inf)
         self._frames.append((result, time))
         return [self._next()] if len(self._frames) - self._done > self.window // 2 else []

@@ -33,6 +33,7 @@ __all__ = [
     "EpochSampler",
     "Fault",
     "Guarded",
+    "PeopleSet",
     "PersonDataset",
     "TrainingBatch",
     "TrainingSet",
@@ -106,11 +107,32 @@ class TrainingSet(Dataset[Any]):
         raise NotImplementedError
 
 
-class PersonDataset(TrainingSet):
-    """People of a data set, cut out and augmented.
+class PeopleSet(TrainingSet):
+    """Samples are normalised crops (3, H, W), each with keypoints (K, 3): x and y in input pixels,
+    and whether labelled."""
 
-    `dataset[epoch, index]` is a normalised crop (3, H, W) and its keypoints (K, 3): x and y in
-    input pixels, and whether labelled.
+    def __init__(self, cfg: PretrainedCfg, seed: int) -> None:
+        self.cfg, self.seed = cfg, seed
+        self._mean, self._std = (
+            torch.tensor(values)[:, None, None] for values in (cfg.input.mean, cfg.input.std)
+        )
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Map colours (…, 3, H, W) from 0 to 1 onto what the network takes."""
+        return (images - self._mean) / self._std
+
+    def collate(self, samples: Sequence[tuple[Tensor, Tensor]]) -> TrainingBatch:
+        """Stack crops and keypoints."""
+        keypoints = torch.stack([points for _, points in samples])
+        return TrainingBatch(
+            images=torch.stack([image for image, _ in samples]),
+            keypoints=keypoints[..., :2],
+            labelled=keypoints[..., 2] > 0,
+        )
+
+
+class PersonDataset(PeopleSet):
+    """People of a data set, cut out and augmented.
 
     Raises:
         InputError: the configuration is not one of a pose model.
@@ -126,12 +148,9 @@ class PersonDataset(TrainingSet):
     ) -> None:
         if cfg.input.geometry is None:
             raise InputError(f"{cfg.name} is a {cfg.task} model; it has no crops of people")
-        self.people, self.cfg, self.skeleton = people, cfg, skeleton
+        super().__init__(cfg, seed)
+        self.people, self.skeleton, self.augmentation = people, skeleton, augmentation
         self.geometry = cfg.input.geometry
-        self.augmentation, self.seed = augmentation, seed
-        self.mean, self.std = (
-            torch.tensor(values)[:, None, None] for values in (cfg.input.mean, cfg.input.std)
-        )
 
     def __len__(self) -> int:
         return len(self.people.paths)
@@ -194,17 +213,8 @@ class PersonDataset(TrainingSet):
             crop = jitter_colors(crop, rng)
         if rng.random() < self.augmentation.grid:
             crop = drop_grid(crop, rng)
-        image = (crop.float() / 255 - self.mean) / self.std
+        image = self.normalised(crop.float() / 255)
         return image.flip(-1) if flipped else image, keypoints
-
-    def collate(self, samples: Sequence[tuple[Tensor, Tensor]]) -> TrainingBatch:
-        """Stack images and keypoints (K, 3)."""
-        keypoints = torch.stack([points for _, points in samples])
-        return TrainingBatch(
-            images=torch.stack([image for image, _ in samples]),
-            keypoints=keypoints[..., :2],
-            labelled=keypoints[..., 2] > 0,
-        )
 
 
 class Fault(str):

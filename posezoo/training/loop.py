@@ -212,15 +212,17 @@ def _steps(
                     f"goes on from step {run.step}"
                 )
             run.update(network, batch.to(run.device))
-            if run.step % log_every == 0 or run.step == run.steps:
+            is_due = run.is_evaluation_due()
+            is_news = is_due or run.step % log_every == 0
+            if is_news:
                 run.note_loss()
-                report(run.progress())
-            if run.is_evaluation_due():
+            if is_due:
                 run.save()
                 run.evaluate(stop)
-                report(run.progress())
             elif run.step % _SAVE_EVERY == 0:
                 run.save()
+            if is_news:
+                report(run.progress())
             if _agree(stop, run.step, world):
                 break
     except Stopped:  # during an evaluation

@@ -22,7 +22,7 @@ from ..synthetic.bodies.album import write_people
 from ..synthetic.bodies.photographer import Photographer
 from ..zoo.config import PretrainedCfg
 from ..zoo.recipe import Augmentation
-from .data import TrainingBatch, TrainingSet
+from .data import PeopleSet
 from .objectives import Objective
 
 __all__ = ["RenderedPeople", "is_rendering", "render_for"]
@@ -32,7 +32,7 @@ _EPOCH = 8_192  # samples
 _VALIDATION = (400, 1_000_003)  # images, and what is added to the seed
 
 
-class RenderedPeople(TrainingSet):
+class RenderedPeople(PeopleSet):
     """People rendered for a network's input, each seen twice in its batch, see `second_views`; a
     batch depends on the seed and its first (epoch, index).
 
@@ -43,14 +43,11 @@ class RenderedPeople(TrainingSet):
     """
 
     def __init__(self, cfg: PretrainedCfg, augmentation: Augmentation, seed: int) -> None:
-        self.cfg, self.seed = cfg, seed
+        super().__init__(cfg, seed)
         padding = cfg.input.bbox_padding or 1.25
         self.photographer = Photographer(seed, cfg.input.size, padding, augmentation)
         names = self.photographer.human.keypoint_names
         self._chosen = [names.index(name) for name in cfg.skeleton.keypoint_names]
-        self.mean, self.std = (
-            torch.tensor(values)[:, None, None] for values in (cfg.input.mean, cfg.input.std)
-        )
 
     def __len__(self) -> int:
         return _EPOCH
@@ -64,15 +61,7 @@ class RenderedPeople(TrainingSet):
         other = second_views(shots.images, keypoints, self.cfg.skeleton, rng)
         images = torch.cat([shots.images.float() / 255, other[0]])
         both = torch.cat([keypoints, other[1]])
-        return list(zip((images - self.mean) / self.std, both))[: len(keys)]
-
-    def collate(self, samples: Sequence[tuple[Tensor, Tensor]]) -> TrainingBatch:
-        keypoints = torch.stack([points for _, points in samples])
-        return TrainingBatch(
-            images=torch.stack([image for image, _ in samples]),
-            keypoints=keypoints[..., :2],
-            labelled=keypoints[..., 2] > 0,
-        )
+        return list(zip(self.normalised(images), both))[: len(keys)]
 
     @property
     def pictures(self) -> Pictures:

@@ -24,7 +24,8 @@ def replacing(path: Path) -> Iterator[Path]:
             the temporary file.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    # a short name: the target's may be as long as names can be
+    temporary = target.with_name(f".{target.name[:20]}.{secrets.token_hex(4)}.tmp")
     try:
         if target.exists() and not target.is_file():
             code = errno.EISDIR if target.is_dir() else errno.EINVAL

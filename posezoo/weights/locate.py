@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import IntegrityError, PoseZooError, WeightsUnavailableError
 from ..zoo.address import Address
-from ..zoo.catalog import get_pretrained_cfg, matching
+from ..zoo.catalog import OFFLINE_MODEL, get_pretrained_cfg, matching
 from ..zoo.config import PretrainedCfg
 from . import firstuse, hub, mirror, trust
 from .addresses import by_hand
@@ -126,7 +126,10 @@ def _nothing_found(
     lines = [f"no weights for {cfg.name}" + (":" if failures else "")]
     lines += [f"  {', '.join(places)}: {reason}" for reason, places in reasons.items()]
     if any("no connection" in reason or "offline" in reason for reason in reasons):
-        ready = "; without a network, hrnet_s_192x144.bodies is in the package to try things out"
+        ready = (
+            f"; without a network, --model {OFFLINE_MODEL} --whole-image uses what is in the "
+            "package"
+        )
         lines.append(
             f"While online, `posezoo fetch {cfg.name}` puts them into {cache_root(cache_dir)}"
             + ready * (cfg.task == "pose")

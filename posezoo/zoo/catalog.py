@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MODEL",
+    "OFFLINE_MODEL",
     "build_model",
     "check_arguments",
     "find",
@@ -33,6 +34,9 @@ __all__ = [
 
 DEFAULT_MODEL = "vitpose_b_simple_256x192"
 """Used where no model is named: COCO AP 75.5 (reported), 85.9 M parameters, 17.5 GMACs, 344 MB."""
+
+OFFLINE_MODEL = "hrnet_s_192x144.bodies"
+"""The model in the package that is for photographs: what to take without a network."""
 
 
 def find(name: str) -> tuple[Architecture, PretrainedCfg]:

@@ -8,21 +8,23 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from standins.processes import launch
+from standins.signals import sent_when
 
 import posezoo
 from evaluation.made import ANNOTATIONS, DETECTIONS, Brightest, evaluate, make_coco
 from posezoo import PosePredictor, get_pretrained_cfg
+from posezoo.cli import main
 from posezoo.errors import DataError, InputError
 from posezoo.evaluation import EvaluationSettings, RunOptions, Share
 from posezoo.evaluation.provenance import labels_of
@@ -31,7 +33,7 @@ from posezoo.lock import one_writer
 from posezoo.stopping import Stopped
 from posezoo.zoo.config import SourceCfg
 
-TESTS = Path(__file__).parents[1]
+SCRIPT = ("-m", "evaluation.made")
 
 
 @pytest.fixture(scope="module")
@@ -185,20 +187,9 @@ def test_run_that_dies_again_and_again_ends_with_the_same_result(data, whole, tm
     _same(whole, tmp_path)
 
 
-def _launch(processes: int, data: Path, out: Path) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
-    script = ["-m", "evaluation.made", str(data), str(out)]
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    return subprocess.Popen(
-        [sys.executable, *(launcher if processes > 1 else []), *script],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TESTS,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_torchrun_gives_the_result_of_one_process(data, whole, tmp_path, processes):
-    output, _ = _launch(processes, data, tmp_path).communicate(timeout=240)
+    output, _ = launch(processes, *SCRIPT, data, tmp_path).communicate(timeout=240)
     assert output.count("scored") == 1 and output.count("shared") == processes - 1, output
     _same(whole, tmp_path)
 
@@ -207,18 +198,26 @@ def test_torchrun_gives_the_result_of_one_process(data, whole, tmp_path, process
 def test_killed_at_random_moments_and_resumed(data, whole, tmp_path):
     rng = random.Random(1)
     for _ in range(4):
-        process = _launch(1, data, tmp_path)
+        process = launch(1, *SCRIPT, data, tmp_path)
         time.sleep(rng.uniform(3, 9))
         process.kill()
         process.wait()
-    output, _ = _launch(1, data, tmp_path).communicate(timeout=240)
+    output, _ = launch(1, *SCRIPT, data, tmp_path).communicate(timeout=240)
     assert "scored" in output, output
     _same(whole, tmp_path)
 
 
-def test_folder_with_another_run_is_refused(data, tmp_path):
+@pytest.fixture(scope="module")
+def dead(data, tmp_path_factory) -> Path:
+    """What a run has left that died after its first blocks."""
+    out: Path = tmp_path_factory.mktemp("dead")
     with pytest.raises(KeyboardInterrupt):
-        evaluate(_Dies(10), data, out=tmp_path, batch_size=7)
+        evaluate(_Dies(10), data, out=out, batch_size=7)
+    return out
+
+
+def test_folder_with_another_run_is_refused(data, dead, tmp_path):
+    shutil.copytree(dead, tmp_path, dirs_exist_ok=True)
     with pytest.raises(DataError, match="give --resume"):
         evaluate(Brightest(), data, out=tmp_path)
     with pytest.raises(DataError, match="differs in flip_test"):
@@ -249,9 +248,8 @@ def _rewritten(file: Path) -> None:
     ],
     ids=["cut", "empty", "deep", "other", "without rows", "run.json", "another block"],
 )  # fmt: skip
-def test_damaged_block_is_done_again(data, whole, tmp_path, damage):
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(_Dies(10), data, out=tmp_path, batch_size=7)
+def test_damaged_block_is_done_again(data, whole, dead, tmp_path, damage):
+    shutil.copytree(dead, tmp_path, dirs_exist_ok=True)
     damage(tmp_path / "blocks")
     assert evaluate(Brightest(), data, out=tmp_path, batch_size=7, resume=True)
     _same(whole, tmp_path)
@@ -282,19 +280,12 @@ def test_run_that_is_asked_to_stop_keeps_its_blocks_and_says_how_to_go_on(data, 
         evaluate(Brightest(), data, stop=lambda: True)
 
 
-def test_signal_stops_the_command_cleanly(tmp_path):
-    data, out = make_coco(tmp_path / "data", images=500), tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "posezoo", "eval", "hrnet_xs_128x96.rendered", "--data", str(data),
-         "--out", str(out), "--device", "cpu", "--batch-size", "1"],
-        env={**os.environ, "PYTHONPATH": str(TESTS.parent)}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while not list(out.glob("blocks/*.json"))[1:]:
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and "--resume goes on" in told, told
+def test_signal_stops_the_command_cleanly(data, tmp_path):
+    command = ["eval", "hrnet_xs_128x96.rendered", "--data", str(data), "--out", str(tmp_path),
+               "--device", "cpu", "--batch-size", "1"]  # fmt: skip
+    with sent_when(signal.SIGINT, (tmp_path / "blocks" / "run.json").is_file):
+        result = CliRunner().invoke(main, command)
+    assert result.exit_code == 130 and "--resume goes on" in result.output, result.output
 
 
 def test_share_without_a_folder_wrong_share_and_share_under_torchrun(data, monkeypatch, tmp_path):

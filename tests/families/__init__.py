@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -85,6 +86,14 @@ def registered(*architectures: Architecture) -> Iterator[None]:
         ARCHITECTURES.update(before)
 
 
+@contextmanager
+def example() -> Iterator[str]:
+    """Have the example family registered for a while, whose one model is tiny; its name."""
+    with registered():
+        runpy.run_module("example_family.variants")
+        yield "example_pose_64x48"
+
+
 def small(name: str, **model_args: Any) -> Any:
     """The small model that stands for `name`, with random weights, in evaluation mode."""
     with registered(smaller(name, **SMALL[name])):
@@ -109,10 +118,10 @@ def fill(module: Any, seed: int = 0) -> Any:
 
 
 @functools.cache
-def on_meta(name: str) -> ZooModel:
+def on_meta(name: str, **model_args: Any) -> ZooModel:
     """A model without memory; shared, so not to be changed."""
     with torch.device("meta"):
-        return build_model(name).eval()
+        return build_model(name, **model_args).eval()
 
 
 def hollow(family: str, variant: str) -> dict[str, Tensor]:

@@ -21,13 +21,15 @@ WAYS = {
 
 
 def _cases() -> list:
-    """Of each family the first golden is compared in more ways than one; the rest is slow."""
+    """The first golden of each family is compared in float64 and optimised, the next ones in
+    float32; in all other ways they are slow."""
     cases = []
     for family, module in FAMILIES.items():
         for i, golden in enumerate(module.GOLDENS):
+            usual = ("float32",) if i else ("float64", "optimised-float32")
             for way in WAYS:
-                is_slow = golden in module.SLOW or (way != "float32" and i > 0)
-                marks = [pytest.mark.slow] if is_slow or way == "optimised-float64" else []
+                is_slow = golden in module.SLOW or way not in usual
+                marks = [pytest.mark.slow] if is_slow else []
                 cases.append(pytest.param(family, golden, way, id=f"{golden}-{way}", marks=marks))
     return cases
 
@@ -45,8 +47,9 @@ def test_every_stored_tensor_is_reproduced(family, golden, way):
     stored.check(found, tolerance, module.IGNORED)
 
 
+BIG = {"large", "huge"}  # of the same form as their smaller ones
 MANIFESTS = [
-    (family, variant)
+    pytest.param(family, variant, marks=[pytest.mark.slow] * bool(BIG & {*variant.split("_")}))
     for family in FAMILIES
     if golden_path(family, "manifests.json.gz").is_file()
     for variant in manifests(family)

@@ -39,6 +39,15 @@ def test_folders_are_searched_in_the_order_of_names(folder):
     assert _names(find_sources([folder], [folder / "sub"]), folder) == ["a.PNG", "b.jpg"]
 
 
+def test_links_to_folders_are_followed_once(folder, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "z.jpg").write_bytes(b"x")
+    for name, target in (("more", "../other"), ("sub/again", "../../other"), ("up", "..")):
+        (folder / name).symlink_to(target)
+    found = _names(find_sources([folder]), folder)
+    assert found == ["a.PNG", "b.jpg", "more/z.jpg", "sub/c.webp", "sub/clip.MP4"]
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
 def test_a_folder_that_cannot_be_read_is_not_passed_over(folder):
     (folder / "sub").chmod(0)

@@ -69,6 +69,12 @@ def test_dots_stay_under_their_keypoints(dotted, name, epoch):
     assert inside >= 2
 
 
+def test_black_is_what_the_network_takes_for_it(dotted):
+    people = _dataset(dotted, flip=0.0)
+    mean, std = (torch.tensor(v) for v in (people.cfg.input.mean, people.cfg.input.std))
+    torch.testing.assert_close(people[0, 0][0].amin((1, 2)), -mean / std)
+
+
 def test_flip_swaps_left_and_right():
     points = np.zeros((17, 3))
     points[5], points[6] = (10, 20, 2), (40, 22, 1)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import random
 from collections import Counter
 
+import families
 import numpy as np
 import pytest
 import torch
-from families import registered
+from families import registered, smaller
 from PIL import Image
 from safetensors.torch import load_file
 from timm.data import ImageNetInfo
@@ -29,6 +29,7 @@ from posezoo.training.objectives import ClassObjective, objective_of
 from posezoo.zoo.arguments import NUM_CLASSES
 from posezoo.zoo.model import Classifier
 from posezoo.zoo.registry import register
+from training.left import are_equal, log_of, weights_of
 
 CFG = posezoo.get_pretrained_cfg("uniformer_small")
 SMALL = dataclasses.replace(CFG, input=dataclasses.replace(CFG.input, size=(32, 32)))
@@ -232,23 +233,21 @@ def test_killed_and_resumed_run_ends_bit_equal(tiny, pictures, tmp_path, changes
     for stop in (1, 1, 9):
         parts = run("parts", stop)
     assert parts.step == whole.step == 4 and parts.loss == whole.loss
-    ends = [torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("whole", "parts")]
     for kind in ("objective", "average") if "ema" in changes else ("objective",):
-        assert all(torch.equal(v, ends[1][kind][k]) for k, v in ends[0][kind].items())
+        assert are_equal(*(weights_of(tmp_path / name, kind) for name in ("whole", "parts")))
 
 
 def test_moving_average_is_what_is_evaluated_and_kept(tiny, pictures, tmp_path):
     recipe = dataclasses.replace(get_recipe("uniformer_small"), epochs=1, batch_size=12, ema=0.5)
     objective = Few(recipe, pictures)
     end = loop.fit(objective, tmp_path, tmp_path / "run", device="cpu")
-    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    average = weights_of(tmp_path / "run", "average")
     kept = load_file(tmp_path / "run" / "best" / "model.safetensors")
-    assert all(torch.equal(objective.seen[0][k], v) for k, v in state["average"].items())
-    assert all(torch.equal(v, state["average"][k]) for k, v in kept.items())
-    assert not torch.equal(kept["net.0.weight"], state["objective"]["model.net.0.weight"])
+    assert are_equal(average, objective.seen[0]) and are_equal(average, kept)
+    last = weights_of(tmp_path / "run")["model.net.0.weight"]
+    assert not torch.equal(kept["net.0.weight"], last)
     assert (end.metric, end.best) == ("top1", 0.25)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert rows[-1]["top1"] == 0.25
+    assert log_of(tmp_path / "run")[-1]["top1"] == 0.25
 
 
 def test_gradient_is_clipped_to_the_norm(tiny, pictures, tmp_path):
@@ -294,18 +293,20 @@ def test_classes_of_ones_own_are_learnt_kept_and_scored(pictures, tmp_path):
         for i, name in enumerate(("lie", "sit", "stand")):
             (data / split / name).mkdir(parents=True)
             os.link(pictures[i].path, data / split / name / "1.png")
+    name = "uniformer_small_plus"
     recipe = dataclasses.replace(
-        get_recipe("uniformer_small"), epochs=1, batch_size=2, warmup_epochs=0, repeats=1, ema=None
+        get_recipe(name), model=f"small_{name}", epochs=1, batch_size=2, warmup_epochs=0, repeats=1
     )
-    end = loop.train(recipe, data, out, device="cpu", log_every=1)
-    model = posezoo.create_model(f"local-dir:{out / 'best'}")
-    assert end.is_done and model.num_classes == 3
-    record = evaluate_model(model, data, run=RunOptions(device="cpu"))
+    with registered(smaller(name, **families.SMALL[name])):
+        end = loop.train(recipe, data, out, device="cpu", log_every=1)
+        model = posezoo.create_model(f"local-dir:{out / 'best'}")
+        assert end.is_done and model.num_classes == 3
+        record = evaluate_model(model, data, run=RunOptions(device="cpu"))
+        (data / "val/sit").rename(data / "val/run")
+        with pytest.raises(DataError, match="hold different classes"):
+            loop.train(recipe, data, tmp_path / "other", device="cpu")
     assert record.statistics["top1"] == pytest.approx(end.value) and record.statistics["top5"] == 1
     assert record.labels == ["weights of your own: there is no published row"]
-    (data / "val/sit").rename(data / "val/run")
-    with pytest.raises(DataError, match="hold different classes"):
-        loop.train(recipe, data, tmp_path / "other", device="cpu")
 
 
 def test_validation_set_is_scored_by_the_harness(imagenet, tmp_path):
@@ -331,9 +332,9 @@ def test_validation_set_is_scored_by_the_harness(imagenet, tmp_path):
 def test_one_batch_is_learnt_by_heart(name, pictures):
     recipe = get_recipe(name)
     torch.manual_seed(0)
-    model = posezoo.create_model(name, num_classes=6)
-    cfg = dataclasses.replace(CFG, input=dataclasses.replace(CFG.input, size=(64, 64)))
-    model.pretrained_cfg = cfg
+    with registered(smaller(name, size=(64, 64), depths=(1, 1, 1, 1))):
+        model = posezoo.create_model(f"small_{name}", num_classes=6)
+    cfg = model.pretrained_cfg
     plain = ClassAugmentation(mixup=0.0, cutmix=0.0, label_smoothing=0.0)
     dataset = ClassDataset(pictures, cfg, 6, plain, seed=0)
     batch = dataset.collate([dataset[0, i] for i in range(4)])

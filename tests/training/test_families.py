@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
-from families import registered, smaller
+from families import SMALL, registered, smaller
 from families.pct import TINY
 
 import posezoo
@@ -16,7 +17,7 @@ from posezoo.training.data import TrainingBatch
 from posezoo.training.objectives import objective_of
 
 HEATMAPS = [name for name, recipe in RECIPES.items() if recipe.objective == "heatmap"]
-# one of each family; TMPose is TokenPose with a mask
+# one of each family, small; TMPose is TokenPose with a mask
 QUICK = {
     "uniformer_s_256x192", "tcformer_mta_256x192", "hmp_swin_base", "tokenpose_t_256x192",
     "hrnet_xs_128x96",
@@ -26,8 +27,10 @@ ANY_SIZE = ("uniformer", "tcformer")
 
 def _reduced(name: str) -> torch.nn.Module:
     """A model of the recipe at 64 x 64 pixels or with a small backbone, where that is possible."""
-    reduced = smaller(name, size=(64, 64) if name.startswith(ANY_SIZE) else None,
-                      **TINY if "swin" in name else {})  # fmt: skip
+    values: dict[str, Any] = {"size": (64, 64)} if name.startswith(ANY_SIZE) else {}
+    reduced = smaller(
+        name, **(SMALL[name] if name in QUICK else TINY if "swin" in name else values)
+    )
     with registered(reduced):
         torch.manual_seed(0)
         return posezoo.create_model(reduced.name, **RECIPES[name].model_args)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +11,7 @@ import torch
 from families.pct import TINY
 from goldens.fill import golden_path, make_input, make_tensor, manifests
 from safetensors.torch import load_file
+from standins.processes import run
 from torch import nn
 
 import posezoo
@@ -28,6 +25,7 @@ from posezoo.training import get_recipe, loop
 from posezoo.training.data import PersonDataset, TrainingBatch
 from posezoo.training.objectives import objective_of, pct
 from posezoo.zoo.registry import ARCHITECTURES, register
+from training.left import are_equal, log_of, losses_of, weights_of
 
 NAME = "pct_tokenizer_swin_base_woimgguide"
 RECIPE = dataclasses.replace(
@@ -283,8 +281,7 @@ def test_share_of_right_tokens_is_logged(tiny, data, tmp_path):
         tiny, batch_size=4, epochs=2, accumulate=2, lr=1e-3, warmup_steps=0, eval_every=100
     )
     loop.fit(objective, data, tmp_path / "run", device="cpu")
-    rows = [json.loads(r) for r in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    row = next(row for row in rows if "top1" in row)
+    row = next(row for row in log_of(tmp_path / "run") if "top1" in row)
     assert 0 <= row["top1"] <= row["top2"] <= row["top5"] <= 1
 
 
@@ -360,12 +357,7 @@ def test_killed_and_resumed_tokenizer_ends_bit_equal(data, tmp_path):
     while parts.step < parts.steps:
         parts = loop.train(RECIPE, data, tmp_path / "parts", device="cpu", stop_after=2)
     assert parts.loss == whole.loss and whole.steps > 3
-    first, second = (
-        torch.load(tmp_path / name / "last.pt", weights_only=True)["objective"]
-        for name in ("whole", "parts")
-    )
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert are_equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
 
 
 @pytest.mark.slow
@@ -382,22 +374,10 @@ def test_two_processes_train_the_codebook_that_one_does(data, tmp_path):
         "loop.fit(objective, Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', log_every=1)\n"
     )
     (tmp_path / "run.py").write_text(script)
-    root = Path(__file__).parents[2]
-    paths = {"PYTHONPATH": f"{root}:{root / 'tests'}", "OMP_NUM_THREADS": "1"}
-    ends = []
     for count in (1, 2):
-        launcher = [sys.executable]
-        if count > 1:
-            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        done = subprocess.run(
-            [*launcher, str(tmp_path / "run.py"), str(data), str(tmp_path / str(count))],
-            env=os.environ | paths, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        rows = (tmp_path / str(count) / "log.jsonl").read_text().splitlines()
-        state = torch.load(tmp_path / str(count) / "last.pt", weights_only=True)["objective"]
-        ends.append(([r["loss"] for r in map(json.loads, rows) if "loss" in r], state))
-    (losses, one), (others, two) = ends
+        run(count, tmp_path / "run.py", data, tmp_path / str(count))
+    losses, others = (losses_of(tmp_path / name) for name in "12")
+    one, two = (weights_of(tmp_path / name) for name in "12")
     assert len(losses) > 3 and losses == pytest.approx(others, rel=1e-4)
     assert one["model.ema_cluster_size"].sum() > 40
     for name in ("ema_cluster_size", "ema_w", "decoder.codebook", "decoder.recover.bias"):

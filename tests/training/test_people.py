@@ -19,6 +19,7 @@ from posezoo.skeletons import COCO_WHOLEBODY_133
 from posezoo.synthetic import write_coco, write_mpii
 from posezoo.training import Augmentation, get_recipe, loop
 from posezoo.training.objectives import objective_of
+from training.left import log_of
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +104,7 @@ def test_run_on_another_data_set_is_scored_by_its_own_number(kind, metric, mpii,
     objective = objective_of(recipe, _small(kind))
     end = loop.fit(objective, mpii if kind == "mpii" else whole, tmp_path, device="cpu")
     assert end.metric == metric and end.best == end.value and 0 <= end.value < 0.6
-    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
-    assert last[metric] == end.value
+    assert log_of(tmp_path)[-1][metric] == end.value
     assert (tmp_path / "best" / "model.safetensors").is_file()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from families import on_meta
 
 import posezoo
 from posezoo.errors import InputError, UnknownModelError
 from posezoo.training import RECIPES, Augmentation, ClassAugmentation, get_recipe
 from posezoo.training.optimizers import make_optimizer, make_schedule
 from posezoo.training.recipes import override
-from posezoo.zoo import catalog as _registry
+from posezoo.zoo.catalog import model_arguments
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -21,7 +22,7 @@ def test_recipe_names_a_model_of_its_kind_and_a_known_start(name):
         assert cfg.decode is not None and cfg.decode.heatmap_size is not None
     kind = ClassAugmentation if recipe.objective == "classes" else Augmentation
     assert type(recipe.augmentation) is kind
-    assert set(recipe.model_args) <= set(_registry.model_arguments(recipe.model))
+    assert set(recipe.model_args) <= set(model_arguments(recipe.model))
     assert recipe.start in (None, "scratch", "imagenet") or posezoo.is_model(recipe.start)
     assert list(recipe.milestones) == sorted(recipe.milestones)
     assert not recipe.milestones or recipe.milestones[-1] < recipe.epochs
@@ -40,8 +41,7 @@ def test_every_heatmap_model_has_a_recipe():
 @pytest.mark.parametrize("name", RECIPES)
 def test_optimizer_holds_every_parameter_once(name):
     recipe = RECIPES[name]
-    with torch.device("meta"):
-        model = _registry.build_model(recipe.model, **recipe.model_args)
+    model = on_meta(recipe.model, **recipe.model_args)
     optimizer = make_optimizer(recipe, model)
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert len({id(p) for p in held}) == len(held) == len(list(model.parameters()))
@@ -87,8 +87,7 @@ def test_classifiers_warm_up_for_five_epochs_from_1e_6_and_end_at_1e_5():
 
 def test_swin_rates_decay_towards_the_input():
     recipe = get_recipe("hmp_swin_base")
-    with torch.device("meta"):
-        model = _registry.build_model("hmp_swin_base")
+    model = on_meta("hmp_swin_base")
     names = {id(p): n for n, p in model.named_parameters()}
     scales = {
         names[id(p)]: (group["lr_scale"], group["weight_decay"])
@@ -113,8 +112,7 @@ def test_swin_rates_decay_towards_the_input():
 
 def test_rates_of_a_plain_transformer_decay_towards_the_input():
     recipe = get_recipe("vitpose_b_256x192")
-    with torch.device("meta"):
-        model = _registry.build_model(recipe.model)
+    model = on_meta(recipe.model)
     names = {id(p): n for n, p in model.named_parameters()}
     scales = {
         names[id(p)]: (group["lr_scale"], group["weight_decay"])

@@ -37,7 +37,9 @@ def test_stopped_training_goes_on_with_the_same_people(tmp_path):
 def test_half_of_a_batch_is_second_views():
     cfg = posezoo.get_pretrained_cfg("hrnet_s_128x96")
     samples = RenderedPeople(cfg, Augmentation(), seed=1)
-    batch = samples.collate(samples.several([(0, 7)] * 5))
+    several = samples.several([(0, 7)] * 5)
+    batch = samples.collate(several)
+    assert torch.equal(batch.labelled, torch.stack([points[:, 2] for _, points in several]) > 0)
     assert batch.images.shape == (5, 3, 128, 96) and batch.keypoints.shape == (5, 17, 2)
     known = batch.labelled[:3] & batch.labelled[3:].sum().bool()
     assert batch.labelled.any(1).all() and known.any()
