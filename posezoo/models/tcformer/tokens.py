@@ -92,7 +92,7 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
 def pick_tokens(x: Tensor, index: Tensor) -> Tensor:
     """Pick tokens: (B, N, C) and (B, M) -> (B, M, C)."""
     rows = index + torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
-    return x.flatten(0, 1).index_select(0, rows.flatten()).view(x.shape[0], -1, x.shape[-1])
+    return x.flatten(0, 1).index_select(0, rows.flatten()).view(*index.shape, x.shape[-1])
 
 
 def _closeness_to(b: Tensor, half: Tensor) -> Closeness:
@@ -250,15 +250,17 @@ def pair_table(
     Of the 3072 cells of 256x192, 1300 pairs of token and pixel are left in stage 2, 600 and 200
     in the stages after it.
     """
-    batch = torch.broadcast_shapes(group.shape, source.shape)[0]
-    image = torch.arange(batch)[:, None]
-    pairs = ((image * num_groups + group) * num_sources + source).unique(return_counts=True)
-    (pair, counts), groups = pairs, batch * num_groups
+    batch, device = torch.broadcast_shapes(group.shape, source.shape)[0], group.device
+    image = torch.arange(batch, device=device)[:, None]
+    pairs = (image * num_groups + group) * num_sources + source
+    pair, counts = pairs.unique(return_counts=True)
     group = pair.div(num_sources, rounding_mode="floor")  # numbered over the batch
-    sizes = torch.zeros(groups, dtype=dtype).index_add_(0, group, counts.to(dtype))
+    counts = counts.to(dtype)
+    sizes = torch.zeros(batch * num_groups, dtype=dtype, device=device)
+    sizes = sizes.index_add_(0, group, counts)
     return RowTable(
         rows=pair % num_sources + group.div(num_groups, rounding_mode="floor") * num_sources,
-        starts=torch.searchsorted(group, torch.arange(groups)),
+        starts=torch.searchsorted(group, torch.arange(len(sizes), device=device)),
         weights=counts / (sizes + 1e-6)[group],
         num_groups=num_groups,
     )
