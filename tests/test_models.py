@@ -34,8 +34,8 @@ class TestSmallModels(Promises):
     """One small model for every way to build one."""
 
     @few
-    def test_compiles_without_graph_breaks(self, model):
-        super().test_compiles_without_graph_breaks(model)
+    def test_compiles_once_for_any_batch_without_graph_breaks(self, model):
+        super().test_compiles_once_for_any_batch_without_graph_breaks(model)
 
     @few
     def test_what_torch_is_set_to_changes_nothing(self, model, tmp_path):

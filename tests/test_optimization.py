@@ -17,7 +17,7 @@ from posezoo.errors import InputError
 from posezoo.models.layers import FoldedNorm
 from posezoo.models.uniformer.blocks import PositionalConv
 from posezoo.optimization import FastNetwork
-from posezoo.packing import PackedLinear, can_pack
+from posezoo.packing import PackedConv2d, PackedLinear, can_pack
 from posezoo.zoo.model import Tokenizer
 from posezoo.zoo.wrapped import unwrap
 
@@ -135,12 +135,36 @@ def test_compiled_copy_takes_any_batch_size_without_compiling_again(model, dtype
             assert spread(run(fast, inputs), run(plain, inputs)) < tolerance
 
 
-def test_linear_layers_are_packed_where_that_is_faster_and_can_be_copied():
-    model = small("tokenpose_t_256x192")
+def test_layers_are_packed_where_that_is_faster_and_can_be_copied():
+    model = small("tmpose_b_256x192")
     fast, inputs = optimize(model), inputs_of(model, 2)
-    packed = [m for m in fast.modules() if isinstance(m, PackedLinear)]
-    assert bool(packed) == can_pack(torch.device("cpu"), torch.float32)
+    for kind in (PackedLinear, PackedConv2d):
+        packed = [m for m in fast.modules() if isinstance(m, kind)]
+        assert bool(packed) == can_pack(torch.device("cpu"), torch.float32)
     again = pickle.loads(pickle.dumps(copy.deepcopy(fast)))
     assert all(torch.equal(a, b) for a, b in zip(run(again, inputs), run(fast, inputs)))
     assert all(len(x) == 0 for x in run(fast, tuple(x[:0] for x in inputs)))
     assert not any(isinstance(m, PackedLinear) for m in optimize(model, dtype="float64").modules())
+
+
+def test_networks_of_ones_own_are_packed_where_their_layers_allow():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding="same"),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(8, 16, (3, 5), (2, 1), (1, 4), (1, 2), groups=2, bias=False),
+    ).eval()
+    fast, x = optimize(network), torch.randn(2, 3, 20, 16)
+    kinds = {type(m) for m in list(fast)[:2]}
+    assert kinds == {nn.Conv2d}
+    assert spread(run(fast, (x,)), run(network, (x,))) < 1e-5
+
+
+def test_heads_of_optimised_models_can_be_replaced():
+    model = small("tcformer_mta_256x192")
+    fast = optimize(model)
+    with torch.no_grad():
+        features = [network.forward_features(*inputs_of(model)) for network in (fast, model)]
+    assert spread(features[:1], features[1:]) < 1e-4
+    fast.reset_head(5)
+    assert run(fast, inputs_of(model))[0].shape[1] == 5

@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
+from ..packing import can_pack
 
 __all__ = [
     "Attention",
     "FoldedNorm",
     "Mlp",
     "affine_of_norm",
+    "as_linear",
     "check_images",
+    "depthwise_gelu",
     "drop_path",
     "drop_path_rates",
     "fold_norms",
@@ -39,6 +42,30 @@ def nchw(x: Tensor) -> Tensor:
 def nhwc(x: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, h, w, C), a view of channels-last memory."""
     return x.permute(0, 2, 3, 1)
+
+
+def as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return a linear layer for inference with these weights (C_out, C_in) and (C_out,)."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Apply a depthwise convolution that keeps the size, then exact GELU: (B, C, h, w).
+
+    Where no gradient is recorded, oneDNN does both in one pass.
+    """
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    padding, groups = (weight.shape[-2] // 2, weight.shape[-1] // 2), len(weight)
+    is_traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if is_traced or not can_pack(x.device, x.dtype) or not x.numel():
+        return F.gelu(F.conv2d(x, weight, bias, padding=padding, groups=groups))
+    found: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, padding, (1, 1), (1, 1), groups, "gelu", [], "none"
+    )
+    return found
 
 
 def module_list(modules: Iterable[M]) -> Sequence[M]:

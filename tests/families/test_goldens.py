@@ -9,27 +9,37 @@ import torch
 from goldens.compare import Golden
 from goldens.fill import golden_path, manifests
 
+import posezoo
 from families import FAMILIES, hollow, on_meta, with_stand_in_weights
+
+WAYS = {
+    "float64": (torch.float64, False),
+    "float32": (torch.float32, False),
+    "optimised-float32": (torch.float32, True),
+    "optimised-float64": (torch.float64, True),
+}
 
 
 def _cases() -> list:
-    """The first golden of each family is compared in float64, the next ones in float32; in the
-    other precision they are slow."""
+    """The first golden of each family is compared in float64 and optimised, the next ones in
+    float32; in all other ways they are slow."""
     cases = []
     for family, module in FAMILIES.items():
         for i, golden in enumerate(module.GOLDENS):
-            for dtype in (torch.float64, torch.float32):
-                is_slow = golden in module.SLOW or (dtype == torch.float64) != (i == 0)
+            usual = ("float32",) if i else ("float64", "optimised-float32")
+            for way in WAYS:
+                is_slow = golden in module.SLOW or way not in usual
                 marks = [pytest.mark.slow] if is_slow else []
-                name = f"{golden}-{str(dtype).removeprefix('torch.')}"
-                cases.append(pytest.param(family, golden, dtype, id=name, marks=marks))
+                cases.append(pytest.param(family, golden, way, id=f"{golden}-{way}", marks=marks))
     return cases
 
 
-@pytest.mark.parametrize(("family", "golden", "dtype"), _cases())
-def test_every_stored_tensor_is_reproduced(family, golden, dtype):
-    module = FAMILIES[family]
+@pytest.mark.parametrize(("family", "golden", "way"), _cases())
+def test_every_stored_tensor_is_reproduced(family, golden, way):
+    module, (dtype, is_optimised) = FAMILIES[family], WAYS[way]
     model = with_stand_in_weights(family, golden.removesuffix(".padded")).to(dtype)
+    if is_optimised:
+        model = posezoo.optimize(model, dtype=dtype)
     with torch.inference_mode():
         found = module.run(model, golden, dtype)
     tolerance = module.FLOAT64 if dtype == torch.float64 else module.FLOAT32

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import drop_path, nchw, nhwc
+from ..layers import as_linear, depthwise_gelu, drop_path, nchw, nhwc
 from .tokens import Regions, cluster_tokens, locate_tokens, merge_tokens
 
 __all__ = ["Block", "ReducedAttention", "Source", "TokenMerge", "Tokens"]
@@ -54,9 +54,9 @@ class TokenConv(nn.Conv2d):
 
 
 class DepthwiseTokenConv(nn.Conv2d):
-    """3x3 depthwise convolution on the tokens' map and back: (B, N, C) -> (B, N, C).
+    """3x3 depthwise convolution on the tokens' map and back, then GELU: (B, N, C) -> (B, N, C).
 
-    `skip` (stages 2 to 4) adds the tokens themselves, with one factor per channel.
+    `skip` (stages 2 to 4) adds the tokens themselves, with one factor per channel, before GELU.
     """
 
     bias: Tensor
@@ -65,21 +65,22 @@ class DepthwiseTokenConv(nn.Conv2d):
         super().__init__(channels, channels, 3, padding=1, groups=channels)
         self.skip = nn.Conv1d(channels, channels, 1, groups=channels, bias=False) if skip else None
 
-    def on_tokens(self, x: Tensor, regions: Regions, part: slice) -> Tensor:
-        """Convolve the channels `part`, which are all that x holds."""
-        y = nchw(regions.token2map(x))
-        weight, bias = self.weight[part], self.bias[part]
-        y = nhwc(F.conv2d(y, weight, bias, padding=1, groups=y.shape[1]))
-        y = regions.map2token(y)
-        return y if self.skip is None else y.addcmul_(x, self.skip.weight[part].flatten())
+    def on_tokens(self, x: Tensor, regions: Regions) -> Tensor:
+        if regions.to_map is None:
+            return self._on_grid(nchw(regions.token2map(x)))
+        y = regions.map2token(nhwc(self(nchw(regions.token2map(x)))))
+        return F.gelu(y if self.skip is None else y.addcmul_(x, self.skip.weight.flatten()))
+
+    def _on_grid(self, x: Tensor) -> Tensor:
+        """Tokens are pixels (B, C, h, w) here, so their factor belongs to the kernel's centre."""
+        weight = self.weight
+        if self.skip is not None:
+            weight = weight + F.pad(self.skip.weight[..., None], (1, 1, 1, 1))
+        return nhwc(depthwise_gelu(x, weight, self.bias)).flatten(1, 2)
 
 
 class TokenMlp(nn.Module):
-    """Linear, depthwise token convolution, exact GELU, linear: (B, N, D) -> (B, N, D).
-
-    Hidden channels are independent until the last sum, so a CPU computes them in parts that fit
-    into its cache, and on the untouched grid one image at a time.
-    """
+    """Linear, depthwise token convolution, exact GELU, linear: (B, N, D) -> (B, N, D)."""
 
     def __init__(self, dim: int, hidden: int, *, skip: bool) -> None:
         super().__init__()
@@ -88,26 +89,22 @@ class TokenMlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor, regions: Regions) -> Tensor:
-        if x.device.type != "cpu" or x.shape[1] <= 512:
-            y = self.dwconv.on_tokens(self.fc1(x), regions, slice(None))  # (B, N, hidden)
-            return self.fc2(F.gelu(y))
-        width = 128 if x.shape[-1] < 128 else 256
-        if regions.to_map is not None or torch.compiler.is_compiling():
-            return self._run(x, regions, width)
-        return torch.cat([self._run(image, regions, width) for image in x.split(1)])
+        """On a CPU the grid, which has the most tokens, is taken one image at a time."""
+        eager = not torch.compiler.is_compiling()
+        if eager and x.device.type == "cpu" and regions.to_map is None and len(x) > 1:
+            return torch.cat([self._run(image, regions) for image in x.split(1)])
+        return self._run(x, regions)
 
-    def _run(self, x: Tensor, regions: Regions, width: int) -> Tensor:
-        """Sum over parts of `width` hidden channels."""
-        out: Tensor | None = None
-        for start in range(0, self.fc1.out_features, width):
-            part = slice(start, start + width)
-            y = F.linear(x, self.fc1.weight[part], self.fc1.bias[part])  # (B, N, width)
-            y = F.gelu(self.dwconv.on_tokens(y, regions, part)).flatten(0, 1)
-            weight = self.fc2.weight[:, part].mT.to(y.dtype)  # (width, D)
-            # in place, which autocast does not see
-            out = torch.addmm(self.fc2.bias, y, weight) if out is None else out.addmm_(y, weight)
-        assert out is not None
-        return out.view_as(x)
+    def followed_by(self, layer: nn.Linear) -> TokenMlp:
+        """Return an MLP for inference that gives what `layer`, without its bias, makes of this."""
+        weight, bias = layer.weight @ self.fc2.weight, layer.weight @ self.fc2.bias
+        with torch.device("meta"):
+            mlp = TokenMlp(self.fc1.in_features, self.fc1.out_features, skip=False)
+        mlp.fc1, mlp.dwconv, mlp.fc2 = self.fc1, self.dwconv, as_linear(weight, bias)
+        return mlp
+
+    def _run(self, x: Tensor, regions: Regions) -> Tensor:
+        return self.fc2(self.dwconv.on_tokens(self.fc1(x), regions))
 
 
 class ReducedAttention(nn.Module):
@@ -126,8 +123,23 @@ class ReducedAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
         reduces = ratio > 1 and not pool
-        self.sr = nn.Conv2d(dim, dim, ratio, ratio) if reduces else None
+        self.sr: nn.Module | None = nn.Conv2d(dim, dim, ratio, ratio) if reduces else None
         self.norm = nn.LayerNorm(dim, eps=1e-5) if reduces else None
+        self.few: nn.Linear | None = None
+
+    def fold(self) -> None:
+        """Make the reduction a linear layer on its windows, and prepare `_attend_to_few`."""
+        if isinstance(self.sr, nn.Conv2d) and self.sr.bias is not None:
+            weight = self.sr.weight.permute(0, 2, 3, 1).flatten(1)  # (D, r r D)
+            self.sr = as_linear(weight, self.sr.bias)
+        heads = (self.num_heads, -1)
+        kv = torch.cat([self.kv.weight, self.kv.bias[:, None]], 1)  # (2 D, D + 1)
+        k, v = kv.unflatten(0, (2, *heads))  # (heads, 64, D + 1)
+        q, bias = self.q.weight.unflatten(0, heads), self.q.bias.view(*heads, 1)
+        k = k * HEAD_DIM**-0.5
+        keys, values = q.mT @ k, self.proj.weight.unflatten(1, heads).transpose(0, 1) @ v
+        few = torch.cat([keys.flatten(0, 1), values.flatten(0, 1), (bias.mT @ k)[:, 0]])
+        self.few = as_linear(few[:, :-1].contiguous(), few[:, -1].contiguous())
 
     def forward(self, x: Tensor, source: Tensor, regions: Regions, score: Tensor | None) -> Tensor:
         """(B, N, D) attends to source (B, S, D), the tokens of `regions` -> (B, N, D).
@@ -136,20 +148,53 @@ class ReducedAttention(nn.Module):
             score: (B, S, 1), added to the attention logits.
         """
         if self.ratio > 1:
-            source = self._reduce(nchw(regions.token2map(source)))
+            source = self._reduce(regions.token2map(source))
             if score is not None:
                 score = F.avg_pool2d(nchw(regions.token2map(score)), self.ratio).flatten(2).mT
+        if self.few is not None and self._are_few(x.shape[1], source.shape[1]):
+            return self._attend_to_few(x, self.few(source), score)
         q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, 64)
         k, v = self.kv(source).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mask = None if score is None else score.mT[:, None].to(q.dtype)  # (B, 1, 1, keys)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, N, D)
 
+    def _are_few(self, queries: int, keys: int) -> bool:
+        """Whether `_attend_to_few` takes fewer products; half precision rounds its logits."""
+        dim = self.q.in_features
+        few = self.num_heads * keys * (dim + queries)
+        usual = dim * (queries + keys) + queries * keys
+        return few < usual and self.q.weight.dtype in (torch.float32, torch.float64)
+
+    def _attend_to_few(self, x: Tensor, source: Tensor, score: Tensor | None) -> Tensor:
+        """Attend to so few keys that they, not the many queries and sums, are projected.
+
+        q . k, which is (Q x + b) . k, is x . (Q^T k) + b . k, and the projection of a mean of
+        values is the mean of their projections.
+
+        Args:
+            source: (B, S, 2 heads D + heads), from `few`: for each head Q^T k, projected values,
+                b . k.
+        """
+        heads, dim = self.num_heads, x.shape[-1]
+        keys, values, bias = source.mT.split((heads * dim, heads * dim, heads), 1)
+        bias = bias if score is None else bias + score.mT  # (B, heads, S)
+        keys = keys.unflatten(1, (heads, -1)).transpose(1, 2).flatten(2)  # (B, D, heads S)
+        logits = torch.baddbmm(bias.flatten(1)[:, None], x, keys)  # (B, N, heads S)
+        weights = logits.unflatten(-1, (heads, -1)).softmax(-1).flatten(2)
+        values = values.unflatten(1, (heads, -1)).transpose(2, 3).flatten(1, 2)  # (B, heads S, D)
+        return torch.baddbmm(self.proj.bias, weights, values)
+
     def _reduce(self, x: Tensor) -> Tensor:
-        """(B, D, h, w) -> keys (B, h w / ratio^2, D)."""
+        """(B, h, w, D) -> keys (B, h w / ratio^2, D)."""
         if self.sr is None or self.norm is None:
-            return nhwc(F.avg_pool2d(x, self.ratio)).flatten(1, 2)
-        return self.norm(nhwc(self.sr(x)).flatten(1, 2))
+            return nhwc(F.avg_pool2d(nchw(x), self.ratio)).flatten(1, 2)
+        if isinstance(self.sr, nn.Conv2d):
+            return self.norm(nhwc(self.sr(nchw(x))).flatten(1, 2))
+        rows, columns = x.shape[1] // self.ratio, x.shape[2] // self.ratio
+        x = x[:, : rows * self.ratio, : columns * self.ratio]
+        x = x.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).transpose(2, 3)
+        return self.norm(self.sr(x.flatten(3).flatten(1, 2)))  # windows (B, keys, r r D)
 
 
 class Block(nn.Module):
@@ -174,14 +219,18 @@ class Block(nn.Module):
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Tensor, regions: Regions, source: Source | None = None) -> Tensor:
+        x = self.attend(x, regions, source)
+        y = self.mlp(self.norm2(x), regions)
+        return drop_path(y, self.drop_path_rate, self.training).add_(x)
+
+    def attend(self, x: Tensor, regions: Regions, source: Source | None = None) -> Tensor:
+        """Return what the MLP takes and is added to, (B, N, D)."""
         y = self.norm1(x)
         if source is None:
             y = self.attn(y, y, regions, None)
         else:
             y = self.attn(y, self.norm1(source.x), source.regions, source.score)
-        x = x + drop_path(y, self.drop_path_rate, self.training)
-        y = self.mlp(self.norm2(x), regions)
-        return x + drop_path(y, self.drop_path_rate, self.training)
+        return drop_path(y, self.drop_path_rate, self.training).add_(x)
 
 
 class TokenMerge(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..layers import init_transformer_weights, module_list
 from .backbone import SR_RATIOS, WIDTHS
 from .blocks import Block, Tokens
+from .tokens import pick_tokens
 
 __all__ = ["NECK_DIM", "MTANeck"]
 
@@ -35,13 +36,19 @@ class MTANeck(nn.Module):
 
     def forward(self, stages: list[Tokens]) -> list[Tokens]:
         """Return the aggregated tokens of each level, finest first, 256 wide."""
+        levels = self.before_last(stages)
+        levels[0] = levels[0]._replace(x=self.blocks[0](levels[0].x, levels[0].regions))
+        return levels
+
+    def before_last(self, stages: list[Tokens]) -> list[Tokens]:
+        """Return the same, but the finest level as its block takes it."""
         levels = [
             stage._replace(x=F.linear(stage.x, lateral.weight.flatten(1), lateral.bias))
             for stage, lateral in zip(stages, self.laterals)
         ]
         for i in (2, 1, 0):
             x = move_down(levels[i + 1], levels[i])
-            levels[i] = levels[i]._replace(x=self.blocks[i](x, levels[i].regions))
+            levels[i] = levels[i]._replace(x=self.blocks[i](x, levels[i].regions) if i else x)
         return levels
 
 
@@ -50,9 +57,8 @@ def move_down(coarse: Tokens, fine: Tokens) -> Tensor:
 
     Quirk: what comes down is scaled by mass / (mass + 1e-6); outputs notice at the 1e-5 level.
     """
-    rows = coarse.cluster[..., None].expand_as(fine.x)
     scale = (fine.mass / (fine.mass + 1e-6)).to(fine.x.dtype)
-    return torch.addcmul(fine.x, coarse.x.gather(1, rows), scale[..., None])
+    return torch.addcmul(fine.x, pick_tokens(coarse.x, coarse.cluster), scale[..., None])
 
 
 def init_weights(module: nn.Module) -> None:

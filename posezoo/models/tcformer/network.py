@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, overload
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import InputError
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.model import ZooModel
 from ..heads import HeatmapHead, HeatmapPose, LinearClassifier
-from ..layers import check_images, nchw
+from ..layers import as_linear, check_images, nchw
 from .backbone import WIDTHS, TCFormerBackbone, backbone_keys
 from .blocks import Tokens
 from .neck import NECK_DIM, MTANeck
@@ -122,6 +122,18 @@ class TCFormerPose(TCFormer, HeatmapPose):
         self.neck = MTANeck()
         self.head = HeatmapHead(NECK_DIM, num_keypoints)
         self.num_keypoints = num_keypoints
+        self.folded: nn.ModuleList | None = None
+
+    def reset_head(self, size: int) -> None:
+        super().reset_head(size)
+        self.folded = None
+
+    def fold(self) -> None:
+        """Make the last layer of the neck and the head one, on the finest level's hidden tokens."""
+        weight, bias = self.head.final_layer.weight.flatten(1), self.head.final_layer.bias
+        if bias is not None:
+            head = as_linear(weight, bias)
+            self.folded = nn.ModuleList([head, self.neck.blocks[0].mlp.followed_by(head)])
 
     def convert_state_dict(self, state: Mapping[str, Tensor]) -> Conversion:
         """Rename the authors' and mmpose's keys; ours stay as they are."""
@@ -142,6 +154,14 @@ class TCFormerPose(TCFormer, HeatmapPose):
         """
         finest = self.neck(self.forward_tokens(x))[0]
         return nchw(finest.regions.token2map(finest.x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.folded is None:
+            return super().forward(x)
+        finest, block = self.neck.before_last(self.forward_tokens(x))[0], self.neck.blocks[0]
+        tokens, (head, mlp) = block.attend(finest.x, finest.regions), self.folded
+        heatmaps = head(tokens).add_(mlp(block.norm2(tokens), finest.regions))  # (B, N, K)
+        return nchw(finest.regions.token2map(heatmaps)).contiguous()
 
 
 _POSE_KEYS = [

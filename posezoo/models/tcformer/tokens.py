@@ -8,11 +8,14 @@ once per stage, instead of sparse matrices.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ...packing import can_pack, packed_linear
 
 __all__ = [
     "Regions",
@@ -21,8 +24,11 @@ __all__ = [
     "grid_regions",
     "locate_tokens",
     "merge_tokens",
+    "pick_tokens",
     "row_table",
 ]
+
+Closeness = Callable[[Tensor], Tensor]
 
 _NEIGHBOURS = 5
 _BLOCK_ROWS = 256  # rows of the distance matrix that exist at a time
@@ -47,6 +53,10 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
     Returns:
         (B, N) int64, each token's cluster; clusters are ordered by falling score.
     """
+    eager = not torch.compiler.is_compiling()
+    one_by_one = eager and x.device.type == "cpu" and len(x) > 0
+    if one_by_one and len(x) > 1:
+        return torch.cat([cluster_tokens(i, num_clusters, density_noise) for i in x.split(1)])
     device = "cpu" if x.is_meta else x.device.type  # autocast does not know the meta device
     with torch.autocast(device, enabled=False):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -55,7 +65,8 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
         half = 0.5 * square
         resolution = 16 * torch.finfo(x.dtype).eps * square  # smaller distances are rounding
 
-        closeness, neighbours = _nearest(x, half)  # (B, N, 5) each
+        closeness_to = _closeness_to(x, half)
+        closeness, neighbours = _nearest(x, closeness_to)  # (B, N, 5) each
         nearest = square[..., None] - 2 * closeness  # squared distances
         nearest = nearest * (nearest > resolution[..., None])
         density = torch.exp(-nearest.mean(-1) / x.shape[-1])
@@ -63,37 +74,44 @@ def cluster_tokens(x: Tensor, num_clusters: int, density_noise: float = 0.0) -> 
             density = density + density_noise * torch.rand_like(density)
 
         order = density.argsort(dim=1, descending=True, stable=True)
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
-            denser = _nearest_denser(x, half, order, closeness, neighbours)
+        if one_by_one:
+            denser = _nearest_denser(x, closeness_to, order, closeness, neighbours)
         else:
-            sorted_ = _nearest_before(_rows(x, order), half.gather(1, order))
+            sorted_ = _nearest_before(pick_tokens(x, order), half.gather(1, order))
             denser = torch.empty_like(square).scatter_(1, order, sorted_)
         denser = square - 2 * denser
         score = (denser * (denser > resolution)).sqrt() * density
         centres = score.argsort(dim=1, descending=True, stable=True)[:, :num_clusters]  # (B, M)
 
         limit = half - 0.5 * resolution
-        cluster = _nearest_centre(x, _rows(x, centres), half.gather(1, centres), limit)
+        cluster = _nearest_centre(x, pick_tokens(x, centres), half.gather(1, centres), limit)
         own = torch.arange(num_clusters, device=x.device).expand_as(centres)
         return cluster.scatter_(1, centres, own)
 
 
-def _rows(x: Tensor, index: Tensor) -> Tensor:
+def pick_tokens(x: Tensor, index: Tensor) -> Tensor:
     """Pick tokens: (B, N, C) and (B, M) -> (B, M, C)."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+    rows = index + torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, rows.flatten()).view(*index.shape, x.shape[-1])
 
 
-def _closeness(a: Tensor, b: Tensor, half: Tensor) -> Tensor:
-    """Return a . b - |b|^2 / 2 for all pairs, (B, N, M), given `half` = |b|^2 / 2.
+def _closeness_to(b: Tensor, half: Tensor) -> Closeness:
+    """Return what maps tokens a (B, M, C) to a . b - |b|^2 / 2 for all pairs, (B, M, N).
 
     One matrix product orders all distances: |a - b|^2 is |a|^2 minus twice the result.
+
+    Args:
+        half: (B, N), |b|^2 / 2.
     """
-    return (a @ b.mT).sub_(half[:, None])
+    eager = not torch.compiler.is_compiling()
+    if eager and len(b) == 1 and can_pack(b.device, b.dtype):
+        return packed_linear(b[0], -half[0])
+    return lambda a: (a @ b.mT).sub_(half[:, None])
 
 
-def _nearest(x: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest(x: Tensor, closeness_to: Closeness) -> tuple[Tensor, Tensor]:
     """Return the five nearest tokens of each, itself included: closeness and index, (B, N, 5)."""
-    blocks = [_largest(_closeness(rows, x, half)) for rows in x.split(_BLOCK_ROWS, 1)]
+    blocks = [_largest(closeness_to(rows)) for rows in x.split(_BLOCK_ROWS, 1)]
     values, indices = zip(*blocks)
     return torch.cat(values, 1), torch.cat(indices, 1)
 
@@ -101,43 +119,38 @@ def _nearest(x: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
 def _largest(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the five largest values along the last axis, falling, and where they are.
 
-    They are in the five groups with the largest maxima, which one cheap pass finds.
+    They are in the five groups of eight with the largest maxima, which one cheap pass finds.
     """
-    k, width = min(_NEIGHBOURS, x.shape[-1]), math.gcd(x.shape[-1], 64)
-    if x.shape[-1] <= 2 * k * width:
-        found = x.topk(k)
-        return found.values, found.indices
-    groups = x.unflatten(-1, (-1, width))  # (B, R, N / width, width)
-    best = groups.amax(-1).topk(k).indices  # (B, R, 5)
-    picked = groups.gather(-2, best[..., None].expand(-1, -1, -1, width)).flatten(-2)
-    values, places = picked.topk(k)  # (B, R, 5) of 5 * width
-    group = best.gather(-1, places.div(width, rounding_mode="floor"))
-    return values, group * width + places % width
+    k, size = min(_NEIGHBOURS, x.shape[-1]), math.gcd(x.shape[-1], 8)
+    groups = x.unflatten(-1, (size, -1))  # (B, R, 8, N / 8), a group is a column
+    best = groups.amax(-2).topk(min(k, groups.shape[-1])).indices  # (B, R, 5)
+    steps = torch.arange(size, device=x.device)[:, None] * groups.shape[-1]
+    where = (best[..., None, :] + steps).flatten(-2)  # (B, R, 8 * 5)
+    values, places = x.gather(-1, where).topk(k)
+    return values, where.gather(-1, places)
 
 
 def _nearest_denser(
-    x: Tensor, half: Tensor, order: Tensor, closeness: Tensor, neighbours: Tensor
+    x: Tensor, closeness_to: Closeness, order: Tensor, closeness: Tensor, neighbours: Tensor
 ) -> Tensor:
-    """Return the closeness of each token to the nearest denser one, (B, N); -inf for none.
+    """Return the closeness of each token to the nearest denser one, (1, N); -inf for none.
 
     If one of its five nearest is denser, it is one of them; only the others, the peaks, have to
     look at all tokens. How many there are depends on the image.
 
     Args:
-        order: (B, N), tokens by falling density.
-        closeness, neighbours: (B, N, 5) of the five nearest.
+        order: (1, N), tokens by falling density.
+        closeness, neighbours: (1, N, 5) of the five nearest.
     """
     numbers = torch.arange(x.shape[1], device=x.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, numbers)
     denser = rank.gather(1, neighbours.flatten(1)).view_as(neighbours) < rank[..., None]
     found = closeness.masked_fill(~denser, -math.inf).amax(-1)
-    for i in range(len(x)):
-        image, offset = x[i : i + 1], half[i : i + 1]
-        peaks = denser[i].any(-1).logical_not().nonzero()[:, 0]
-        for rows in peaks.split(_BLOCK_ROWS):
-            block = _closeness(image[:, rows], image, offset)[0]  # (rows, N)
-            block.masked_fill_(rank[i] >= rank[i, rows, None], -math.inf)
-            found[i, rows] = block.amax(-1)
+    peaks = denser[0].any(-1).logical_not().nonzero()[:, 0]
+    for rows in peaks.split(_BLOCK_ROWS):
+        block = closeness_to(x[:, rows])[0]  # (rows, N)
+        block.masked_fill_(rank >= rank[0, rows, None], -math.inf)
+        found[0, rows] = block.amax(-1)
     return found
 
 
@@ -147,7 +160,7 @@ def _nearest_before(x: Tensor, half: Tensor) -> Tensor:
     blocks, end = [], 0
     for rows in x.split(_BLOCK_ROWS, 1):
         start, end = end, end + rows.shape[1]
-        closeness = _closeness(rows, x[:, :end], half[:, :end])  # (B, rows, end)
+        closeness = _closeness_to(x[:, :end], half[:, :end])(rows)  # (B, rows, end)
         closeness[..., start:].masked_fill_(later[: end - start, : end - start], -math.inf)
         blocks.append(closeness.amax(-1))
     return torch.cat(blocks, 1)
@@ -155,9 +168,9 @@ def _nearest_before(x: Tensor, half: Tensor) -> Tensor:
 
 def _nearest_centre(x: Tensor, centres: Tensor, half: Tensor, limit: Tensor) -> Tensor:
     """Return each token's centre, (B, N); above `limit` (B, N), all are equally close."""
-    blocks = []
+    blocks, closeness_to = [], _closeness_to(centres, half)
     for rows, most in zip(x.split(_BLOCK_ROWS, 1), limit.split(_BLOCK_ROWS, 1), strict=True):
-        closeness = _closeness(rows, centres, half).clamp_(max=most[..., None])
+        closeness = closeness_to(rows).clamp_(max=most[..., None])
         blocks.append(closeness.argmax(-1))  # (B, rows), the first of equals
     return torch.cat(blocks, 1)
 
@@ -175,7 +188,7 @@ class RowTable(NamedTuple):
     num_groups: int  # G
 
     def weighted(self, factors: Tensor) -> RowTable:
-        """Return the table with other factors, (B, S) by row."""
+        """Return the table with other factors, (B, S) by row; no row is twice in a group."""
         return self._replace(weights=factors.flatten()[self.rows])
 
     def sum(self, x: Tensor) -> Tensor:
@@ -224,7 +237,33 @@ def group_table(
         counts = counts.scatter_add(1, pairs, torch.ones_like(pairs, dtype=dtype))
         counts = counts.unflatten(1, (num_groups, num_sources))
         return CountTable(counts, counts / (counts.sum(-1, keepdim=True) + 1e-6))
+    if group.device.type == "cpu" and not torch.compiler.is_compiling():
+        return pair_table(group, num_groups, source, num_sources, dtype)
     return row_table(group, num_groups, source, num_sources, dtype)
+
+
+def pair_table(
+    group: Tensor, num_groups: int, source: Tensor, num_sources: int, dtype: torch.dtype
+) -> RowTable:
+    """Build the table of group means with each pair once; how many there are depends on both.
+
+    Of the 3072 cells of 256x192, 1300 pairs of token and pixel are left in stage 2, 600 and 200
+    in the stages after it.
+    """
+    batch, device = torch.broadcast_shapes(group.shape, source.shape)[0], group.device
+    image = torch.arange(batch, device=device)[:, None]
+    pairs = (image * num_groups + group) * num_sources + source
+    pair, counts = pairs.unique(return_counts=True)
+    group = pair.div(num_sources, rounding_mode="floor")  # numbered over the batch
+    counts = counts.to(dtype)
+    sizes = torch.zeros(batch * num_groups, dtype=dtype, device=device)
+    sizes = sizes.index_add_(0, group, counts)
+    return RowTable(
+        rows=pair % num_sources + group.div(num_groups, rounding_mode="floor") * num_sources,
+        starts=torch.searchsorted(group, torch.arange(len(sizes), device=device)),
+        weights=counts / (sizes + 1e-6)[group],
+        num_groups=num_groups,
+    )
 
 
 def row_table(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import Attention, FoldedNorm, Mlp, affine_of_norm, drop_path, nchw, nhwc
+from ..layers import Attention, FoldedNorm, Mlp, affine_of_norm, as_linear, drop_path, nchw, nhwc
 
 __all__ = ["GlobalBlock", "LocalBlock"]
 
@@ -30,14 +30,6 @@ def folded(norm: nn.Module, conv: nn.Module) -> tuple[Tensor, Tensor]:
     weight, bias = cast(Tensor, conv.weight).flatten(1), cast(Tensor, conv.bias)
     scale, shift = affine_of_norm(norm)
     return weight * scale, torch.addmv(bias, weight, shift)
-
-
-def as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Return a linear layer for inference with these weights (C_out, C_in) and (C_out,)."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer
 
 
 def conv1x1(x: Tensor, conv: nn.Module) -> Tensor:

@@ -55,6 +55,9 @@ def run(model: Any, golden: str, dtype: torch.dtype) -> dict[str, Tensor]:
 
         return take
 
+    def after_neck(i: int) -> Any:
+        return lambda args, output: level(i)(args, model.neck(output))
+
     points: dict[str, Any] = {}
     for i in (1, 2, 3):
         points[f"ctm{i}.score"] = model.backbone.stages[i].merge, score
@@ -63,7 +66,7 @@ def run(model: Any, golden: str, dtype: torch.dtype) -> dict[str, Tensor]:
         points[f"stage{i + 1}.map"] = model.backbone, level(i)
     is_pose = model.pretrained_cfg.task == "pose"
     if is_pose:
-        points |= {f"neck{i}.map": (model.neck, level(i)) for i in range(3)}
+        points |= {f"neck{i}.map": (model.backbone, after_neck(i)) for i in range(3)}
     with watching(points) as found:
         output = model(image_of(golden, model.pretrained_cfg.input.size).to(dtype))
     return found | {"heatmap" if is_pose else "logits": output}
