@@ -329,7 +329,9 @@ def test_set_without_a_single_readable_image_is_refused(tmp_path):
 def test_what_is_wrong_is_found_before_anything_runs(tmp_path):
     data = make_coco(tmp_path / "data", images=3)
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot write .*file/blocks/writer.lock: .* another --out"):
+    with pytest.raises(
+        DataError, match="cannot write .*file/blocks/writer.lock: .*; write elsewhere"
+    ):
         evaluate(_Dies(0), data, out=tmp_path / "file")
     rows = json.loads((data / DETECTIONS).read_text())
     for bbox in ([5.0, 5.0, 0.0, 0.0], [1e39, 5.0, 10.0, 10.0]):
