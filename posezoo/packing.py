@@ -21,6 +21,7 @@ from .device import has_fast_bfloat16
 __all__ = ["PackedConv2d", "PackedLinear", "can_pack", "packed_linear", "pack_layers"]
 
 _ROWS = 256  # what the layout is best for; any number works
+_CHANNELS = 64  # with fewer, packed convolutions take up to three times as long
 
 
 @functools.cache
@@ -111,6 +112,12 @@ def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:
                 if child.weight.dtype == dtype:
                     setattr(module, name, PackedLinear(child))
             elif isinstance(child, nn.Conv2d) and type(child) in (nn.Conv2d, PackedConv2d):
-                is_plain = child.padding_mode == "zeros" and not isinstance(child.padding, str)
-                if child.weight.dtype == dtype and is_plain:
+                if child.weight.dtype == dtype and _gains(child):
                     setattr(module, name, PackedConv2d(child))
+
+
+def _gains(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is one that packing makes faster."""
+    is_plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    is_wide = min(layer.in_channels, layer.out_channels) >= _CHANNELS and layer.groups == 1
+    return is_plain and is_wide
