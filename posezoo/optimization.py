@@ -9,7 +9,7 @@ from .device import autocast, choose_device, choose_dtype, weight_dtype
 from .engines.network import ExportedNetwork
 from .engines.opening import open_network
 from .errors import InputError
-from .packing import can_pack, pack_layers
+from .packing import can_pack, pack_linear_layers
 from .zoo.model import Foldable, Tokenizer, ZooModel
 from .zoo.wrapped import copy_sharing_weights, unwrap
 
@@ -67,7 +67,7 @@ def optimize(
                 _store_in(dtype, fast)
         fast = fast.to(memory_format=torch.channels_last)
         if can_pack(chosen, dtype) and not compile:
-            pack_layers(fast, dtype)
+            pack_linear_layers(fast, dtype)
     return FastNetwork(fast, chosen, dtype, compile) if compile or dtype in _HALF else fast
 
 
