@@ -1,23 +1,22 @@
-"""The folder of a run while it lasts: blocks of samples, each one file once it is done.
+"""Blocks of samples in the folder of a run, each one file once it is done.
 
 A process takes every n-th block, so shares need no padding. Blocks that are there already are not
 done again, which makes them checkpoints; each carries a checksum over the run and its rows, and
-one that is damaged or of another run is done again. Whoever finds them all merges them.
+one that is damaged or of another run is done again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 from ..files import load_json, writing
-from ..lock import one_writer
+from ..runfolder import RunFolder
 from ..shares import Share
 from ..weights.files import replacing
 from .reading import BadImage, Rows
@@ -38,20 +37,14 @@ class BlockFolder:
     def __init__(self, out: Path, paths: Sequence[Path]) -> None:
         self.out, self.paths = out, paths
         self.folder = out / "blocks"
+        self.run = RunFolder(self.folder)
         self.identity = ""
         count = len(paths)
         self.blocks = [range(i, min(i + _BLOCK, count)) for i in range(0, count, _BLOCK)]
 
-    @contextmanager
-    def locked(self, share: Share) -> Iterator[None]:
-        """Keep others from writing the same: any run beside a whole one, and the same share twice.
-
-        Raises:
-            DataError: another process does, or the folder cannot be written.
-        """
-        with one_writer(self.folder, shared=share.count > 1):
-            with one_writer(self.folder, f"share-{share.index}-of-{share.count}.lock"):
-                yield
+    def locked(self, share: Share) -> AbstractContextManager[None]:
+        """Keep other processes from writing the same; see `RunFolder.locked`."""
+        return self.run.locked(share)
 
     def open(self, identity: Mapping[str, Any], *, join: bool) -> None:
         """Make the folder, or make sure that the one that is there belongs to this run.
@@ -65,31 +58,7 @@ class BlockFolder:
         """
         digest = hashlib.sha256("\n".join(map(str, self.paths)).encode()).hexdigest()
         self.identity = json.dumps({**identity, "samples": digest}, sort_keys=True)
-        wanted = json.loads(self.identity)
-        note = self.folder / "run.json"
-        found = self._noted(note)
-        if found is None:
-            write_json(note, wanted)
-            return
-        if found != wanted:
-            keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-            raise DataError(
-                f"{self.out} holds an unfinished run that differs in {', '.join(keys)}; "
-                "give another --out, or delete its blocks"
-            )
-        if not join:
-            raise DataError(
-                f"{self.out} holds an unfinished run of the same settings; give --resume to finish "
-                "it, or delete its blocks"
-            )
-
-    def _noted(self, note: Path) -> dict[str, Any] | None:
-        """Return what the folder says about its run; None where nothing readable does."""
-        try:
-            found = load_json(note)
-        except DataError:
-            return None
-        return found if isinstance(found, dict) else None
+        self.run.open(json.loads(self.identity), join=join)
 
     def missing(self, share: Share) -> list[range]:
         """Return the blocks of a share that are not done yet, or damaged."""
@@ -107,15 +76,9 @@ class BlockFolder:
         checksum = self._checksum(block, entries)
         write_json(self._path(block), {"checksum": checksum, "entries": entries})
 
-    def claim(self) -> bool:
-        """Tell whether all blocks are done and no other process has begun to merge them."""
-        if not all(self._path(block).is_file() for block in self.blocks):
-            return False
-        try:
-            (self.folder / "merging").touch(exist_ok=False)
-        except OSError:  # another process merges, or has merged and removed the folder
-            return False
-        return True
+    def merging(self) -> AbstractContextManager[bool]:
+        """Tell whether all blocks are done and nobody else merges them; see `RunFolder.merging`."""
+        return self.run.merging(lambda: all(self._path(block).is_file() for block in self.blocks))
 
     def merge(self) -> tuple[list[Rows], dict[str, str]]:
         """Return the rows of every sample, and the reason for each image that was not used.
@@ -140,7 +103,7 @@ class BlockFolder:
 
     def remove(self) -> None:
         """Delete the blocks."""
-        shutil.rmtree(self.folder)
+        self.run.remove()
 
     def _read(self, block: range) -> list[dict[str, Any]] | None:
         """Return the entries of a block, None where it is not there, damaged or of another run."""

@@ -130,8 +130,11 @@ class _Run:
         self.predict()
         self.stop("predict")
         self.seconds["wait for images"] = round(self.task.seconds_waited, 3)
-        if not self.merges():
-            return None
+        with self.merging() as merges:
+            return self.merge(device) if merges else None
+
+    def merge(self, device: torch.device) -> EvaluationRecord:
+        """Score the rows of all blocks, write results and record, delete the blocks."""
         rows, bad = self.blocks.merge()
         results = self.task.result_rows(rows)
         self.stop("merge")
@@ -201,12 +204,12 @@ class _Run:
             return f"{text}; nothing is kept without --out"
         return f"{text}, which are in {self.blocks.folder}; the same command with --resume goes on"
 
-    def merges(self) -> bool:
+    def merging(self) -> AbstractContextManager[bool]:
         """Tell whether this process merges: rank 0, or of a job array who finishes last."""
         if self.launched:
             torch.distributed.barrier()
-            return self.share.index == 0
-        return self.options.share is None or self.blocks.claim()
+            return nullcontext(self.share.index == 0)
+        return nullcontext(True) if self.options.share is None else self.blocks.merging()
 
     def stop(self, stage: str) -> None:
         """Note the wall time since the last stop."""

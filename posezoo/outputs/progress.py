@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 from ..files import load_json, writing
+from ..runfolder import check_same_run
 from ..streaming.stream import Position
 from ..weights.files import write_text
 
-__all__ = ["Counts", "Progress"]
+__all__ = ["Counts", "Progress", "finished_counts"]
 
 
 @dataclass(kw_only=True)
@@ -31,11 +33,6 @@ class Counts:
             failed=self.failed + other.failed,
             people=self.people + other.people,
         )
-
-
-def _damaged(path: Path) -> DataError:
-    """Return the error for a file that says nothing of a run's progress."""
-    return DataError(f"{path} is damaged; delete it, and what it was for begins anew")
 
 
 @dataclass(kw_only=True)
@@ -82,31 +79,48 @@ class Progress:
         Raises:
             DataError: the file is of a run with other inputs or options, or `resume` is false.
         """
-        if self.path is None or not self.path.exists():
+        found = None if self.path is None else _read(self.path)
+        if found is None:
             return False
-        try:
-            content = load_json(self.path)
-            found = content["identity"]
-            position, counts = Position(**content["position"]), Counts(**content["counts"])
-            sinks, done = content["sinks"], content["done"]
-        except (DataError, KeyError, TypeError) as error:
-            raise _damaged(self.path) from error
+        assert self.path is not None
         if not resume:
             raise DataError(
                 f"{self.path} is from an unfinished run; give --resume to finish it, or delete it"
             )
-        names = [
-            key for key in {**self.identity, **found} if self.identity.get(key) != found.get(key)
-        ]
-        if names:
-            raise DataError(
-                f"{self.path} is from an unfinished run that differs in {', '.join(names)}; give "
-                "the same options, another --out, or delete it"
-            )
-        self.position, self.sinks, self.counts, self.done = position, sinks, counts, done
+        check_same_run(found.identity, self.identity, self.path)
+        self.position, self.sinks = found.position, found.sinks
+        self.counts, self.done = found.counts, found.done
         return True
 
     def remove(self) -> None:
         """Delete the file."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def finished_counts(path: Path) -> Counts | None:
+    """Return the counts of a run that is done; None if it is not, or its file is damaged."""
+    with suppress(DataError):
+        found = _read(path)
+        if found is not None and found.done:
+            return found.counts
+    return None
+
+
+def _read(path: Path) -> Progress | None:
+    """Return what a file says; None where there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = load_json(path)
+        return Progress(
+            path=path, identity=dict(content["identity"]), sinks=content["sinks"],
+            position=Position(**content["position"]), counts=Counts(**content["counts"]),
+            done=content["done"],
+        )  # fmt: skip
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is damaged; delete it, and what it was for begins anew") from error

@@ -6,23 +6,21 @@ units -> share -> stream -> sinks, with a checkpoint after each unit and every f
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from ..files import load_json
-from ..lock import BusyError, one_writer
+from ..lock import one_writer
+from ..runfolder import RunFolder
 from ..shares import Share
 from ..stopping import never
 from ..streaming.found import FrameResult
 from ..streaming.stream import PoseStream, Position, Step
 from ..streaming.units import Unit
 from .formats import TextFormat
-from .progress import Counts, Progress
+from .progress import Counts, Progress, finished_counts
 from .sink import Sink
 from .textfile import StandardOutput, TextSink, UnitTexts, merge_texts
 
@@ -53,10 +51,10 @@ class RunPlan:
     resume: bool = False
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> RunFolder:
         """What shares write into until the last one merges it."""
         assert self.out is not None
-        return _folder(self.out)
+        return RunFolder(_folder(self.out))
 
 
 def run(
@@ -83,7 +81,6 @@ def run(
     with ExitStack() as stack:
         sinks = [*_text_sinks(plan), *plan.sinks]
         progress = _progress(plan, stack)
-        _check_shares(plan)
         if progress.load(resume=plan.resume or plan.share is not None):
             for sink, state in zip(sinks, progress.sinks):
                 sink.restore(state)
@@ -122,7 +119,7 @@ def _text_sinks(plan: RunPlan) -> list[Sink]:
         return [StandardOutput(plan.form)]
     if plan.share is None:
         return [TextSink(plan.out, plan.form)]
-    return [UnitTexts(plan.folder, plan.form)]
+    return [UnitTexts(plan.folder.folder, plan.form)]
 
 
 def _progress(plan: RunPlan, stack: ExitStack) -> Progress:
@@ -133,10 +130,16 @@ def _progress(plan: RunPlan, stack: ExitStack) -> Progress:
         stack.enter_context(one_writer(plan.out.parent, f".{plan.out.name}.lock"))
         path = _progress_file(plan.out)
     else:
-        name = f"share-{plan.share.index}-of-{plan.share.count}"
-        stack.enter_context(one_writer(plan.folder, f"{name}.lock"))
-        path = plan.folder / f"{name}.progress"
+        stack.enter_context(plan.folder.locked(plan.share))
+        common = {key: value for key, value in plan.identity.items() if key not in _OWN}
+        plan.folder.open({**common, "shares": plan.share.count}, join=True)
+        path = _share_file(plan, plan.share.index)
     return Progress(path=path, identity=plan.identity)
+
+
+def _share_file(plan: RunPlan, index: int) -> Path:
+    assert plan.share is not None
+    return plan.folder.folder / f"share-{index}-of-{plan.share.count}.progress"
 
 
 def _write(
@@ -197,45 +200,17 @@ def _checkpoint(
 def _merged(plan: RunPlan, units: int) -> Counts | None:
     """Merge the shares if all are done and nobody else merges; return the counts of all."""
     assert plan.share is not None and plan.out is not None
-    try:
-        with one_writer(plan.out.parent, f".{plan.out.name}.lock"):
-            shares = list(_shares(plan).values())
-            if len(shares) < plan.share.count or not all(share["done"] for share in shares):
-                return None
-            if plan.form is not None:
-                merge_texts(plan.folder, units, plan.out, plan.form)
-            shutil.rmtree(plan.folder, ignore_errors=True)
-            return sum((Counts(**share["counts"]) for share in shares), Counts())
-    except BusyError:  # another process merges
-        return None
+    with plan.folder.merging(lambda: all(counts is not None for counts in _shares(plan))) as merges:
+        if not merges:
+            return None
+        counts = sum((found for found in _shares(plan) if found is not None), Counts())
+        if plan.form is not None:
+            merge_texts(plan.folder.folder, units, plan.out, plan.form)
+        plan.folder.remove()
+        return counts
 
 
-def _check_shares(plan: RunPlan) -> None:
-    """Check that the other shares are of this run.
-
-    Raises:
-        DataError: one is of a run with other inputs or options.
-    """
-    for path, content in _shares(plan).items():
-        theirs = content["identity"]
-        mine = plan.identity
-        names = [k for k in {**mine, **theirs} if k not in _OWN and mine.get(k) != theirs.get(k)]
-        if names:
-            raise DataError(
-                f"{path} is of a run that differs in {', '.join(names)}; give the same options, "
-                f"another --out, or delete {plan.folder}"
-            )
-
-
-def _shares(plan: RunPlan) -> dict[Path, Mapping[str, Any]]:
-    """Return what the files say of the progress of shares that have begun; damaged say nothing."""
-    found: dict[Path, Mapping[str, Any]] = {}
-    if plan.share is None:
-        return found
-    for i in range(plan.share.count):
-        path = plan.folder / f"share-{i}-of-{plan.share.count}.progress"
-        with suppress(DataError):
-            content = load_json(path)
-            if isinstance(content, dict) and {"identity", "counts", "done"} <= content.keys():
-                found[path] = content
-    return found
+def _shares(plan: RunPlan) -> list[Counts | None]:
+    """Return what each share has done, None for one that is not at its end."""
+    assert plan.share is not None
+    return [finished_counts(_share_file(plan, i)) for i in range(plan.share.count)]

@@ -141,11 +141,15 @@ def test_job_array_gives_the_result_of_one_run_and_the_last_share_scores(
 
 
 def test_two_shares_that_finish_together_merge_once(data, whole, tmp_path):
-    for i in (0, 1):
-        if i:  # as if the other process had just begun to merge
-            (tmp_path / "blocks/merging").touch()
-        assert evaluate(Brightest(), data, out=tmp_path, share=Share(index=i, count=2)) is None
-    assert evaluate(Brightest(), data, out=tmp_path, resume=True)
+    shares = [Share(index=i, count=2) for i in (0, 1)]
+    assert evaluate(Brightest(), data, out=tmp_path, share=shares[0]) is None
+    with one_writer(tmp_path, ".blocks.lock"):  # as if the other process had just begun to merge
+        assert evaluate(Brightest(), data, out=tmp_path, share=shares[1]) is None
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(DataError, match="cannot write"):  # and died
+        evaluate(Brightest(), data, out=tmp_path, share=shares[1])
+    (tmp_path / "results.json").rmdir()
+    assert evaluate(Brightest(), data, out=tmp_path, share=shares[0])
     _same(whole, tmp_path)
 
 

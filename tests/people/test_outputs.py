@@ -142,9 +142,9 @@ def test_shares_of_other_runs_are_not_mixed_and_a_killed_merge_is_made_up_for(tm
     out = tmp_path / "out.jsonl"
     units = units_of(inputs[:4], track=False)
 
-    def share(index, **identity):
+    def share(index, count=2, **identity):
         plan = RunPlan(
-            out=out, form=JsonLines(), sinks=[], share=Share(index=index, count=2),
+            out=out, form=JsonLines(), sinks=[], share=Share(index=index, count=count),
             identity={"model": "a", "device": "cpu", **identity},
         )  # fmt: skip
         return run(PoseStream(predictor(), StreamOptions()), units, plan, lambda found: None)
@@ -156,8 +156,10 @@ def test_shares_of_other_runs_are_not_mixed_and_a_killed_merge_is_made_up_for(tm
     with pytest.raises(DataError, match="share-1-of-2.progress is damaged; delete it"):
         share(1)
     mine.unlink()
-    with pytest.raises(DataError, match="share-0-of-2.progress is of a run that differs in model;"):
+    with pytest.raises(DataError, match="parts is of an unfinished run that differs in model;"):
         share(1, model="b")
+    with pytest.raises(DataError, match="differs in shares;"):
+        share(1, count=3)
     out.mkdir()
     with pytest.raises(DataError, match="cannot write"):  # the merge fails
         share(1, device="cuda:1")
