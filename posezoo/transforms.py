@@ -27,7 +27,7 @@ _FAR = 2.0**40  # limit of source positions: beyond every image, far from overfl
 _LANE = 20  # bits per channel of a packed pixel
 _HALVES = 512 * (1 + (1 << _LANE) + (1 << 2 * _LANE))  # rounds all three lanes
 _CROPS_PER_LAUNCH = 32
-_STRIP = 1024  # rows that are packed at a time
+_STRIP = 1 << 19  # pixels that are packed at a time
 
 
 def warp_crops(
@@ -82,8 +82,10 @@ def _pack(image: Tensor) -> Tensor:
     Red has the lowest of three lanes of 20 bits: room for 8 bits times weights up to 1024.
     """
     packed = image.new_zeros((image.shape[0] + 4, image.shape[1] + 4), dtype=torch.int64)
-    # in strips, because adding uint8 to int64 makes an int64 copy of what is added
-    for inner, part in zip(packed[2:-2, 2:-2].split(_STRIP), image.split(_STRIP)):
+    # in strips, because adding uint8 to int64 makes an int64 copy of what is added, and copies of
+    # 30 MB scatter a process's memory: it grew by as much per photo of 12 megapixels
+    rows = max(1, _STRIP // image.shape[1])
+    for inner, part in zip(packed[2:-2, 2:-2].split(rows), image.split(rows)):
         inner += part[:, :, 2]
         for channel in (1, 0):
             inner <<= _LANE

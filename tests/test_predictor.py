@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 from typing import NamedTuple
 
@@ -170,6 +172,33 @@ def test_images_are_not_held_until_their_batch_is_full(network, picture):
     predictor = PosePredictor(network, detector=None, batch_size=64)
     assert len(list(predictor.predict_each(photos()))) == 6
     assert max(alive) <= 2
+
+
+_GROWTH = """
+import sys, numpy as np, torch
+from PIL import Image
+from posezoo import PosePredictor
+
+def megabytes():
+    with open("/proc/self/status") as status:
+        return int(status.read().split("VmRSS:")[1].split()[0]) >> 10
+
+Image.new("RGB", (4000, 3000), "gray").save(sys.argv[1])
+predictor = PosePredictor("hrnet_xs_192x144.rendered", batch_size=8)
+boxes = [[[0, 0, 1000, 2000], [100, 100, 2000, 2500]]]
+kept = predictor.predict_batch(sys.argv[1:] * 8, boxes * 8)
+before = megabytes()
+kept += predictor.predict_batch(sys.argv[1:] * 32, boxes * 32)
+print(megabytes() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_large_photos_leave_no_holes_in_memory(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", _GROWTH, str(tmp_path / "photo.png")]
+    grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert grown < 350, grown  # a thousand where kept results were between pieces of 30 MB
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,18 @@ def test_stored_noise_crops_are_equal_to_the_bit(name: str) -> None:
     assert (_stored_crop(name, NOISE) == TENSORS[name].numpy()).all()
 
 
+def test_large_image_gives_the_crops_of_its_parts() -> None:
+    image = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (2600, 500, 3), dtype=np.uint8)
+    )
+    for top in (0, 1000, 2000):
+        scale = np.array([[[0.4, 0.0, 0.0], [0.0, 0.4, 0.0]]])
+        (part,) = warp_crops(image[top : top + 600], scale, (200, 200))
+        scale[0, 1, 2] = -0.4 * top
+        (whole,) = warp_crops(image, scale, (200, 200))
+        assert torch.equal(whole, part)
+
+
 @pytest.mark.parametrize("name", _cases("photo"))
 def test_stored_photo_crops_are_equal_to_the_bit(name: str, photos: Path) -> None:
     image = torch.from_numpy(load_image(photos / "coco" / STORED["photo"]))
