@@ -138,8 +138,9 @@ def read_boxes(path: Path, threshold: float = 0.0, category: str | None = None) 
         entries = [_by_hand(name, rows, f"{path}: {name}") for name, rows in content.items()]
         return PhotoBoxes(str(path), entries)
     except ValueError as error:
+        reason = str(error).removeprefix("cannot read ").removeprefix(f"{path}: ")
         raise DataError(
-            f"{path} holds no boxes: {error}; give COCO annotations, a COCO detection list, or "
+            f"{path} holds no boxes: {reason}; give COCO annotations, a COCO detection list, or "
             "{file name: [[x1, y1, x2, y2], …]}"
         ) from error
 

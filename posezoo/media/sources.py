@@ -17,7 +17,7 @@ _PHOTOS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .jp2 .avif .heic".split()
 )
 FILMS = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .mts .m2ts .3gp .ogv .mxf".split()
+    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .mts .m2ts .ts .3gp .ogv .mxf".split()
 )
 _LIST = ".txt"
 
