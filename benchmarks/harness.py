@@ -2,10 +2,13 @@
 
     python benchmarks/harness.py uniformer_s_256x192 --images 300 --boxes 20
 
-Makes a data set of JPEGs with person boxes, measures each stage on its own (CPU seconds of one
-thread on the CPU, wall seconds on CUDA), then a plain loop that reads the image once per box and
-runs one crop at a time, on some of the boxes, then a whole run of `posezoo eval` with the network's
-time inside it. The share outside the network is what the harness costs.
+    python benchmarks/harness.py uniformer_s_256x192 --engine openvino --dtype bfloat16
+
+Makes a data set of JPEGs with person boxes, measures each stage on its own, then a plain loop that
+reads the image once per box and runs one crop at a time, on some of the boxes, then a whole run of
+`posezoo eval` with the network's time inside it. The share outside the network is what the harness
+costs. Times are CPU seconds of one thread in torch, and wall seconds on CUDA and with another
+engine, whose threads are its own: then the machine must be idle.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--engine", help="torch (default), onnxruntime or openvino")
     parser.add_argument("--workers", type=int, default=2, help="threads that read images")
     return parser.parse_args()
 
@@ -73,10 +77,10 @@ def make_data(folder: Path, images: int, boxes: int) -> None:
     (folder / name).write_text(json.dumps(detections))
 
 
-def stopwatch(device: torch.device) -> Callable[[], float]:
+def stopwatch(device: torch.device, engine: str | None) -> Callable[[], float]:
     """CPU seconds on the CPU (other programs do not count), synchronised wall time on CUDA."""
     if device.type != "cuda":
-        return time.process_time
+        return time.perf_counter if engine else time.process_time
 
     def now() -> float:
         torch.cuda.synchronize(device)
@@ -88,8 +92,10 @@ def stopwatch(device: torch.device) -> Callable[[], float]:
 class NetworkTime:
     """Seconds that a model spends in its forward; on CUDA by events, which wait for nothing."""
 
-    def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
+    def __init__(self, model: torch.nn.Module, device: torch.device, engine: str | None) -> None:
         self.cuda = device.type == "cuda"
+        # the threads that read do not count, those of an engine do
+        self.clock = time.perf_counter if engine else time.thread_time
         self.starts: list[Any] = []
         self.ends: list[Any] = []
         self.hooks = (
@@ -102,7 +108,7 @@ class NetworkTime:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
             return event
-        return time.thread_time()  # the reading threads do not count
+        return self.clock()
 
     def stop(self) -> float:
         for hook in self.hooks:
@@ -154,10 +160,12 @@ def plain_loop(task: CocoTask, count: int, now: Callable[[], float]) -> float:
 def main() -> int:
     args = parse()
     model = posezoo.create_model(args.name)
+    if args.engine:
+        model = posezoo.optimize(model, engine=args.engine, dtype=args.dtype)
     device = torch.device(args.device)
     if device.type == "cpu":
         torch.set_num_threads(1)
-    now = stopwatch(device)
+    now = stopwatch(device, args.engine)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         make_data(data, args.images, args.boxes)
@@ -167,7 +175,7 @@ def main() -> int:
         task = CocoTask(predictor, *files, detections)
         parts = stages(task, max(1, min(args.images, 10)), now)
         loop = plain_loop(task, args.loop, now)
-        inside = NetworkTime(model, device)
+        inside = NetworkTime(model, device, args.engine)
         start = now()
         record = evaluate_model(
             model, data, EvaluationSettings(dtype=getattr(torch, args.dtype)),

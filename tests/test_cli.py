@@ -175,6 +175,9 @@ def test_convert_recognises_the_set_of_weights(tmp_path, monkeypatch):
     posezoo.create_model(SMALL, pretrained=True)
     torch.save({"x": torch.zeros(3)}, weights)
     assert "fits no registered model" in run("convert", weights).output
+    tokenizer = "pct_tokenizer_swin_base_woimgguide"  # its other set has no weights
+    torch.save(posezoo.create_model(tokenizer).state_dict(), weights)
+    assert f"model    {tokenizer}.rendered" in run("convert", weights, "--out", out).output
 
 
 def test_predict_has_a_default_model_that_is_fetched_without_hands():
