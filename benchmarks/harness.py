@@ -5,10 +5,9 @@
     python benchmarks/harness.py uniformer_s_256x192 --engine openvino --dtype bfloat16
 
 Makes a data set of JPEGs with person boxes, measures each stage on its own, then a plain loop that
-reads the image once per box and runs one crop at a time, on some of the boxes, then a whole run of
-`posezoo eval` with the network's time inside it. The share outside the network is what the harness
-costs. Times are CPU seconds of one thread in torch, and wall seconds on CUDA and with another
-engine, whose threads are its own: then the machine must be idle.
+reads the image once per box and runs one crop at a time, then a whole run of `posezoo eval`. What
+is outside the network there is what the harness costs. Times are CPU seconds of one thread in
+torch, wall seconds on CUDA and of another engine, which needs an idle machine.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def make_data(folder: Path, images: int, boxes: int) -> None:
 
 
 def stopwatch(device: torch.device, engine: str | None) -> Callable[[], float]:
-    """CPU seconds on the CPU (other programs do not count), synchronised wall time on CUDA."""
+    """CPU seconds (other programs do not count), wall time of an engine and, in step, of CUDA."""
     if device.type != "cuda":
         return time.perf_counter if engine else time.process_time
 
@@ -190,13 +189,9 @@ def main() -> int:
     for stage, seconds in rows.items():
         print(f"{stage:14s} {1e3 * seconds:9.3f} ms per box")
     outside = 1 - network / run
-    print(f"outside the network: {100 * outside:.1f} % of the run")
-    print(f"plain loop / run: {loop * boxes / run:.2f}")
-    result = {
-        "command": " ".join(sys.argv), "seconds_per_box": rows, "outside_network": outside,
-        "seconds": record.seconds if record else {},
-    }  # fmt: skip
-    print(json.dumps(result))
+    print(f"outside the network: {100 * outside:.1f} %; plain loop / run: {loop * boxes / run:.2f}")
+    result = {"seconds_per_box": rows, "seconds": record.seconds if record else {}}
+    print(json.dumps({"command": " ".join(sys.argv), "outside_network": outside, **result}))
     return 0
 
 
