@@ -20,7 +20,7 @@ from .engines.network import Run
 from .engines.operators import translations
 from .engines.programs import ENGINES, SUFFIXES
 from .errors import ExportError, InputError
-from .weights.files import replacing
+from .files import replacing
 from .zoo.model import Classifier, PoseModel, ZooModel
 from .zoo.wrapped import zoo_model
 

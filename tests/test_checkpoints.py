@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import posezoo
 from posezoo.errors import CheckpointError, IntegrityError
-from posezoo.weights.files import replacing, sha256_of, write_text
+from posezoo.files import replacing, sha256_of, write_text
 from posezoo.weights.tensors import (
     read_checkpoint,
     read_metadata,

@@ -17,8 +17,8 @@ from standins.weights import SMALL, small_cfg
 
 import posezoo
 from posezoo import cli
+from posezoo.files import sha256_of
 from posezoo.synthetic import write_coco
-from posezoo.weights.files import sha256_of
 from posezoo.weights.tensors import read_metadata
 from posezoo.zoo import registry
 from posezoo.zoo.catalog import DEFAULT_MODEL

@@ -15,8 +15,8 @@ import posezoo
 from posezoo.cli import main
 from posezoo.cli.rendered import MODEL
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
+from posezoo.files import sha256_of
 from posezoo.synthetic import render_scene, write_coco
-from posezoo.weights.files import sha256_of
 from posezoo.weights.locate import find_weights
 
 TOKENS = "tokenpose_xs_128x96.rendered"

@@ -17,8 +17,8 @@ from standins.weights import SMALL, small_cfg
 import posezoo
 from posezoo.cli import main
 from posezoo.errors import CheckpointError, InputError, IntegrityError, UnknownModelError
+from posezoo.files import sha256_of
 from posezoo.weights.convert import convert_file
-from posezoo.weights.files import sha256_of
 from posezoo.weights.publish import golden_of
 from posezoo.zoo.address import Address, https, hub
 from posezoo.zoo.config import DecodeCfg, InputCfg, MetricsCfg, PretrainedCfg, SourceCfg

@@ -17,7 +17,7 @@ import posezoo
 from posezoo import PosePredictor
 from posezoo.cli import main
 from posezoo.errors import InputError
-from posezoo.stopping import Stop
+from posezoo.runs.stopping import Stop
 
 MODEL = "hrnet_xs_128x96"
 

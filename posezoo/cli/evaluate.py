@@ -80,8 +80,8 @@ def eval_command(
     import torch
 
     from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
-    from ..shares import Share
-    from ..stopping import Stop, Stopped
+    from ..runs.shares import Share
+    from ..runs.stopping import Stop, Stopped
 
     detections = None if boxes in ("gt", "det") else Path(boxes)
     if detections is not None and not detections.is_file():

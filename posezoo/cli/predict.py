@@ -76,7 +76,7 @@ def predict(
     from ..device import choose_device
     from ..media import find_sources
     from ..outputs.run import RunPlan, is_finished
-    from ..shares import Share, launched_share
+    from ..runs.shares import Share, launched_share
     from ..streaming import PoseStream
     from .predict_files import PredictFiles
 
@@ -164,7 +164,7 @@ def _run(
     """Predict and write; return the exit status."""
     from ..media import Photo
     from ..outputs.run import run
-    from ..stopping import Stop
+    from ..runs.stopping import Stop
     from ..streaming import units_of
 
     units = units_of(sources, track=stream.options.track)

@@ -13,10 +13,10 @@ from PIL import Image
 
 from ..draw import draw_poses
 from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
+from ..files import replacing
 from ..predictor import PosePredictor
 from ..synthetic import render_scene, write_coco
 from ..synthetic.bodies import Photographer
-from ..weights.files import replacing
 from ..zoo.catalog import OFFLINE_MODEL
 from ..zoo.factory import create_model
 

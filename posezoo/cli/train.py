@@ -68,8 +68,8 @@ def train(
 
     Many GPUs: torchrun --nproc-per-node N -m posezoo train RECIPE …
     """
+    from ..runs.stopping import Stop
     from ..skeletons import Skeleton
-    from ..stopping import Stop
     from ..training import loop
     from ..training.recipes import get_recipe, override
 

@@ -14,7 +14,7 @@ from ..datasets import (
     read_mpii,
     read_mpii_truth,
 )
-from ..shares import Share
+from ..runs.shares import Share
 from .metrics.coco import CocoStats, WholeBodyStats, evaluate_coco, evaluate_wholebody
 from .metrics.coco_rows import coco_results, oks_nms, rescore
 from .metrics.imagenet import ClassificationStats, evaluate_classification, score_logits

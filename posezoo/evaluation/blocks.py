@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import load_json, writing
-from ..runfolder import RunFolder
-from ..shares import Share
-from ..weights.files import replacing
+from ..files import load_json, replacing, writing
+from ..runs.folder import RunFolder
+from ..runs.shares import Share
 from .reading import BadImage, Rows
 
 __all__ = ["BlockFolder", "write_json"]

@@ -24,8 +24,8 @@ from ..device import choose_device
 from ..engines.network import ExportedNetwork
 from ..engines.opening import engine_of, open_network
 from ..errors import InputError
-from ..shares import Share, launched_share
-from ..stopping import Stopped
+from ..runs.shares import Share, launched_share
+from ..runs.stopping import Stopped
 from ..zoo.config import PretrainedCfg
 from ..zoo.model import PoseNetwork, Tokenizer, ZooModel
 from ..zoo.wrapped import unwrap

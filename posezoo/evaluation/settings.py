@@ -10,8 +10,8 @@ import torch
 
 from ..device import choose_dtype
 from ..errors import InputError
-from ..shares import Share
-from ..stopping import never
+from ..runs.shares import Share
+from ..runs.stopping import never
 
 __all__ = ["EvaluationSettings", "RunOptions"]
 

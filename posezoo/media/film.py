@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ..errors import InputError
-from ..files import writing
-from ..weights.files import replacing
+from ..files import replacing, writing
 from .video import import_av
 
 __all__ = ["FILM_ENDINGS", "FilmWriter"]

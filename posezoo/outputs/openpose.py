@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..files import writing
+from ..files import write_text, writing
 from ..results import PoseResult
 from ..skeletons import Skeleton
 from ..streaming.found import FrameResult
-from ..weights.files import write_text
 from .sink import Sink
 
 __all__ = ["OpenPoseFolder"]

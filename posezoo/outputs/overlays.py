@@ -11,13 +11,12 @@ import numpy as np
 from PIL import Image
 
 from ..draw import draw_poses
-from ..files import writing
+from ..files import replacing, writing
 from ..media.film import FilmWriter
 from ..media.video import frame_rate
 from ..predictor import PosePredictor
 from ..streaming.found import FrameResult
 from ..tokenview import token_rows
-from ..weights.files import replacing
 from .sink import Sink
 
 __all__ = ["PICTURE_FORMATS", "Overlays", "TokenPictures"]

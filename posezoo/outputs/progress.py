@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import load_json, writing
-from ..runfolder import check_same_run
+from ..files import load_json, write_text, writing
+from ..runs.folder import check_same_run
 from ..streaming.stream import Position
-from ..weights.files import write_text
 
 __all__ = ["Counts", "Progress", "finished_counts"]
 

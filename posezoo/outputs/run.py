@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..lock import one_writer
-from ..runfolder import RunFolder
-from ..shares import Share
-from ..stopping import never
+from ..runs.folder import RunFolder
+from ..runs.lock import one_writer
+from ..runs.shares import Share
+from ..runs.stopping import never
 from ..streaming.found import FrameResult
 from ..streaming.stream import PoseStream, Position, Step
 from ..streaming.units import Unit

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import writing
+from ..files import write_text, writing
 from ..streaming.found import FrameResult
-from ..weights.files import write_text
 from .formats import TextFormat
 from .sink import Sink
 

@@ -14,8 +14,8 @@ from ..datasets.categories import PERSON
 from ..datasets.descriptors import COCO, COCO_WHOLEBODY, MPII
 from ..datasets.mpii import MAT_NAMES
 from ..errors import InputError
+from ..files import replacing
 from ..skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16, Skeleton
-from ..weights.files import replacing
 from .scene import Scene, render_scene
 
 __all__ = ["coco_annotations", "write_coco", "write_mpii"]

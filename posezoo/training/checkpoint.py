@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import CheckpointError, DataError, InputError
-from ..files import writing
-from ..weights.files import replacing
+from ..files import replacing, writing
 from .objectives import Objective
 
 __all__ = ["CHECKPOINT", "Given", "read_state", "require_space", "trim_log", "write_state"]

@@ -31,10 +31,10 @@ from ..datasets.pictures import check_pictures
 from ..device import choose_device
 from ..errors import DataError
 from ..files import writing
-from ..lock import one_writer
-from ..shares import launched
+from ..runs.lock import one_writer
+from ..runs.shares import launched
+from ..runs.stopping import Stopped, never, uninterruptible
 from ..skeletons import Skeleton
-from ..stopping import Stopped, never, uninterruptible
 from ..zoo.model import ZooModel
 from ..zoo.recipe import Recipe
 from .checkpoint import CHECKPOINT, Given, read_state, require_space, trim_log, write_state

@@ -10,8 +10,8 @@ from .. import create_model, load_checkpoint
 from ..datasets.descriptors import IMAGENET
 from ..datasets.imagenet import class_names, wordnet_ids
 from ..errors import InputError
+from ..files import sha256_of
 from ..skeletons import Skeleton
-from ..weights.files import sha256_of
 from ..zoo.config import SourceCfg
 from ..zoo.model import Classifier, PoseModel, ZooModel
 from ..zoo.recipe import Recipe

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import WeightsUnavailableError
-from .files import replacing
+from ..files import replacing
 
 __all__ = ["extract"]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError, InputError, IntegrityError
+from ..files import sha256_of, write_text
 from ..version import __version__
 from ..zoo.catalog import get_pretrained_cfg, list_models
 from ..zoo.config import PretrainedCfg
 from . import firstuse
 from .cache import HASH_FILE, WEIGHTS_FILE, CacheDir, converted_dir
-from .files import sha256_of, write_text
 from .load import load_new
 from .recognise import looks_like
 from .saved import save_pretrained

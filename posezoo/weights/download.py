@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from ..errors import IntegrityError, WeightsUnavailableError
+from ..files import replacing
 from ..zoo.address import Address
 from . import hub
 from .archives import extract
 from .cache import CacheDir, hub_dir, is_inside
-from .files import replacing
 from .transfer import is_full, save
 from .verify import check_hash
 from .web import Web, page

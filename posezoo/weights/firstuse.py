@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 from ..errors import IntegrityError
+from ..files import write_text
 from ..zoo.config import PretrainedCfg
 from .cache import CacheDir, cache_root
-from .files import write_text
 from .trust import pinned_hash
 
 __all__ = ["known_hash", "remember"]

@@ -21,10 +21,10 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 from ..errors import IntegrityError, WeightsUnavailableError
+from ..files import sha256_of, write_text
 from ..version import __version__
 from ..zoo.address import Address
 from .cache import CacheDir, hub_dir, is_inside, locked, remove
-from .files import sha256_of, write_text
 from .located import Located
 from .transfer import save
 from .verify import verify_file

@@ -18,9 +18,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import IntegrityError, WeightsUnavailableError
+from ..files import replacing, sha256_of, write_text
 from ..zoo.config import PretrainedCfg
 from .cache import CONFIG_FILE, WEIGHTS_FILE, CacheDir, cache_root, locked
-from .files import replacing, sha256_of, write_text
 from .located import Located
 from .tensors import read_metadata
 from .transfer import save

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, PoseZooError, UnknownModelError, WeightsUnavailableError
+from ..files import sha256_of, write_text
 from ..zoo.catalog import get_pretrained_cfg, matching
 from ..zoo.factory import create_model
 from ..zoo.wrapped import zoo_model
 from . import hub
 from .cache import CONFIG_FILE, WEIGHTS_FILE, CacheDir
 from .cards import variant_card
-from .files import sha256_of, write_text
 from .pins import PINS_FILE, Pin, as_text, read_pins
 from .saved import read_config, save_pretrained
 from .tensors import write_safetensors

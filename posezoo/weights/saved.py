@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, PoseZooError
+from ..files import replacing
 from ..zoo.catalog import build_model, check_arguments, model_arguments
 from ..zoo.config import PretrainedCfg
 from ..zoo.defaults import usual_torch
 from ..zoo.model import Classifier, ZooModel
 from ..zoo.wrapped import zoo_model
 from .cache import CONFIG_FILE, WEIGHTS_FILE
-from .files import replacing
 from .tensors import write_safetensors
 
 __all__ = ["SavedConfig", "read_config", "save_pretrained"]

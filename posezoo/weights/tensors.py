@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, IntegrityError
+from ..files import replacing, sha256_of
 from ..zoo.defaults import usual_torch
-from .files import replacing, sha256_of
 from .pickles import memory_of_size, read_pickle
 from .wrappers import TYPES, check_type, unwrap_state
 

@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 
 from ..errors import IntegrityError
+from ..files import sha256_of, write_text
 from .cache import CacheDir, cache_root
-from .files import sha256_of, write_text
 
 __all__ = ["check_hash", "check_named_hash", "verify_file"]
 

@@ -29,8 +29,8 @@ from posezoo.errors import DataError, InputError
 from posezoo.evaluation import EvaluationSettings, RunOptions, Share
 from posezoo.evaluation.provenance import labels_of
 from posezoo.evaluation.tasks import CocoTask
-from posezoo.lock import one_writer
-from posezoo.stopping import Stopped
+from posezoo.runs.lock import one_writer
+from posezoo.runs.stopping import Stopped
 from posezoo.zoo.config import SourceCfg
 
 SCRIPT = ("-m", "evaluation.made")

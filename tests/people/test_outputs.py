@@ -32,7 +32,7 @@ from posezoo.outputs.overlays import Overlays
 from posezoo.outputs.run import RunPlan, run
 from posezoo.outputs.textfile import FilePerInput, TextFile
 from posezoo.results import PoseResult
-from posezoo.shares import Share
+from posezoo.runs.shares import Share
 from posezoo.streaming import FrameResult, PoseStream, StreamOptions, units_of
 
 MODEL = "hrnet_xs_128x96"

@@ -22,7 +22,7 @@ import posezoo
 from posezoo.cli import main
 from posezoo.datasets.people import training_people
 from posezoo.errors import CheckpointError, DataError, InputError
-from posezoo.lock import one_writer
+from posezoo.runs.lock import one_writer
 from posezoo.synthetic import write_coco
 from posezoo.training import Augmentation, Recipe, get_recipe, loop
 from posezoo.training.checkpoint import require_space

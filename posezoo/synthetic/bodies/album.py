@@ -11,8 +11,8 @@ from PIL import Image
 from ...datasets.categories import PERSON
 from ...datasets.descriptors import COCO
 from ...errors import InputError
+from ...files import replacing
 from ...skeletons import COCO_17
-from ...weights.files import replacing
 from .photographer import Photographer
 
 __all__ = ["write_people"]

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ...files import replacing
 from ...skeletons import COCO_WHOLEBODY_133
-from ...weights.files import replacing
 
 __all__ = ["bake"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...datasets.pictures import check_pictures
-from ...stopping import never
+from ...runs.stopping import never
 from ...zoo.config import PretrainedCfg
 from ...zoo.model import ZooModel
 from ...zoo.recipe import Recipe

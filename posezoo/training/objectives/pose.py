@@ -11,7 +11,7 @@ from ...codecs import HeatmapCodec, build_codec
 from ...datasets.descriptors import pose_set_of
 from ...datasets.people import training_people
 from ...errors import InputError
-from ...weights.files import sha256_of
+from ...files import sha256_of
 from ...zoo.model import ZooModel
 from ...zoo.recipe import Augmentation, Recipe
 from ..data import PersonDataset, TrainingBatch

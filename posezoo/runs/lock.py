@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import DataError
-from .files import writing
+from ..errors import DataError
+from ..files import writing
 
 if sys.platform != "win32":  # where files have no such locks, nothing is checked
     import fcntl

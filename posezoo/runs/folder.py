@@ -12,11 +12,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError
-from .files import load_json, writing
+from ..errors import DataError
+from ..files import load_json, write_text, writing
 from .lock import BusyError, one_writer
 from .shares import Share
-from .weights.files import write_text
 
 __all__ = ["RunFolder", "check_same_run"]
 

@@ -1,0 +1,1 @@
+"""What long commands share: parts of the work, one writer, where parts meet, stopping cleanly."""
