@@ -3,8 +3,9 @@
     python benchmarks/gallery.py                 # writes docs/assets/
     python benchmarks/gallery.py --only masks    # one of them
 
-All people are rendered by posezoo.synthetic and seeds are fixed, so the same machine draws the
-same bytes. Poses are what packaged weights find, and drawn as they come. Two pictures show no
+All people but one, in the photo of the package, are rendered by posezoo.synthetic and seeds are
+fixed, so the same machine draws the same bytes. Poses are what packaged weights find, and drawn as
+they come. Two pictures show no
 trained network, and their captions say so: `whole_body` draws the annotation, `regions` what
 TCFormer's clustering does with random weights.
 """
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import posezoo
+from posezoo.cli.rendered import photo_row
 from posezoo.draw import draw_poses
 from posezoo.synthetic import render_film, render_scene
 from posezoo.synthetic.bodies import Photographer
@@ -71,6 +73,11 @@ def bodies() -> Picture:
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
         pictures.append(np.asarray(draw_poses(pixels, predictor(pixels, box[None].numpy()))))
     return rows(pictures, columns=4)
+
+
+def photo() -> Picture:
+    """The photo in the package, and the pose found in it."""
+    return photo_row(posezoo.PosePredictor("hrnet_s_192x144.bodies", device="cpu"))
 
 
 def whole_body() -> Picture:
@@ -170,7 +177,7 @@ def heatmaps() -> Picture:
 
 PICTURES: dict[str, Callable[[], Picture]] = {
     function.__name__: function
-    for function in (poses, bodies, whole_body, film, regions, masks, completion, heatmaps)
+    for function in (poses, bodies, photo, whole_body, film, regions, masks, completion, heatmaps)
 }
 
 

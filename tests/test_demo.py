@@ -13,11 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import posezoo
 from posezoo.cli import main
-from posezoo.cli.rendered import MODEL
+from posezoo.cli.rendered import MODEL, PHOTO_BOX, load_photo
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.files import sha256_of
 from posezoo.synthetic import render_scene, write_coco
 from posezoo.weights.locate import find_weights
+from posezoo.zoo.catalog import OFFLINE_MODEL
 
 TOKENS = "tokenpose_xs_128x96.rendered"
 ALL = posezoo.list_models(tags=True)
@@ -90,6 +91,14 @@ def test_mirrored_picture_gives_mirrored_poses(model):
     sure = straight.keypoint_scores > 0.5
     assert sure.sum() > 5
     assert np.median(np.abs(back - straight.keypoints)[sure]) < 3
+
+
+def test_packaged_model_is_right_on_the_photo_in_the_package():
+    result = posezoo.PosePredictor(OFFLINE_MODEL, device="cpu")(load_photo(), PHOTO_BOX)
+    seen = {"nose": (226, 106), "right_ear": (178, 80), "right_shoulder": (104, 118)}
+    for name, (x, y) in seen.items():
+        point = result[0][name]
+        assert np.hypot(point[0] - x, point[1] - y) < 15 and point[2] > 0.3, (name, point)
 
 
 def test_demo_draws_and_prints_an_ap(tmp_path):

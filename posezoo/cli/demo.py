@@ -38,8 +38,8 @@ def demo(out: Path, images: int) -> None:
         f"         {report.people} rendered people in {report.images} images the model has never "
         "seen; boxes given, flip test\n"
         f"time     {report.seconds:.0f} s, no network\n\n"
-        "The bodies below are found by hrnet_s_192x144.bodies, also in the package, which is for\n"
-        "photos without a network. For better poses in photos:\n"
+        "The poses below, in rendered bodies and in a photo, are found by hrnet_s_192x144.bodies,\n"
+        "also in the package, which is for photos without a network. For better poses:\n"
         "  posezoo list --pretrained\n"
         "  posezoo predict photo.jpg --draw poses.png"
     )

@@ -1,10 +1,14 @@
-"""Rendered people: find their poses, draw them, score a small data set. Nothing is downloaded."""
+"""Rendered people and a photo: find their poses, draw them, score a small data set.
+
+Nothing is downloaded.
+"""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +18,20 @@ from PIL import Image
 from ..draw import draw_poses
 from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
 from ..files import replacing
+from ..images import load_image
 from ..predictor import PosePredictor
 from ..synthetic import render_scene, write_coco
 from ..synthetic.bodies import Photographer
 from ..zoo.catalog import OFFLINE_MODEL
 from ..zoo.factory import create_model
 
-__all__ = ["MODEL", "DemoReport", "run_demo"]
+__all__ = ["MODEL", "PHOTO_BOX", "DemoReport", "load_photo", "photo_row", "run_demo"]
 
 MODEL = "hrnet_xs_192x144.rendered"
 _CROPS = (4, 7)  # which of a shoot are shown
 _SEED = 20_260_101  # not one of the training's
 _SCENE = (360, 480)
+PHOTO_BOX = np.array([[0.0, 8.0, 314.0, 320.0]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +62,8 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     """Draw one rendered scene with the poses found in it, and score `images` others.
 
     Args:
-        picture: PNG to write, painted people and rendered bodies on the left, and with their
-            poses on the right.
+        picture: PNG to write, painted people, rendered bodies and a photo on the left, and with
+            their poses on the right.
         images: how many others.
     """
     start = time.monotonic()
@@ -68,9 +74,10 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     result = predictor(scene.image, scene.bboxes)
     pose_seconds = time.monotonic() - before
     drawn = np.asarray(draw_poses(scene.image, result))
+    bodies = PosePredictor(create_model(OFFLINE_MODEL, pretrained=True), device="cpu")
+    rows = [np.hstack([scene.image, drawn]), _bodies_row(bodies, _SCENE[1] // len(_CROPS))]
     with replacing(picture) as temporary:
-        rows = [np.hstack([scene.image, drawn]), _bodies_row(_SCENE[1] // len(_CROPS))]
-        Image.fromarray(np.vstack(rows)).save(temporary, "PNG")
+        Image.fromarray(np.vstack([*rows, photo_row(bodies)])).save(temporary, "PNG")
     with tempfile.TemporaryDirectory(prefix="posezoo-demo-") as folder:
         write_coco(Path(folder), images, _SEED)
         record = evaluate_model(
@@ -90,9 +97,8 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     )
 
 
-def _bodies_row(width: int) -> NDArray[np.uint8]:
+def _bodies_row(predictor: PosePredictor, width: int) -> NDArray[np.uint8]:
     """Return crops of rendered bodies, plain on the left and with the poses found on the right."""
-    predictor = PosePredictor(create_model(OFFLINE_MODEL, pretrained=True), device="cpu")
     shots = Photographer(_SEED, (width * 4 // 3, width)).shoot(0, 8)
     plain, drawn = [], []
     for i in _CROPS:
@@ -101,3 +107,15 @@ def _bodies_row(width: int) -> NDArray[np.uint8]:
         found = predictor(pixels, shots.boxes[i : i + 1].numpy())
         drawn.append(np.asarray(draw_poses(pixels, found)))
     return np.hstack(plain + drawn)
+
+
+def load_photo() -> NDArray[np.uint8]:
+    """Return the photo in the package, (320, 480, 3); its person is in `PHOTO_BOX`."""
+    with resources.as_file(resources.files("posezoo") / "assets" / "cameraman.jpg") as file:
+        return load_image(file)
+
+
+def photo_row(predictor: PosePredictor) -> NDArray[np.uint8]:
+    """Return the photo in the package, and with the pose found in it, (320, 960, 3)."""
+    photo = load_photo()
+    return np.hstack([photo, np.asarray(draw_poses(photo, predictor(photo, PHOTO_BOX)))])
