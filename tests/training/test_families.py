@@ -20,14 +20,19 @@ HEATMAPS = [name for name, recipe in RECIPES.items() if recipe.objective == "hea
 # one of each family, small; TMPose is TokenPose with a mask
 QUICK = {
     "uniformer_s_256x192", "tcformer_mta_256x192", "hmp_swin_base", "tokenpose_t_256x192",
-    "hrnet_xs_128x96",
+    "hrnet_xs_128x96", "vitpose_b_simple_256x192",
 }  # fmt: skip
 ANY_SIZE = ("uniformer", "tcformer")
+REDUCED = {  # plain transformers of gigabytes; beginnings of names, the longer one first
+    "vitpose_plus": SMALL["vitpose_plus_s_256x192"],
+    "vitpose": SMALL["vitpose_b_simple_256x192"],
+}
 
 
 def _reduced(name: str) -> torch.nn.Module:
     """A model of the recipe at 64 x 64 pixels or with a small backbone, where that is possible."""
     values: dict[str, Any] = {"size": (64, 64)} if name.startswith(ANY_SIZE) else {}
+    values = next((v for start, v in REDUCED.items() if name.startswith(start)), values)
     reduced = smaller(
         name, **(SMALL[name] if name in QUICK else TINY if "swin" in name else values)
     )
