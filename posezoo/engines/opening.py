@@ -1,4 +1,4 @@
-"""Whatever stands for a network, and the engine asked for, to the network that runs."""
+"""A model, its name or an exported file, and the engine asked for, to the network that runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def open_network(
     dtype: str | torch.dtype = torch.float32,
     compile: bool = False,
 ) -> nn.Module:
-    """Return the network that stands for `model`: itself, loaded, opened or exported.
+    """Return the network for `model`: itself, loaded, opened or exported.
 
     Args:
         model: a network, the name of one, or a `.pt2` or `.onnx` file.

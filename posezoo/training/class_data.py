@@ -127,7 +127,7 @@ class ClassDataset(TrainingSet):
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Give Python's, numpy's and torch's CPU generator the state that `key` stands for, then
+    """Give Python's, numpy's and torch's CPU generator the state that `key` gives, then
     their own back."""
     word = int(np.random.SeedSequence(key).generate_state(1)[0])
     before = random.getstate(), np.random.get_state()

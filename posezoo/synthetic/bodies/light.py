@@ -32,7 +32,7 @@ class Lights:
 
 @dataclass(frozen=True, kw_only=True)
 class ShadowMaps:
-    """What lies nearest to the lamp: `axes (B, 3, 3)` of the maps, rows x, y and towards the lamp,
+    """What is nearest to the lamp: `axes (B, 3, 3)` of the maps, rows x, y and towards the lamp,
     about `center (B, 3)`, out to `radius (B,)`; `nearest (B * S * S,)`."""
 
     axes: Tensor

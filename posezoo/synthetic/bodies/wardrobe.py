@@ -32,7 +32,7 @@ __all__ = ["COLORS", "SETTINGS", "Outfits", "dress", "normals", "paint", "sample
 
 Array = NDArray[np.float64]
 
-# Places are in the units of `Human.attributes`; textures are numbers in the atlas, -1 for none
+# Positions are in the units of `Human.attributes`; textures are numbers in the atlas, -1 for none
 SETTINGS = (
     "sleeve", "trouser", "sock", "shoe", "glove", "waist", "neckline", "v_neck", "jacket",
     "hairline", "volume", "fuzz", "beard", "brow", "glasses", "hat", "top_texture", "top_scale",
