@@ -3,11 +3,10 @@
     python benchmarks/gallery.py                 # writes docs/assets/
     python benchmarks/gallery.py --only masks    # one of them
 
-All people but one, in the photo of the package, are rendered by posezoo.synthetic and seeds are
-fixed, so the same machine draws the same bytes. Poses are what packaged weights find, and drawn as
-they come. Two pictures show no
-trained network, and their captions say so: `whole_body` draws the annotation, `regions` what
-TCFormer's clustering does with random weights.
+All people but one in a photo are rendered by posezoo.synthetic and seeds are fixed, so the same
+machine draws the same bytes. Poses are what packaged weights find, drawn as they come. Two pictures
+show no trained network, and their captions say so: `whole_body` draws the annotation, `regions`
+what TCFormer's clustering does with random weights.
 """
 
 from __future__ import annotations

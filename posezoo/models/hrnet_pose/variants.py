@@ -76,7 +76,7 @@ S_192 = _cfg(
     DecodeCfg(
         codec="heatmap", heatmap_size=(48, 36), refine="dark", blur_kernel=9, shift_heatmap=True
     ),
-    sha256="255d911e76ef5225b5ae59f3958a8e396b9f09631c76cca2c37742a27309913c",
+    sha256="30c4dfe1b76c8527534304adc8ee17a104b79294cdf213980add75693f415af6",
     macs=585_000_000,
     description=_BODIES,
     terms=_FROM_ANNY,
