@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def _progress(plan: RunPlan, stack: ExitStack) -> Progress:
     if plan.out is None:
         return Progress(path=None, identity=plan.identity)
     if plan.share is None:
-        stack.enter_context(one_writer(plan.out.parent, f".{plan.out.name}.lock"))
+        stack.enter_context(_one_writer(plan.out))
         path = _progress_file(plan.out)
     else:
         stack.enter_context(plan.folder.locked(plan.share))
@@ -135,6 +135,11 @@ def _progress(plan: RunPlan, stack: ExitStack) -> Progress:
         plan.folder.open({**common, "shares": plan.share.count}, join=True)
         path = _share_file(plan, plan.share.index)
     return Progress(path=path, identity=plan.identity)
+
+
+def _one_writer(out: Path) -> AbstractContextManager[None]:
+    """Keep other processes from writing the file of texts."""
+    return one_writer(out.parent, f".{out.name}.lock")
 
 
 def _share_file(plan: RunPlan, index: int) -> Path:
@@ -205,7 +210,8 @@ def _merged(plan: RunPlan, units: int) -> Counts | None:
             return None
         counts = sum((found for found in _shares(plan) if found is not None), Counts())
         if plan.form is not None:
-            merge_texts(plan.folder.folder, units, plan.out, plan.form)
+            with _one_writer(plan.out):
+                merge_texts(plan.folder.folder, units, plan.out, plan.form)
         plan.folder.remove()
         return counts
 

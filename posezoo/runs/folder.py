@@ -85,8 +85,8 @@ class RunFolder:
         return True
 
     def remove(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.folder)
+        """Delete the folder; what a network file system keeps while it is open is left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _noted(note: Path) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ from posezoo.outputs.overlays import Overlays
 from posezoo.outputs.run import RunPlan, run
 from posezoo.outputs.textfile import FilePerInput, TextFile
 from posezoo.results import PoseResult
+from posezoo.runs.lock import one_writer
 from posezoo.runs.shares import Share
 from posezoo.streaming import FrameResult, PoseStream, StreamOptions, units_of
 
@@ -160,6 +161,9 @@ def test_shares_of_other_runs_are_not_mixed_and_a_killed_merge_is_made_up_for(tm
         share(1, model="b")
     with pytest.raises(DataError, match="differs in shares;"):
         share(1, count=3)
+    with one_writer(tmp_path, ".out.jsonl.lock"):  # a whole run writes the same file
+        with pytest.raises(DataError, match="written by another run"):
+            share(1, device="cuda:1")
     out.mkdir()
     with pytest.raises(DataError, match="cannot write"):  # the merge fails
         share(1, device="cuda:1")
