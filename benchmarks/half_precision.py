@@ -4,17 +4,17 @@
     python benchmarks/half_precision.py "tokenpose_t*" uniformer_small
 
 Maxima of random heatmaps jump with the last bit, so a network first learns rendered people by
-heart: eight, each in two crops, with the objective of its recipe, from random weights (by_heart.py).
-That ends when 95 % of the keypoints are within two input pixels, or at a limit of steps or time,
-which is said. Then float32 and `posezoo.optimize(model, dtype="bfloat16")` decode these crops and
-copies that were not learnt, moved and with noise; without flip test.
+heart: eight, each in two crops, with the objective of its recipe, from random weights (by_heart.py
+says how). That ends when 95 % of the keypoints are within two input pixels, or at a limit of steps
+or time, as the table says. Then float32 and `posezoo.optimize(model, dtype="bfloat16")` decode
+these crops and copies that were not learnt, moved and with noise; without flip test.
 
 Classifiers learn a class per person. PCT reads the tokens of the tokenizer in the package, and
 guided tokenizers start from it as far as it fits; the backbones of both stay random, as their
 recipes train none.
 
-Architectures run side by side in `--jobs` processes, those above 300 M parameters one after the
-other. What fails or takes too long leaves a row that says so.
+Architectures run side by side in `--jobs` processes; those that train more than 300 M parameters
+one after the other. What fails or takes too long leaves a row that says so.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from by_heart import Row, measure
 from gpu_steps import exact_float32
 
 import posezoo
+from posezoo.training import RECIPES
 
 BIG = 300e6  # parameters
 COLUMNS = (
@@ -148,8 +149,8 @@ def main() -> int:
             if args.out:
                 args.out.write_text(json.dumps(record, indent=2) + "\n")
 
-    big = [name for name in names if params[name] > BIG]
-    rest = iter([name for name in names if params[name] <= BIG])  # shared by all
+    big = [n for n in names if params[n] > BIG and RECIPES[n].objective == "heatmap"]
+    rest = iter([name for name in names if name not in big])  # shared by all
     queues = [itertools.chain(big, rest), *[rest] * (args.jobs - 1)]
     threads = [threading.Thread(target=work, args=(queue, args, keep)) for queue in queues]
     for thread in threads:
