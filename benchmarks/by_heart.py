@@ -67,11 +67,11 @@ def crops(
     return batch.to(device)
 
 
-def objective_for(name: str, dtype: str, device: torch.device) -> Objective:
+def objective_for(name: str, dtype: Any, device: torch.device) -> Objective:
     """Return what trains a model with random weights, on the device."""
     torch.manual_seed(0)
     with device:  # random weights are made there
-        model = build_model(name).to(device)
+        model: Any = build_model(name).to(device)
     recipe = replace(RECIPES[name], dtype=dtype, loss_factor=1000.0)
     if recipe.objective == "token_classes":
         model.image_guided = False  # of no effect but on which tokenizer fits
@@ -106,7 +106,7 @@ def errors(values: Tensor, batch: TrainingBatch, task: str) -> Tensor:
     return (values - batch.keypoints).norm(dim=-1)[batch.labelled]
 
 
-def prepare(objective: Objective) -> list[nn.Module]:
+def prepare(objective: Objective) -> list[nn.BatchNorm2d]:
     """Switch off what is random in training; return the BatchNorms, which alone are in it."""
     norms = [m for m in objective.train().modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     objective.eval()
@@ -118,7 +118,7 @@ def prepare(objective: Objective) -> list[nn.Module]:
 def learn(objective: Objective, batch: TrainingBatch, steps: int, end: float) -> tuple[int, str]:
     """Learn a batch by heart; return the steps and why no more were done."""
     model, task, device = objective.model, objective.cfg.task, batch.images.device
-    norms: Any = prepare(objective)
+    norms = prepare(objective)
     if task == "tokenizer":
         objective.train()  # moves the codebook
     samples: Any = batch

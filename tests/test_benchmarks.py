@@ -181,3 +181,13 @@ def test_gpu_script_writes_after_each_step_and_survives_a_failing_one(tmp_path):
         failed = [row for rows in results.values() for row in rows if "failed" in row]
         assert bool(failed) == (device != "cpu") and set(results) == {"machine", "forward"}
         assert "### forward" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_bfloat16_moves_keypoints_that_were_learnt_by_heart_by_a_fraction_of_a_pixel():
+    by_heart = _load("by_heart")
+    row = by_heart.measure("hrnet_xs_128x96", by_heart.torch.device("cpu"), 200, 300)
+    assert row["end"] == "learnt" and row["learnt"]["far"] < 2.5
+    for part in ("learnt", "copies"):
+        median, most, _ = row[part]["moves"]
+        assert 0 < median < 0.05 and most < 0.15
