@@ -112,7 +112,7 @@ for _name, _tag, _neck, _words, _cfg_of in (
     ("hrnet_s_wholebody_256x192", "bodies", NECK, "COCO-WholeBody 133 keypoints, rendered bodies",
      S_WHOLEBODY),
 ):  # fmt: skip
-    _, _trunk, *_, _size = _name.split("_")
+    _trunk, _size = _name.split("_")[1], _name.split("_")[-1]
     register(
         _name,
         summary=f"HRNet-{_trunk.upper()}, {_size}, {_words}.",
