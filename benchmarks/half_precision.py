@@ -4,7 +4,7 @@
     python benchmarks/half_precision.py "tokenpose_t*" uniformer_small
 
 Maxima of random heatmaps jump with the last bit, so a network first learns rendered people by
-heart: eight, each in two crops, with the objective of its recipe, from random weights (by_heart.py).
+heart: eight, each in two crops, with the objective of its recipe, from random weights.
 That ends when 95 % of the keypoints are within two input pixels, or at a limit of steps or time,
 which is said. Then float32 and `posezoo.optimize(model, dtype="bfloat16")` decode these crops and
 copies that were not learnt, moved and with noise; without flip test.
@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 from by_heart import Row, measure
-from gpu_steps import exact_float32
+from gpu_checks import exact_float32
 
 import posezoo
 

@@ -89,3 +89,15 @@ def test_photographers_are_sent_without_what_they_made():
     sent = pickle.dumps(photographer)
     assert len(sent) < 1000
     assert torch.equal(pickle.loads(sent).shoot(0, 2).images, first.images)
+
+
+def test_textures_are_drawn_by_one_process_for_all():
+    photographer = Photographer(3, SIZE)
+    first, second = (pickle.loads(pickle.dumps(photographer)) for _ in range(2))
+    shots = first.shoot(0, 2)
+    (file,) = Path(first.__dict__["_shared"]).iterdir()
+    written = file.stat().st_mtime_ns
+    assert torch.equal(second.shoot(0, 2).images, shots.images)
+    assert file.stat().st_mtime_ns == written and torch.equal(
+        photographer.shoot(0, 2).images, shots.images
+    )
