@@ -9,7 +9,7 @@ pieces are larger on CUDA, so shoots of more than `_PIECE` people differ from th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,6 @@ class Photographer:
         self._larger = (round(size[0] * _LARGER), round(size[1] * _LARGER))
         self.device = choose_device(CPU if device is None else device)
         self.human = load_human()
-        self._atlases: dict[int, Atlas] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = (self.seed, self.size, self.padding, self.augmentation, self.device)
@@ -93,7 +92,7 @@ class Photographer:
         """Make `count` shots; `number` tells this call's from those of others."""
         rng = np.random.default_rng((self.seed, number))
         with computing_on(self.device):
-            return self._shoot(rng, self._atlas(number % _ATLASES).opened(), count)
+            return self._shoot(rng, _atlas(self.seed, number % _ATLASES).opened(), count)
 
     def _shoot(self, rng: np.random.Generator, atlas: Sheet, count: int) -> Shots:
         extra = rng.choice(4, count, p=[0.52, 0.27, 0.14, 0.07])
@@ -131,11 +130,6 @@ class Photographer:
             rng, sent(eyes).float(), axes, people.vertices[:count, : self.human.num_skin],
             torch.stack(cuts, 1), close, self._larger, self.padding, self.augmentation,
         )  # fmt: skip
-
-    def _atlas(self, number: int) -> Atlas:
-        if number not in self._atlases:
-            self._atlases[number] = Atlas(np.random.default_rng((self.seed, number, 1)))
-        return self._atlases[number]
 
     def _expose(
         self, rng: np.random.Generator, atlas: Sheet, people: People, mesh: Mesh,
@@ -239,6 +233,11 @@ class Photographer:
             boxes=(_boxes_of(inside) * factor.repeat(2)).cpu(),
             areas=(inside.flatten(1).sum(1) * factor.prod()).cpu(),
         )  # fmt: skip
+
+
+@lru_cache(_ATLASES)
+def _atlas(seed: int, number: int) -> Atlas:
+    return Atlas(np.random.default_rng((seed, number, 1)))
 
 
 def _cameras(
