@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..datasets.descriptors import COCO
+from ..datasets.descriptors import COCO, COCO_WHOLEBODY
 from ..datasets.pictures import Pictures
 from ..errors import InputError
 from ..skeletons import Skeleton
-from ..synthetic.bodies.album import write_people
+from ..synthetic.bodies.album import as_annotated, write_people
 from ..synthetic.bodies.devices import computing_on, sent
 from ..synthetic.bodies.photographer import Photographer
 from ..zoo.config import PretrainedCfg
@@ -61,7 +61,7 @@ class RenderedPeople(PeopleSet):
         epoch, index = keys[0]
         number = epoch * _EPOCH + index
         shots = self.photographer.shoot(number, -(-len(keys) // 2))
-        keypoints = shots.keypoints[:, self._chosen]
+        keypoints = as_annotated(shots.keypoints[:, self._chosen], self.cfg.skeleton)
         rng = np.random.default_rng((self.seed, number, 2))
         with computing_on(self.photographer.device):
             images = sent(shots.images)
@@ -152,10 +152,14 @@ def render_for(
         raise InputError(f"data is {str(data)!r}; give {_PREFIX} and a whole number, like render:0")
     cfg = objective.cfg
     augmentation = objective.recipe.augmentation
-    if cfg.dataset != "coco" or not isinstance(augmentation, Augmentation):
-        raise InputError(f"{cfg.name} does not learn COCO's keypoints; rendered people have those")
+    data_set = {s.name: s for s in (COCO, COCO_WHOLEBODY)}.get(cfg.dataset)
+    if data_set is None or not isinstance(augmentation, Augmentation):
+        raise InputError(
+            f"{cfg.name} does not learn COCO's keypoints or those of COCO-WholeBody; rendered "
+            "people have those"
+        )
     folder = out / "rendered"
     images, other = _VALIDATION
-    if not (folder / "annotations" / COCO.val.annotations[0]).is_file():
-        write_people(folder, images, int(seed) + other)
+    if not (folder / "annotations" / data_set.val.annotations[0]).is_file():
+        write_people(folder, images, int(seed) + other, skeleton=cfg.skeleton)
     return folder, RenderedPeople(cfg, augmentation, int(seed), device)
