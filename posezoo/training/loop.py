@@ -120,7 +120,7 @@ def train(
     objective.category = category
     samples: TrainingSet | None = None
     if is_rendering(data):
-        data, samples = render_for(objective, data, out)
+        data, samples = render_for(objective, data, out, chosen)
     return fit(
         objective, data, out, samples=samples, start=start_of(recipe, init),
         more_epochs=more_epochs, device=chosen, workers=workers, stop_after=stop_after,

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .devices import CPU, computing_on, sent
+
 __all__ = ["Atlas", "Sheet", "random_colors"]
 
 Array = NDArray[np.float32]
@@ -34,18 +36,19 @@ class Atlas:
     count = _ROW * _ROW
 
     def __init__(self, rng: np.random.Generator) -> None:
-        made = [
-            _SURFACES[rng.integers(len(_SURFACES))](rng) if i < self.count // 2
-            else _CLUTTERS[rng.integers(len(_CLUTTERS))](rng)
-            for i in range(self.count)
-        ]  # fmt: skip
+        with computing_on(CPU):
+            made = [
+                _SURFACES[rng.integers(len(_SURFACES))](rng) if i < self.count // 2
+                else _CLUTTERS[rng.integers(len(_CLUTTERS))](rng)
+                for i in range(self.count)
+            ]  # fmt: skip
         tiles = np.stack(made).reshape(_ROW, _ROW, _SIZE, _SIZE, 3)
         sheet = tiles.transpose(4, 0, 2, 1, 3).reshape(1, 3, _ROW * _SIZE, _ROW * _SIZE)
         self._stored = (torch.from_numpy(sheet.astype(np.float32)).clamp(0, 1).sqrt() * 255).byte()
 
     def opened(self) -> Sheet:
-        """Return the textures for looking up."""
-        return Sheet((self._stored.float() / 255).square())
+        """Return the textures for looking up, on the default device."""
+        return Sheet((sent(self._stored).float() / 255).square())
 
 
 class Sheet:
@@ -62,7 +65,7 @@ class Sheet:
         x = (texture % _ROW + (u - u.floor()) * inner + 0.5 / _SIZE) * (2 / _ROW) - 1
         y = (texture // _ROW + (v - v.floor()) * inner + 0.5 / _SIZE) * (2 / _ROW) - 1
         grid = torch.stack([x, y], -1)[None, None]
-        found = F.grid_sample(self.pixels.to(u.device), grid, align_corners=False)
+        found = F.grid_sample(self.pixels, grid, align_corners=False)
         return found[0, :, 0]
 
 
