@@ -10,9 +10,10 @@ the learning rate falls to its end when the time ends, whatever the speed. --set
 of all runs; `--set NAME:lr=1e-3` that of one.
 
 They work in --runs, where the same command goes on for another time (the rate anew) from the
-last.pt that is there. Into --out go, for each run, NAME.SEED.safetensors (the averaged weights in
-half precision, also while it trains), NAME.SEED.jsonl (the log) and NAME.SEED.txt (what it said).
-A run that fails does not stop the others. The last line is a JSON object.
+last.pt that is there. Nothing is evaluated, so few validation pictures are made; --prepare makes
+them and ends. Into --out go, for each run, NAME.SEED.safetensors (the averaged weights in half
+precision, also while it trains), NAME.SEED.jsonl (the log) and NAME.SEED.txt (what it said). A run
+that fails does not stop the others. The last line is a JSON object.
 """
 
 from __future__ import annotations
@@ -20,42 +21,38 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+import posezoo
 from posezoo.files import replacing
+from posezoo.synthetic.bodies import write_people
 from posezoo.training.checkpoint import CHECKPOINT
 
 EPOCHS, WARMUP = 1000, 40  # not reached: the time decides; so many of them the rate rises
+PICTURES = 16  # of the validation set
 TOLD_EVERY, WRITTEN_EVERY = 15.0, 60.0  # seconds
 LEAD, GRACE = 10.0, 45.0  # seconds: to write at the end, and after a signal before it is killed
 
 
 @dataclass
 class Run:
-    """One training.
-
-    Attributes:
-        recipe, seed, share, init: of the argument.
-        process, log: what runs, and the file of what it says.
-        written: when its last.pt was turned into weights, as its time stamp.
-    """
+    """One training; `written` is the time stamp of the last.pt that weights were taken from."""
 
     recipe: str
     seed: str
     share: float
     init: str | None
     process: subprocess.Popen[bytes] | None = None
-    log: IO[bytes] | None = None
     written: float = 0.0
 
     @property
@@ -71,17 +68,10 @@ class Run:
 
 
 def parse_run(text: str) -> Run:
-    """Read NAME=SEED:SHARE[:INIT]."""
-    recipe, _, rest = text.partition("=")
-    seed, _, rest = rest.partition(":")
-    share, _, init = rest.partition(":")
-    try:
-        run = Run(recipe, seed, float(share), init or None)
-    except ValueError:
-        run = Run(recipe, "", 0, None)
-    if not seed.isdecimal() or not run.share > 0:
+    found = re.fullmatch(r"(\w+)=(\d+):(\d+(?:\.\d+)?)(?::(.+))?", text)
+    if found is None:
         raise argparse.ArgumentTypeError(f"run is {text!r}; give NAME=SEED:SHARE[:INIT]")
-    return run
+    return Run(found[1], found[2], float(found[3]), found[4])
 
 
 def command(run: Run, args: argparse.Namespace, minutes: float, workers: int) -> list[str]:
@@ -107,15 +97,9 @@ def write_weights(run: Run, args: argparse.Namespace) -> bool:
         stamp = (folder / CHECKPOINT).stat().st_mtime
         if stamp != run.written:
             state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-            prefix = "model."
-            weights = state["average"] or {
-                key.removeprefix(prefix): value
-                for key, value in state["objective"].items()
-                if key.startswith(prefix)
-            }
             halved = {
                 key: (value.half() if value.is_floating_point() else value).contiguous()
-                for key, value in weights.items()
+                for key, value in state["average"].items()
             }
             with replacing(target) as temporary:
                 save_file(halved, temporary)
@@ -126,6 +110,13 @@ def write_weights(run: Run, args: argparse.Namespace) -> bool:
     return target.is_file()
 
 
+def prepare(run: Run, folder: Path) -> None:
+    """Make the validation pictures that a training asks for when it starts."""
+    if not any((folder / "rendered" / "annotations").glob("*.json")):
+        skeleton = posezoo.get_pretrained_cfg(run.recipe).skeleton
+        write_people(folder / "rendered", PICTURES, int(run.seed) + 1_000_003, skeleton=skeleton)
+
+
 def start(args: argparse.Namespace, end: float) -> None:
     """Start all runs, which end a little before the time is over."""
     total = sum(run.share for run in args.run)
@@ -133,33 +124,27 @@ def start(args: argparse.Namespace, end: float) -> None:
         workers = max(1, round(args.workers * run.share / total))
         minutes = max(0.05, (end - LEAD - time.monotonic()) / 60)
         words = command(run, args, minutes, workers)
-        run.log = open(args.out / f"{run.name}.txt", "ab")
-        run.process = subprocess.Popen(
-            words, stdout=run.log, stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        with open(args.out / f"{run.name}.txt", "ab") as said:
+            run.process = subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT)
         print(f"{run.name}: {workers} workers: {' '.join(words[2:])}", flush=True)
 
 
-def alive(args: argparse.Namespace) -> list[Run]:
-    return [run for run in args.run if run.process and run.process.poll() is None]
+def alive(args: argparse.Namespace) -> list[subprocess.Popen[bytes]]:
+    return [run.process for run in args.run if run.process and run.process.poll() is None]
 
 
 def tell(args: argparse.Namespace, end: float) -> None:
-    """Print how far all are."""
     parts = []
     for run in args.run:
-        row = run.last(args.runs / run.name)
-        code = run.process.poll() if run.process else None
-        state = "" if code is None else f" ended with {code}"
-        numbers = ", ".join(f"{key} {row[key]:.4g}" for key in ("step", "loss", "lr") if key in row)
-        parts.append(f"{run.name}: {row.get('images_per_second', 0)}/s, {numbers}{state}")
+        row, code = run.last(args.runs / run.name), run.process and run.process.poll()
+        numbers = ", ".join(f"{key} {value:.4g}" for key, value in row.items())
+        parts.append(f"{run.name}: {numbers}" + ("" if code is None else f" ended with {code}"))
     print(f"[{end - time.monotonic():4.0f} s left] " + "; ".join(parts), flush=True)
 
 
 def wait(args: argparse.Namespace, end: float) -> None:
     """Wait for the runs, tell, write; ask those that go on too long to stop, then end them."""
-    told = written = asked = time.monotonic()
+    told = written = time.monotonic()
     is_asked = False
     while alive(args):
         time.sleep(0.2)
@@ -171,13 +156,12 @@ def wait(args: argparse.Namespace, end: float) -> None:
             written = now
             for run in args.run:
                 write_weights(run, args)
-        if now >= end and not is_asked:
-            is_asked, asked = True, now
-            for run in alive(args):
-                run.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
-        if is_asked and now - asked > GRACE:
-            for run in alive(args):
-                run.process.kill()  # type: ignore[union-attr]
+        for process in alive(args) if now >= end else ():
+            if now > end + GRACE:
+                process.kill()
+            elif not is_asked:
+                process.terminate()
+        is_asked = now >= end
 
 
 def main() -> None:
@@ -191,25 +175,24 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="of all together")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--runs", type=Path, default=Path("runs/bodies"), help="where they work")
+    parser.add_argument("--prepare", action="store_true", help="only make validation pictures")
     args = parser.parse_args()
-    if len({run.name for run in args.run}) < len(args.run):
-        parser.error("two runs of one name and seed; give another seed")
     args.out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * args.minutes
+    for run in args.run:
+        prepare(run, args.runs / run.name)
+    if args.prepare:
+        return
     if Path("/dev/shm").is_dir():  # through which workers hand on batches
         print(f"/dev/shm has {shutil.disk_usage('/dev/shm').free / 1e9:.1f} GB free", flush=True)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the runs and their workers
     start(args, end)
     wait(args, end)
     tell(args, end)
-    results = {}
-    for run in args.run:
-        row = run.last(args.runs / run.name)
-        results[run.name] = {
-            "weights": write_weights(run, args), "status": run.process and run.process.returncode,
-            "step": row.get("step"), "loss": row.get("loss"),
-        }  # fmt: skip
-    print(json.dumps(results))
-    sys.exit(not any(result["weights"] for result in results.values()))
+    found = {run.name: write_weights(run, args) for run in args.run}
+    rows = {r.name: {"weights": found[r.name], **r.last(args.runs / r.name)} for r in args.run}
+    print(json.dumps(rows))
+    sys.exit(not any(found.values()))
 
 
 if __name__ == "__main__":
