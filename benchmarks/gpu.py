@@ -3,14 +3,16 @@
     python benchmarks/gpu.py --out gpu/                 results.json and report.md
     python benchmarks/gpu.py --device cpu --quick       the same steps, tiny, to try the script
 
-Steps, in the order of what is least known: the machine and its limits (an 8192^3 product per
-precision, a large copy); small models on CUDA against the CPU in float64 and the rest of the CUDA
-tests (where pytest is installed); one variant per family against the stored outputs of the
-published implementation, and what bfloat16 changes; eager and optimised forwards; an evaluation
-run on made photos; steps of training; compiled forwards, which are the slowest to prepare.
+First, side by side, what is not timed: small models on CUDA against the CPU in float64 and the rest
+of the CUDA tests (where pytest is installed); one variant per family against the stored outputs of
+the published implementation, and what bfloat16 changes; and compiled models, for the cache of
+torch. Then, one by one: the machine and its limits (an 8192^3 product per precision, a large copy);
+eager, optimised and compiled forwards; detectors; an evaluation run on made photos; steps of
+training.
 
-Each step runs in a process of its own, started again behind an item that killed it; after each row
-both files are written, so that whatever happens leaves what was measured. It needs what posezoo
+Each step runs in a process of its own, started again behind an item that killed it (side by side:
+a process per item); after each row both files are written, so that whatever happens leaves what was
+measured. It needs what posezoo
 itself needs, and scipy. The Markdown is for benchmarks/README.md.
 """
 
@@ -23,16 +25,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
-from gpu_steps import STEPS, Row, items_of
+from gpu_checks import Row
+from gpu_steps import STEPS, items_of
 
 HERE = Path(__file__).parent
 
 SECONDS = {  # most time of a step
-    "machine": 60, "tests": 90, "parity": 120, "forward": 120, "harness": 90, "training": 90,
-    "compiled": 400,
+    "tests": 200, "parity": 200, "prepare": 240, "machine": 60, "forward": 120, "compiled": 200,
+    "detectors": 60, "harness": 120, "training": 120,
 }  # fmt: skip
+SIDE_BY_SIDE = ("tests", "parity", "prepare")
 
 
 def child(args: argparse.Namespace) -> None:
@@ -49,10 +55,11 @@ def child(args: argparse.Namespace) -> None:
 
 
 def run_step(
-    args: argparse.Namespace, step: str, seconds: float, keep: Callable[[Row], None]
-) -> None:
-    """Run a step in processes of its own until it is through, or its time is."""
-    items, end = items_of(step, args.quick), time.monotonic() + seconds
+    args: argparse.Namespace, step: str, items: list[str], seconds: float,
+    keep: Callable[[str, Row], None],
+) -> None:  # fmt: skip
+    """Run items of a step in processes of its own until it is through, or its time is."""
+    end = time.monotonic() + seconds
     while items and time.monotonic() < end:
         command = [sys.executable, __file__, "--step", step, "--device", args.device]
         command += ["--quick"] * args.quick + ["--items", *items]
@@ -64,15 +71,28 @@ def run_step(
         assert process.stdout is not None and process.stderr is not None
         for line in process.stdout:
             if line.startswith("ROW "):
-                keep(json.loads(line[4:]))
+                keep(step, json.loads(line[4:]))
             elif line.startswith("DONE ") and items:
                 items.pop(0)
         error = process.stderr.read().strip().splitlines()[-1:]
         if process.wait() and items:  # the item that it was at goes, the others get their turn
             why = "no time left" if process.returncode == 124 else "".join(error)[:200]
-            keep({"item": items.pop(0), "failed": f"status {process.returncode}: {why}"})
+            keep(step, {"item": items.pop(0), "failed": f"status {process.returncode}: {why}"})
     for item in items:
-        keep({"item": item, "failed": "no time left"})
+        keep(step, {"item": item, "failed": "no time left"})
+
+
+def run_steps(args: argparse.Namespace, end: float, keep: Callable[[str, Row], None]) -> None:
+    """Run what is not timed side by side, then the other steps, until the time is `end`."""
+    together = [(s, i) for s in args.steps if s in SIDE_BY_SIDE for i in items_of(s, args.quick)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for step, item in together:
+            left = min(SECONDS[step], end - time.monotonic())
+            pool.submit(run_step, args, step, [item], left, keep)
+    for step in args.steps:
+        if step not in SIDE_BY_SIDE:
+            left = min(SECONDS[step], end - time.monotonic())
+            run_step(args, step, items_of(step, args.quick), left, keep)
 
 
 def report(results: dict[str, list[Row]], command: str) -> str:
@@ -108,18 +128,20 @@ def main() -> int:
         return 0
     results: dict[str, list[Row]] = {}
     args.out.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + 60 * args.minutes
+    begin = time.monotonic()
+    end = begin + 60 * args.minutes
+
+    lock = Lock()
 
     def keep(step: str, row: Row) -> None:
-        results.setdefault(step, []).append(row)
-        record = {"command": " ".join(sys.argv), "results": results}
-        (args.out / "results.json").write_text(json.dumps(record, indent=2) + "\n")
-        (args.out / "report.md").write_text(report(results, record["command"]) + "\n")
-        print(step, json.dumps(row), flush=True)
+        with lock:
+            results.setdefault(step, []).append(row)
+            record = {"command": " ".join(sys.argv), "results": results}
+            (args.out / "results.json").write_text(json.dumps(record, indent=2) + "\n")
+            (args.out / "report.md").write_text(report(results, record["command"]) + "\n")
+            print(f"{time.monotonic() - begin:5.0f} s", step, json.dumps(row), flush=True)
 
-    for step in args.steps:
-        left = min(SECONDS[step], end - time.monotonic())
-        run_step(args, step, left, lambda row, step=step: keep(step, row))
+    run_steps(args, end, keep)
     print(report(results, " ".join(sys.argv)))
     rows = [row for rows in results.values() for row in rows]
     return 1 if any("failed" in row or row.get("passed") is False for row in rows) else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import copy
+import dataclasses
 import functools
 import json
 import os
@@ -11,19 +11,28 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from gpu_checks import Row, exact_float32, parity, tests
 from timing import multiply_adds
+from torch.utils.data import DataLoader
+from training import data_for, tokenizer_for
 
 import posezoo
+from posezoo.detectors import DETECTORS
+from posezoo.detectors.torchvision_models import TorchvisionDetector
+from posezoo.training import RECIPES as ALL_RECIPES
+from posezoo.training.data import EpochSampler, Guarded
+from posezoo.training.objectives import objective_of
+from posezoo.training.optimizers import make_optimizer
 
 HERE = Path(__file__).parent
-Row = dict[str, Any]
 
 FAMILIES = (
     "vitpose_b_simple_256x192", "uniformer_s_256x192", "tcformer_mta_256x192", "pct_swin_base",
@@ -53,21 +62,16 @@ def seconds_of(run: Callable[[], Any], device: str, budget: float = 0.5) -> floa
     return statistics.median(samples)
 
 
-def exact_float32() -> None:
-    """Leave TF32 off, which torch leaves on for convolutions."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-
-
 def limits(args: argparse.Namespace, dtype: str) -> tuple[float, float]:
     """Return multiply-adds per second of a product, and bytes per second of a copy."""
     exact_float32()
     side = 256 if args.quick else 8192
     a = torch.randn(side, side, device=args.device, dtype=getattr(torch, dtype))
-    product = seconds_of(lambda: a @ a, args.device)
+    product = seconds_of(lambda: a @ a, args.device, 0.2)
     size = (1 << 22) if args.quick else (1 << 30)
     source = torch.empty(size, dtype=torch.uint8, device=args.device)
     target = torch.empty_like(source)
-    copy = seconds_of(lambda: target.copy_(source), args.device)
+    copy = seconds_of(lambda: target.copy_(source), args.device, 0.1)
     return side**3 / product, 2 * source.numel() / copy
 
 
@@ -87,83 +91,17 @@ def machine(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
     yield row
 
 
-def tests(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
-    """Small models on the device against the CPU, both in float64, and the CUDA tests."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
-    for name in names:
-        if name == "pytest":
-            yield run_pytest(args)
-            continue
-        from families import small
-
-        model = small(name).double()
-        inputs = [x.double() if x.is_floating_point() else x for x in model.example_inputs(2)]
-        with torch.no_grad():
-            expected = model(*inputs)
-            found = copy.deepcopy(model).to(args.device)(*(x.to(args.device) for x in inputs))
-        pairs = zip(*([x] if isinstance(x, torch.Tensor) else list(x) for x in (found, expected)))
-        worst = max(float((a.cpu().double() - b).abs().max()) for a, b in pairs)
-        yield {"item": f"small {name}", "largest difference": worst, "passed": worst < 1e-6}
-
-
-def run_pytest(args: argparse.Namespace) -> Row:
-    """Run the tests marked `cuda`, where there is pytest."""
-    if find_spec("pytest") is None:
-        return {"item": "pytest -m cuda", "note": "pytest is not installed"}
-    plain = ["-o", "addopts=", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", *plain, "tests"]
-    if args.quick:
-        command[-1] = "tests/test_device.py"
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
-    lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]]
-    return {"item": "pytest -m cuda", "note": lines[-1], "passed": done.returncode in (0, 5)}
-
-
-def parity(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
-    """A stored output of each family in float32, and how far the fast forms are from it."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
-    from families import FAMILIES as TESTED
-    from families import with_stand_in_weights
-    from goldens.compare import Golden
-    from goldens.fill import golden_path
-
-    exact_float32()
-    for family in names:
-        module = TESTED[family]
-        golden = next(g for g in module.GOLDENS if "tokenizer" not in g)
-        model = with_stand_in_weights(family, golden.removesuffix(".padded")).to(args.device)
-        stored = Golden(golden_path(family, f"{golden}.safetensors"))
-        (images,) = model.example_inputs(4, torch.Generator().manual_seed(0))
-        images = images.to(args.device)
-        row: Row = {"item": golden, "allowed": module.FLOAT32}
-        with torch.inference_mode():
-            try:  # a device in the place of the type: images go there
-                found = module.run(model, golden, torch.device(args.device))
-                names_ = stored.names & set(found)
-                names_ = [n for n in names_ if not any(part in n for part in module.IGNORED)]
-                row["to stored"] = max(stored.distance(n, found[n].cpu()) for n in names_)
-            except (RuntimeError, TypeError) as error:
-                row["to stored"] = f"not compared: {str(error).splitlines()[0][:80]}"
-            plain = first(model(images)).float()
-            for dtype in ("float32", "bfloat16"):
-                fast = first(posezoo.optimize(model, dtype=dtype)(images)).float()
-                share = (fast - plain).abs() / plain.std()
-                row |= {
-                    f"{dtype}, largest": float(share.max()),
-                    f"{dtype}, mean": float(share.mean()),
-                }
-        worst = row["to stored"]
-        yield row | {"passed": isinstance(worst, float) and worst < module.FLOAT32}
-
-
-def first(output: Any) -> Any:
-    """Return a tensor, or the first of a named tuple."""
-    return output[0] if isinstance(output, tuple) else output
-
-
 def forward(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
     """Eager and optimised forwards."""
     yield from forwards(args, names, ("eager", "optimised"))
+
+
+def prepare(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
+    """Compile models for the first time; what comes later finds torch's cache."""
+    for item in names:
+        name, dtype = item.split()
+        for row in forwards(args, [name], ("compiled",), (dtype,), budget=0.0):
+            yield {"item": item, "batch": row["batch"], "first s": row["first s"]}
 
 
 def compiled(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
@@ -171,32 +109,33 @@ def compiled(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
     yield from forwards(args, names, ("compiled",))
 
 
-def forwards(args: argparse.Namespace, names: list[str], modes: tuple[str, ...]) -> Iterator[Row]:
+def forwards(
+    args: argparse.Namespace, names: list[str], modes: tuple[str, ...],
+    dtypes: tuple[str, ...] = ("bfloat16", "float32"), budget: float = 0.3,
+) -> Iterator[Row]:  # fmt: skip
     """Time per forward, with the shares of the limits that it reaches."""
     exact_float32()
+    device = torch.device(args.device)
     for name in names:
         torch.manual_seed(0)
-        model = posezoo.create_model(name).to(args.device)
+        model = posezoo.create_model(name).to(device)
         macs, weights = multiply_adds(name), sum(p.numel() for p in model.parameters())
-        for dtype in ("bfloat16", "float32"):
-            product, copy = limits(args, dtype)
+        for dtype in dtypes:
+            product, copy = limits(args, dtype) if budget else (1.0, 1.0)
             for mode in modes:
-                for batch in (64, 1) if not args.quick else (4, 1):
-                    images = torch.randn(batch, 3, *model.pretrained_cfg.input.size).to(args.device)
-                    half = torch.autocast(
-                        torch.device(args.device).type, torch.bfloat16,
-                        enabled=mode == "eager" and dtype == "bfloat16",
-                    )  # fmt: skip
-                    if batch > 1:
-                        run = model
-                        if mode != "eager":
-                            run = posezoo.optimize(model, dtype=dtype, compile=mode == "compiled")
+                run = model
+                if mode != "eager":
+                    run = posezoo.optimize(model, dtype=dtype, compile=mode == "compiled")
+                is_half = mode == "eager" and dtype == "bfloat16"
+                for batch in (4, 1) if args.quick else (64, 1):
+                    images = torch.randn(batch, 3, *model.pretrained_cfg.input.size, device=device)
                     start = time.perf_counter()
+                    half = torch.autocast(device.type, torch.bfloat16, enabled=is_half)
                     with torch.inference_mode(), half:
                         run(images)
                         synchronise(args.device)
                         ready = time.perf_counter() - start
-                        seconds = seconds_of(functools.partial(run, images), args.device)
+                        seconds = seconds_of(functools.partial(run, images), args.device, budget)
                     size = 4 if dtype == "float32" else 2
                     traffic = weights * size + images.nbytes
                     yield {
@@ -205,6 +144,19 @@ def forwards(args: argparse.Namespace, names: list[str], modes: tuple[str, ...])
                         "of product": round(macs * batch / seconds / product, 3),
                         "of copy": round(traffic / seconds / copy, 3), "first s": round(ready, 2),
                     }  # fmt: skip
+
+
+def detectors(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
+    """The detectors of torchvision with random weights, photos of 480 x 640."""
+    from torchvision.models import get_model
+
+    for name in names:
+        model = get_model(DETECTORS[name], weights=None, weights_backbone=None)
+        detector = TorchvisionDetector(model, args.device, 0.5)
+        for batch in dict.fromkeys((1, detector.batch_size)):
+            photos = list(np.random.default_rng(0).integers(0, 255, (batch, 480, 640, 3), np.uint8))
+            seconds = seconds_of(functools.partial(detector.detect, photos), args.device)
+            yield {"item": name, "batch": batch, "ms per photo": round(1e3 * seconds / batch, 2)}
 
 
 def harness(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
@@ -223,15 +175,34 @@ def harness(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
 
 
 def training(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
-    """The first steps of recipes at their own batch size per GPU."""
+    """Steps of recipes in bfloat16, at their own batch per GPU, on one batch that is there."""
+    device = torch.device(args.device)
     for name in names:
-        options = ["--steps", 3 if args.quick else 12, "--batch", 2 if args.quick else 0]
-        options += ["--device", args.device, "--dtype", "bfloat16"]
-        (row,) = last_line([sys.executable, HERE / "training.py", name, *options])["rows"]
-        yield {
-            "item": name, "batch": row["batch"], "images/s": row["images_per_s"],
-            "peak MiB": row["peak_mib"],
-        }  # fmt: skip
+        recipe = dataclasses.replace(ALL_RECIPES[name], dtype="bfloat16")
+        batch_size = 2 if args.quick else max(1, recipe.batch_size // 8)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            data = data_for(name, folder / "data", batch_size)
+            if recipe.tokenizer:
+                tokenizer = tokenizer_for(recipe.tokenizer, folder / "tokenizer")
+                recipe = dataclasses.replace(recipe, tokenizer=tokenizer)
+            objective = objective_of(recipe, posezoo.create_model(name)).to(device).train()
+            people = objective.dataset(data)
+            samples, sampler = Guarded(people), EpochSampler(len(people), batch_size, 0)
+            loader = DataLoader(samples, batch_sampler=sampler, collate_fn=samples.collate)
+            batch = next(iter(loader)).to(device)
+        optimizer = make_optimizer(recipe, objective.model)
+
+        def step(objective=objective, optimizer=optimizer, batch=batch) -> None:
+            objective(batch).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        seconds = seconds_of(step, args.device, 0 if args.quick else 1.5)
+        row = {"item": name, "batch": batch_size, "images/s": round(batch_size / seconds, 1)}
+        if device.type == "cuda":
+            row["peak MiB"] = round(torch.cuda.max_memory_allocated() / 2**20)
+        yield row
 
 
 def last_line(command: list[Any]) -> Any:
@@ -243,8 +214,8 @@ def last_line(command: list[Any]) -> Any:
 
 
 STEPS: dict[str, Callable[[argparse.Namespace, list[str]], Iterator[Row]]] = {
-    "machine": machine, "tests": tests, "parity": parity, "forward": forward, "harness": harness,
-    "training": training, "compiled": compiled,
+    "tests": tests, "parity": parity, "prepare": prepare, "machine": machine, "forward": forward,
+    "compiled": compiled, "detectors": detectors, "harness": harness, "training": training,
 }  # fmt: skip
 
 
@@ -253,11 +224,15 @@ def items_of(step: str, quick: bool) -> list[str]:
     small = ("hrnet_xs_128x96", "uniformer_s_256x192", "tcformer_mta_256x192", "pct_swin_base",
              "tokenpose_t_256x192", "vitpose_b_simple_256x192")  # fmt: skip
     stored = ("tokenpose", "uniformer", "tcformer", "pct", "vitpose")
+    models = QUICK if quick else FAMILIES
     items = {
         "machine": ("this machine",), "tests": (*(small[:1] if quick else small), "pytest"),
-        "parity": stored[:1] if quick else stored, "training": QUICK[:1] if quick else RECIPES,
-        "harness": QUICK[:1] if quick else (*FAMILIES[:1], "pct_swin_base"),
+        "parity": stored[:1] if quick else stored, "forward": models, "compiled": models,
+        "prepare": [f"{name} {dtype}" for name in models for dtype in ("bfloat16", "float32")],
+        "detectors": ("ssdlite",) if quick else ("fasterrcnn", "fasterrcnn_mobilenet", "ssdlite"),
+        "harness": QUICK[:1] if quick else (FAMILIES[0], "pct_swin_base"),
+        "training": QUICK[:1] if quick else RECIPES,
     }  # fmt: skip
-    if step == "compiled" and quick:
-        return ["hrnet_xs_128x96"]
-    return list(items.get(step, QUICK if quick else FAMILIES))
+    if quick and step in ("compiled", "prepare"):
+        return list(items[step])[:1]
+    return list(items[step])

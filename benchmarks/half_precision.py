@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 from by_heart import Row, measure
-from gpu_steps import exact_float32
+from gpu_checks import exact_float32
 
 import posezoo
 from posezoo.training import RECIPES

@@ -63,6 +63,7 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # torch leaves it on for convolutions
     measured = {}
     for name in dict.fromkeys(choice.name for choice in CHOICES):
         measured[name] = round(milliseconds(name, device, args.rounds), 1)

@@ -8,7 +8,8 @@
 Boxes are the annotated ones. AP and AP50 are COCO's; OKS is the mean over people; "near" is the
 share of keypoints within a tenth of the longer side of the box. "half right from" is the score
 from which on at least half of the keypoints are near. MPII has joints of its own, so only the 12
-that COCO has too count there, and no AP is given.
+that COCO has too count there, and no AP is given. A whole-body model gets AP by part from
+COCO-WholeBody's annotations; its OKS and near are those of the 17 keypoints of the body.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import posezoo
+from posezoo.datasets.descriptors import pose_set_of
 from posezoo.draw import draw_poses
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.predictor import PosePredictor
@@ -76,13 +78,14 @@ def mpii_people(annotations: Path) -> list[dict[str, Any]]:
 
 
 def find(model: Any, people: list[dict[str, Any]], images: Path) -> Array:
-    """Return the keypoints (P, 17, 3) found in the boxes: x, y, score."""
+    """Return the keypoints (P, 17, 3) of bodies found in the boxes: x, y, score."""
     predictor = PosePredictor(model, device="cpu", flip_test=True)
     found = []
     for person in people:
         picture = np.asarray(Image.open(images / person["image"]).convert("RGB"))
         result = predictor(picture, np.array([person["box"]]))
-        found.append(np.concatenate([result.keypoints[0], result.keypoint_scores[0][:, None]], 1))
+        points = np.concatenate([result.keypoints[0], result.keypoint_scores[0][:, None]], 1)
+        found.append(points[:17])
     return np.stack(found)
 
 
@@ -113,12 +116,12 @@ def average_precision(model: Any, annotations: Path, images: Path) -> dict[str, 
         folder = Path(temporary)
         (folder / "annotations").mkdir()
         (folder / "val2017").symlink_to(images.resolve())
-        target = folder / "annotations" / "person_keypoints_val2017.json"
+        target = folder / "annotations" / pose_set_of(model.pretrained_cfg).val.annotations[0]
         target.symlink_to(annotations.resolve())
         settings, run = EvaluationSettings(boxes="gt", flip_test=True), RunOptions(device="cpu")
         record = evaluate_model(model, folder, settings, run)
     assert record is not None
-    return {name: float(record.statistics[name]) for name in ("AP", "AP50")}
+    return {k: float(v) for k, v in record.statistics.items() if k.endswith(("AP", "AP50"))}
 
 
 def draw(model: Any, people: list[dict[str, Any]], images: Path, file: Path) -> None:

@@ -168,6 +168,24 @@ def test_script_explains_itself_and_is_short(run_script, script, monkeypatch):
 
 
 @pytest.mark.slow
+def test_trainings_side_by_side_leave_weights_and_survive_one_that_fails(tmp_path):
+    script, out = BENCHMARKS / "train_bodies.py", tmp_path / "out"
+    command = [
+        sys.executable, str(script), "--minutes", "0.5", "--device", "cpu", "--workers", "1",
+        "--out", str(out), "--runs", str(tmp_path / "runs"), "--run", "hrnet_s_128x96=3:1",
+        "--run", "hrnet_s_192x144=4:1:missing", "--set", "batch_size=2",
+    ]  # fmt: skip
+    for _ in range(2):  # the second goes on
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        last = json.loads(done.stdout.splitlines()[-1])
+        assert last["hrnet_s_128x96.3"]["weights"] and not last["hrnet_s_192x144.4"]["weights"]
+    model = posezoo.create_model("hrnet_s_128x96")
+    posezoo.load_checkpoint(model, out / "hrnet_s_128x96.3.safetensors")
+    assert "goes on from" in (out / "hrnet_s_128x96.3.txt").read_text()
+
+
+@pytest.mark.slow
 def test_gpu_script_writes_after_each_step_and_survives_a_failing_one(tmp_path):
     """A device that is not there fails every item of every step, each in its own process."""
     for device, status in (("cpu", 0), ("meta:7", 1)):

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 import posezoo
+from posezoo.datasets.coco import read_annotations
 from posezoo.errors import InputError
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
-from posezoo.skeletons import COCO_17
+from posezoo.evaluation.metrics.coco import evaluate_wholebody
+from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133
 from posezoo.synthetic.bodies import Photographer, write_people
+from posezoo.synthetic.bodies.album import as_annotated
 from posezoo.synthetic.bodies.human import BODY, load_human, rotation
 from posezoo.synthetic.bodies.poses import CLUSTERS, is_possible, sample_poses
 from posezoo.synthetic.bodies.raster import rasterise
@@ -137,6 +140,62 @@ def test_a_data_set_is_written_in_cocos_form(tmp_path):
         assert row["area"] <= row["bbox"][2] * row["bbox"][3]
     with pytest.raises(InputError, match="data set of 0 images"):
         write_people(tmp_path, 0)
+
+
+def test_faces_and_hands_are_where_they_belong():
+    human = load_human()
+    found = human.keypoints(human.people[:8], torch.eye(3).expand(8, len(human.bone_names), 3, 3))
+    k = {name: found[:, i] for i, name in enumerate(human.keypoint_names)}
+    assert set(k) == set(COCO_WHOLEBODY_133.keypoint_names)
+    for a, b in COCO_WHOLEBODY_133.flip_pairs:  # left is left, at the same height
+        one, other = (k[COCO_WHOLEBODY_133.keypoint_names[i]] for i in (a, b))
+        assert ((one + other * torch.tensor([1.0, -1, -1])).abs() < 0.01).all()
+    assert ((k["face-30"] - k["nose"]).norm(dim=1) < 0.02).all()
+    for side, corners in (("left", (42, 45)), ("right", (36, 39))):
+        middle = sum(k[f"face-{i}"] for i in corners) / 2
+        assert ((middle - k[f"{side}_eye"]).norm(dim=1) < 0.015).all()
+        assert ((k[f"{side}_hand_root"] - k[f"{side}_wrist"]).norm(dim=1) < 0.04).all()
+        for finger in ("forefinger", "middle_finger", "ring_finger", "pinky_finger"):
+            joints = torch.stack([k[f"{side}_{finger}{j}"] for j in (1, 2, 3, 4)])
+            steps = (joints[1:] - joints[:-1]).norm(dim=-1)
+            assert (steps > 0.004).all() and (steps < 0.06).all()
+
+
+def test_faces_from_behind_and_small_hands_are_left_out():
+    points = torch.zeros(3, 133, 3)
+    points[..., 2] = 2
+    points[:, 23:91, 0], points[:, 23:91, 1] = torch.arange(68.0), 10.0
+    points[:, 23 + 8, 1] = 40.0  # the chin is below the eyes
+    points[1, 23:91, 0] = -points[1, 23:91, 0]  # seen from behind
+    points[2, 0, 2] = 1
+    points[:, 91:112, 0] = torch.linspace(0, 20, 21)
+    points[0, 112:, 0], points[1:, 112:, 0] = torch.linspace(0, 6, 21), torch.linspace(0, 20, 21)
+    points[2, 112:, 2] = 1
+    kept = as_annotated(points, COCO_WHOLEBODY_133)[..., 2] > 0
+    assert kept[:, 23:91].all(1).tolist() == [True, False, False]
+    assert kept[:, 91:112].all() and kept[:, 112:].any(1).tolist() == [False, True, False]
+    assert kept[:, :23].all()
+
+
+def test_whole_bodies_are_written_as_cocos_whole_bodies_and_evaluated(tmp_path):
+    file = write_people(tmp_path, 6, 7, height=128, skeleton=COCO_WHOLEBODY_133)
+    assert file.name == "coco_wholebody_val_v1.0.json"
+    rows = json.loads(file.read_text())["annotations"]
+    assert {row["face_valid"] for row in rows} == {True, False}
+    for row in rows:
+        for field, count in (("foot", 6), ("face", 68), ("lefthand", 21), ("righthand", 21)):
+            assert len(row[f"{field}_kpts"]) == 3 * count
+            assert row[f"{field}_valid"] == any(row[f"{field}_kpts"][2::3])
+            assert field == "foot" or row[f"{field}_valid"] == any(row[f"{field}_box"])
+    truth = read_annotations(file, COCO_WHOLEBODY_133)
+    found = [
+        {"image_id": row["image_id"], "category_id": 1, "score": 1.0,
+         "keypoints": row["keypoints"], "foot_kpts": row["foot_kpts"],
+         "face_kpts": row["face_kpts"], "lefthand_kpts": row["lefthand_kpts"],
+         "righthand_kpts": row["righthand_kpts"]}
+        for row in rows
+    ]  # fmt: skip
+    assert evaluate_wholebody(truth, found, COCO_WHOLEBODY_133).face.ap == 1
 
 
 def test_bodies_have_whole_meshes():

@@ -47,6 +47,11 @@ _SECONDS = 30.0  # between two lines where there is no terminal
     type=options.PATH,
     help="Keypoints of your own: JSON with name, keypoint_names, sigmas, flip_pairs, limbs.",
 )
+@click.option(
+    "--minutes",
+    type=float,
+    help="End after so long; the learning rate falls over this time instead of over the epochs.",
+)
 @options.category
 @options.device
 @options.workers("Processes", smallest=0, default=0)
@@ -57,6 +62,7 @@ def train(
     settings: tuple[str, ...],
     init: str | None,
     skeleton: Path | None,
+    minutes: float | None,
     category: str | None,
     device: str | None,
     workers: int,
@@ -80,7 +86,7 @@ def train(
     with Stop() as stop, _reporting() as report:
         end = loop.train(
             chosen, data, out, init=init, skeleton=own, category=category, device=device,
-            more_epochs="epochs" in pairs, workers=workers, report=report,
+            more_epochs="epochs" in pairs, workers=workers, minutes=minutes, report=report,
             stop=lambda: stop.requested,
         )  # fmt: skip
     if stop.requested and not end.is_done:
@@ -93,7 +99,10 @@ def train(
     if end.value is not None and end.best is not None:
         values = f"{100 * end.value:.1f} at the end, {100 * end.best:.1f} at best"
         click.echo(f"{end.metric} {values}")
-    click.echo(f"finished {end.step} of {end.steps} steps; for more: --set epochs=N")
+    if minutes is not None and not end.is_done:
+        click.echo(f"time over at step {end.step}; for more: the same command")
+    else:
+        click.echo(f"finished {end.step} of {end.steps} steps; for more: --set epochs=N")
     click.echo(f"written  {out}")
     if importlib.util.find_spec("matplotlib") is None:
         click.echo("no curves.png: pip install 'posezoo[train]'")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .layers import FoldedNorm, fold_norms
 
-__all__ = ["HRNET_XS", "STEM_PARTS", "HRNetStem", "HRNetTrunk"]
+__all__ = ["HRNET_S", "HRNET_XS", "STEM_PARTS", "HRNetStem", "HRNetTrunk"]
 
 STEM_PARTS = ("conv1", "bn1", "conv2", "bn2", "layer1")
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)

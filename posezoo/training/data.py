@@ -119,7 +119,8 @@ class PeopleSet(TrainingSet):
 
     def normalised(self, images: Tensor) -> Tensor:
         """Map colours (…, 3, H, W) from 0 to 1 onto what the network takes."""
-        return (images - self._mean) / self._std
+        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        return (images - mean) / std
 
     def collate(self, samples: Sequence[tuple[Tensor, Tensor]]) -> TrainingBatch:
         """Stack crops and keypoints."""

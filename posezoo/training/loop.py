@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from .. import create_model, save_pretrained
 from ..datasets.pictures import check_pictures
 from ..device import choose_device
-from ..errors import DataError
+from ..errors import DataError, InputError
 from ..files import writing
 from ..runs.lock import one_writer
 from ..runs.shares import launched
@@ -37,6 +37,7 @@ from ..runs.stopping import Stopped, never, uninterruptible
 from ..skeletons import Skeleton
 from ..zoo.model import ZooModel
 from ..zoo.recipe import Recipe
+from .budget import TimeBudget
 from .checkpoint import CHECKPOINT, Given, read_state, require_space, trim_log, write_state
 from .curves import draw_curves
 from .data import Batch, EpochSampler, Fault, Guarded, TrainingSet
@@ -49,6 +50,7 @@ __all__ = ["CHECKPOINT", "Progress", "fit", "train"]
 
 _log = logging.getLogger(__name__)
 _SAVE_EVERY = 200  # steps between two checkpoints
+_SAVE_AFTER = 60.0  # seconds, where the time is limited
 _ASK_EVERY = 10  # steps after which several processes agree whether to stop
 
 
@@ -81,6 +83,7 @@ def train(
     device: str | None = None,
     workers: int = 0,
     stop_after: int | None = None,
+    minutes: float | None = None,
     log_every: int = 20,
     report: Report = lambda progress: None,
     stop: Callable[[], bool] = never,
@@ -98,7 +101,7 @@ def train(
             the data is laid out as COCO is, with these keypoints.
         category: name or id of the category of people in files of COCO's form.
         more_epochs: go on with a run that was planned for another number of epochs.
-        device, workers, stop_after, log_every, report, stop: see `fit`.
+        device, workers, stop_after, minutes, log_every, report, stop: see `fit`.
 
     Raises:
         DataError: files are missing or malformed, nothing in them is labelled, or another process
@@ -117,11 +120,11 @@ def train(
     objective.category = category
     samples: TrainingSet | None = None
     if is_rendering(data):
-        data, samples = render_for(objective, data, out)
+        data, samples = render_for(objective, data, out, chosen)
     return fit(
         objective, data, out, samples=samples, start=start_of(recipe, init),
         more_epochs=more_epochs, device=chosen, workers=workers, stop_after=stop_after,
-        log_every=log_every, report=report, stop=stop,
+        minutes=minutes, log_every=log_every, report=report, stop=stop,
     )  # fmt: skip
 
 
@@ -136,6 +139,7 @@ def fit(
     device: str | torch.device | None = None,
     workers: int = 0,
     stop_after: int | None = None,
+    minutes: float | None = None,
     log_every: int = 20,
     report: Report = lambda progress: None,
     stop: Callable[[], bool] = never,
@@ -152,11 +156,16 @@ def fit(
             (spawn), never forked from this one with its threads, so a script that asks for them
             needs `if __name__ == "__main__":`.
         stop_after: end after so many steps of this call, to be resumed.
+        minutes: end this call after so long, to be resumed; the rate falls over this time instead
+            of over the recipe's epochs, see `TimeBudget`. In one process only.
         log_every: steps between two lines of the log; a line holds means over these steps.
         report: called with the progress at every line of the log, and after an evaluation.
         stop: asked after each step whether to end early, with `last.pt` written.
     """
     rank, world, chosen = _join(device)
+    budget = None if minutes is None else TimeBudget(minutes)
+    if budget is not None and world > 1:
+        raise InputError(f"minutes is for one process, not for {world}; set epochs instead")
     recipe = objective.recipe
     objective.to(chosen)
     samples = samples or objective.dataset(data)
@@ -174,6 +183,7 @@ def fit(
     lock: AbstractContextManager[None] = one_writer(out) if rank == 0 else nullcontext()
     with lock:
         run = _Run(objective, sampler.steps_per_epoch, data, out, chosen, rank, given)
+        run.budget = budget
         run.resume(more_epochs)
         sampler.first_step = run.step
         sampler.last_step = run.steps
@@ -184,7 +194,7 @@ def fit(
             collate_fn=Guarded(samples).collate, pin_memory=chosen.type == "cuda",
             multiprocessing_context="spawn" if workers else None,
         )  # fmt: skip
-        return _steps(run, loader, world, log_every, report, stop)
+        return _steps(run, loader, world, log_every, report, run.with_its_end(stop))
 
 
 def _steps(
@@ -219,11 +229,12 @@ def _steps(
             if is_due:
                 run.save()
                 run.evaluate(stop)
-            elif run.step % _SAVE_EVERY == 0:
+            elif run.is_saving_due():
                 run.save()
             if is_news:
                 report(run.progress())
             if _agree(stop, run.step, world):
+                run.save()  # before the workers are waited for
                 break
     except Stopped:  # during an evaluation
         pass
@@ -293,13 +304,15 @@ class _Run:
         self.best: float | None = None
         self.running: dict[str, Tensor] = {}  # sums of the loss and of what is monitored
         self.since = 0
-        self.clock = time.monotonic()
+        self.clock = self.saved = time.monotonic()
+        self.budget: TimeBudget | None = None
 
     def update(self, network: nn.Module, batch: Batch) -> None:
         """Do one step. What is random in the network depends on seed, step and rank alone."""
         seed = np.random.SeedSequence((self.recipe.seed, self.step, self.rank))
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-        self.schedule.step_update(self.step)
+        share = None if self.budget is None else self.budget.share()
+        self.schedule.step_update(self.step if share is None else int(share * self.steps))
         size = -(-len(batch) // self.recipe.accumulate)
         for first in range(0, len(batch), size):
             piece = batch.part(first, first + size)
@@ -355,6 +368,16 @@ class _Run:
         self.running = {}
         self.since = 0
 
+    def with_its_end(self, stop: Callable[[], bool]) -> Callable[[], bool]:
+        """Return what says when to end: `stop`, or the time is over."""
+        budget = self.budget
+        return stop if budget is None else lambda: stop() or budget.is_over
+
+    def is_saving_due(self) -> bool:
+        """Whether `last.pt` is old, in steps or, where the time is limited, in seconds."""
+        is_late = self.budget is not None and time.monotonic() - self.saved > _SAVE_AFTER
+        return is_late or self.step % _SAVE_EVERY == 0
+
     def is_evaluation_due(self) -> bool:
         """Whether an evaluation belongs after the last step, and was not done."""
         often = self.recipe.eval_every * self.steps_per_epoch
@@ -399,6 +422,7 @@ class _Run:
 
     def save(self) -> None:
         """Write `last.pt` under another name and move it into place."""
+        self.saved = time.monotonic()
         if self.rank != 0:
             return
         state = {

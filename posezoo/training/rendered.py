@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..datasets.descriptors import COCO
+from ..datasets.descriptors import COCO, COCO_WHOLEBODY
 from ..datasets.pictures import Pictures
 from ..errors import InputError
 from ..skeletons import Skeleton
-from ..synthetic.bodies.album import write_people
+from ..synthetic.bodies.album import as_annotated, write_people
+from ..synthetic.bodies.devices import computing_on, sent
 from ..synthetic.bodies.photographer import Photographer
 from ..zoo.config import PretrainedCfg
 from ..zoo.recipe import Augmentation
@@ -40,12 +41,16 @@ class RenderedPeople(PeopleSet):
         cfg: whose input the crops are for.
         augmentation: shift, scale and rotation of the crops; people are as often on the left as on
             the right, so nothing is mirrored.
+        device: what renders; default the CPU, where batches are in any case.
     """
 
-    def __init__(self, cfg: PretrainedCfg, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self, cfg: PretrainedCfg, augmentation: Augmentation, seed: int,
+        device: str | torch.device | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(cfg, seed)
         padding = cfg.input.bbox_padding or 1.25
-        self.photographer = Photographer(seed, cfg.input.size, padding, augmentation)
+        self.photographer = Photographer(seed, cfg.input.size, padding, augmentation, device)
         names = self.photographer.human.keypoint_names
         self._chosen = [names.index(name) for name in cfg.skeleton.keypoint_names]
 
@@ -56,12 +61,13 @@ class RenderedPeople(PeopleSet):
         epoch, index = keys[0]
         number = epoch * _EPOCH + index
         shots = self.photographer.shoot(number, -(-len(keys) // 2))
-        keypoints = shots.keypoints[:, self._chosen]
+        keypoints = as_annotated(shots.keypoints[:, self._chosen], self.cfg.skeleton)
         rng = np.random.default_rng((self.seed, number, 2))
-        other = second_views(shots.images, keypoints, self.cfg.skeleton, rng)
-        images = torch.cat([shots.images.float() / 255, other[0]])
-        both = torch.cat([keypoints, other[1]])
-        return list(zip(self.normalised(images), both))[: len(keys)]
+        with computing_on(self.photographer.device):
+            images = sent(shots.images)
+            views, points = second_views(images, sent(keypoints), self.cfg.skeleton, rng)
+            images = self.normalised(torch.cat([images.float() / 255, views]))
+        return list(zip(images.cpu(), torch.cat([keypoints, points.cpu()])))[: len(keys)]
 
     @property
     def pictures(self) -> Pictures:
@@ -81,7 +87,7 @@ def second_views(
     with a piece of another crop over them.
 
     Args:
-        images: uint8 (B, 3, H, W).
+        images: uint8 (B, 3, H, W), on the default device.
         keypoints: (B, K, 3).
 
     Returns:
@@ -95,23 +101,21 @@ def second_views(
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     linear = np.stack([np.stack([-c, -s], 1), np.stack([-s, c], 1)], 1)  # mirrors x
     offset = middle + shift - linear @ middle
-    move = torch.from_numpy(np.concatenate([linear, offset[..., None]], 2)).float()
-    back = torch.linalg.inv(move[:, :, :2])
+    back = sent(torch.linalg.inv(torch.from_numpy(linear).float()))
+    move = sent(np.concatenate([linear, offset[..., None]], 2)).float()
     grid = torch.stack(torch.meshgrid(
         torch.arange(float(width)), torch.arange(float(height)), indexing="xy"
     ), -1).reshape(1, -1, 2)  # fmt: skip
     source = (grid - move[:, None, :, 2]) @ back.mT
-    scaled = (source + 0.5) * torch.tensor([2 / width, 2 / height]) - 1
+    scaled = (source + 0.5) * sent(np.array([2 / width, 2 / height], np.float32)) - 1
     covered = _patched(images.float() / 255, rng)
     found = F.grid_sample(covered, scaled.reshape(count, height, width, 2), align_corners=False)
-    gain = torch.from_numpy(
-        rng.normal(1, 0.12, (count, 3, 1, 1)) * rng.normal(1, 0.15, (count, 1, 1, 1))
-    )
-    power = torch.from_numpy(np.exp(rng.normal(0, 0.2, (count, 1, 1, 1)))).float()
+    gain = sent(rng.normal(1, 0.12, (count, 3, 1, 1)) * rng.normal(1, 0.15, (count, 1, 1, 1)))
+    power = sent(np.exp(rng.normal(0, 0.2, (count, 1, 1, 1)))).float()
     found = (found.clamp(1e-4, 1) ** power * gain.float()).clamp(0, 1)
     points = keypoints[:, list(skeleton.flip_indices)].clone()
     points[..., :2] = points[..., :2] @ move[:, :, :2].mT + move[:, None, :, 2]
-    limits = torch.tensor([width, height])
+    limits = sent(np.array([width, height]))
     outside = ((points[..., :2] < -1) | (points[..., :2] > limits)).any(-1)
     points[outside] = 0
     return found, points * (points[..., 2:] > 0)
@@ -134,8 +138,11 @@ def is_rendering(data: Path) -> bool:
     return str(data).startswith(_PREFIX)
 
 
-def render_for(objective: Objective, data: Path, out: Path) -> tuple[Path, RenderedPeople]:
-    """Return the folder with validation images, rendered if need be, and the training set.
+def render_for(
+    objective: Objective, data: Path, out: Path, device: torch.device
+) -> tuple[Path, RenderedPeople]:
+    """Return the folder with validation images, rendered on the CPU if need be, and the training
+    set, which is rendered on the device.
 
     Raises:
         InputError: not "render:" and a whole number, or a model of other keypoints.
@@ -145,10 +152,14 @@ def render_for(objective: Objective, data: Path, out: Path) -> tuple[Path, Rende
         raise InputError(f"data is {str(data)!r}; give {_PREFIX} and a whole number, like render:0")
     cfg = objective.cfg
     augmentation = objective.recipe.augmentation
-    if cfg.dataset != "coco" or not isinstance(augmentation, Augmentation):
-        raise InputError(f"{cfg.name} does not learn COCO's keypoints; rendered people have those")
+    data_set = {s.name: s for s in (COCO, COCO_WHOLEBODY)}.get(cfg.dataset)
+    if data_set is None or not isinstance(augmentation, Augmentation):
+        raise InputError(
+            f"{cfg.name} does not learn COCO's keypoints or those of COCO-WholeBody; rendered "
+            "people have those"
+        )
     folder = out / "rendered"
     images, other = _VALIDATION
-    if not (folder / "annotations" / COCO.val.annotations[0]).is_file():
-        write_people(folder, images, int(seed) + other)
-    return folder, RenderedPeople(cfg, augmentation, int(seed))
+    if not (folder / "annotations" / data_set.val.annotations[0]).is_file():
+        write_people(folder, images, int(seed) + other, skeleton=cfg.skeleton)
+    return folder, RenderedPeople(cfg, augmentation, int(seed), device)

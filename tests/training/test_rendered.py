@@ -14,7 +14,9 @@ from posezoo.cli import main
 from posezoo.errors import InputError
 from posezoo.synthetic.bodies import write_people
 from posezoo.training import Augmentation, get_recipe, loop
+from posezoo.training.budget import TimeBudget
 from posezoo.training.rendered import RenderedPeople
+from posezoo.training.start import fill
 
 RECIPE = dataclasses.replace(get_recipe("hrnet_s_128x96"), batch_size=4, warmup_steps=0)
 
@@ -49,6 +51,42 @@ def test_half_of_a_batch_is_second_views():
     assert not torch.equal(samples.several([(1, 7)] * 5)[0][0], batch.images[0])
 
 
+def test_whole_bodies_are_learned_with_faces_and_hands():
+    cfg = posezoo.get_pretrained_cfg("hrnet_s_wholebody_256x192")
+    samples = RenderedPeople(cfg, Augmentation(), seed=1)
+    batch = samples.collate(samples.several([(0, 7)] * 8))
+    assert batch.images.shape == (8, 3, 256, 192) and batch.keypoints.shape == (8, 133, 2)
+    for start, stop in cfg.skeleton.parts.values():
+        assert batch.labelled[:, start:stop].any()
+    assert not batch.labelled[:, 23:91].any(1).all()  # somebody is seen from behind
+
+
+@pytest.mark.parametrize("name", ["hrnet_s_wholebody_256x192", "tmpose_s_192x144"])
+def test_networks_for_bodies_begin_with_the_packaged_trunk(name):
+    donor = posezoo.create_model("hrnet_s_192x144.bodies", pretrained=True)
+    model = posezoo.create_model(name)
+    fill(model, get_recipe(name), None)
+    wanted = donor.trunk.state_dict()
+    assert all(torch.equal(value, wanted[key]) for key, value in model.trunk.state_dict().items())
+
+
+def test_a_training_of_some_minutes_ends_with_them_and_goes_on(tmp_path):
+    write_people(tmp_path / "rendered", 2, 9, height=64)
+    for step in (1, 2):
+        end = loop.train(RECIPE, Path("render:3"), tmp_path, device="cpu", minutes=1e-6)
+        assert end.step == step and not end.is_done
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 2
+    with pytest.raises(InputError, match="minutes is 0"):
+        loop.train(RECIPE, Path("render:3"), tmp_path, device="cpu", minutes=0)
+
+
+def test_the_share_of_a_time_budget_counts_from_the_first_step():
+    seconds = iter([0.0, 20.0, 40.0, 60.0, 70.0, 70.0])
+    budget = TimeBudget(1, lambda: next(seconds))
+    assert [budget.share() for _ in range(3)] == [0.0, 0.5, 1.0]
+    assert budget.share() == 1.0 and budget.is_over
+
+
 @pytest.mark.parametrize("data", ["render:x", "render:", "render:-1"])
 def test_a_seed_is_a_whole_number(data, tmp_path):
     arguments = ["train", "hrnet_s_128x96", "--data", data, "--out", str(tmp_path / "run")]
@@ -69,8 +107,6 @@ def test_only_models_of_cocos_keypoints_learn_from_them(tmp_path):
 def test_the_deeper_network_starts_as_the_packaged_one():
     narrow = posezoo.create_model("hrnet_xs_192x144.rendered", pretrained=True).eval()
     deep = posezoo.create_model("hrnet_s_192x144").eval()
-    from posezoo.training.start import fill
-
     fill(deep, get_recipe("hrnet_s_128x96"), None)
     images = torch.randn(1, 3, 192, 144)
     with torch.no_grad():

@@ -46,6 +46,13 @@ def _bodies(model: str, **settings: Any) -> Recipe:
 RECIPES = (
     _bodies("hrnet_s_128x96", epochs=6, lr=1.5e-3, start="hrnet_xs_192x144.rendered"),
     _bodies("hrnet_s_192x144", epochs=3, lr=1e-3, start="hrnet_s_128x96.bodies"),
+    _bodies(
+        "hrnet_s_wholebody_256x192",
+        epochs=20,
+        lr=1e-3,
+        start="hrnet_s_192x144.bodies",
+        model_args={"num_keypoints": 133},
+    ),
     _rendered("hrnet_xs_128x96", epochs=28, batch_size=16, lr=2e-3, eval_every=2),
     _rendered(
         "hrnet_xs_192x144",

@@ -1,5 +1,6 @@
 """Two narrow HRNets at two sizes, with the weights that come with the package: `rendered` knows
-painted figures only, `bodies` was trained on rendered people with a real body."""
+painted figures only, `bodies` was trained on rendered people with a real body. One more for faces
+and hands, whose weights do not exist yet."""
 
 from __future__ import annotations
 
@@ -83,18 +84,40 @@ S_192 = _cfg(
     params=1_771_817,
 )
 
-for _name, _tag, _people, _cfg_of in (
-    ("hrnet_xs_128x96", "rendered", "rendered people", XS_128),
-    ("hrnet_xs_192x144", "rendered", "rendered people", XS_192),
-    ("hrnet_s_128x96", "bodies", "rendered bodies", S_128),
-    ("hrnet_s_192x144", "bodies", "rendered bodies", S_192),
-):
-    _trunk, _size = _name.rsplit("_", 1)
+# 24 channels would have to hold 133 heatmaps; a wider map costs little
+NECK = 96
+S_WHOLEBODY = PretrainedCfg(
+    task="pose",
+    dataset="coco_wholebody",
+    description=f"{_BODIES}; with feet, face and hands",
+    model_args={"num_keypoints": 133},
+    source=SourceCfg(
+        unavailable="none yet; posezoo train hrnet_s_wholebody_256x192 --data render:SEED",
+        dataset_license=_FROM_ANNY,
+        paper="Deep High-Resolution Representation Learning, CVPR 2019, arXiv:1902.09212",
+    ),
+    input=InputCfg(size=(256, 192), bbox_padding=1.25, geometry="mmpose1"),
+    decode=DecodeCfg(
+        codec="heatmap", heatmap_size=(64, 48), refine="dark", blur_kernel=9, shift_heatmap=True
+    ),
+    params=1_805_221,
+    macs=1_141_000_000,
+)
+
+for _name, _tag, _neck, _words, _cfg_of in (
+    ("hrnet_xs_128x96", "rendered", None, "COCO 17 keypoints, rendered people", XS_128),
+    ("hrnet_xs_192x144", "rendered", None, "COCO 17 keypoints, rendered people", XS_192),
+    ("hrnet_s_128x96", "bodies", None, "COCO 17 keypoints, rendered bodies", S_128),
+    ("hrnet_s_192x144", "bodies", None, "COCO 17 keypoints, rendered bodies", S_192),
+    ("hrnet_s_wholebody_256x192", "bodies", NECK, "COCO-WholeBody 133 keypoints, rendered bodies",
+     S_WHOLEBODY),
+):  # fmt: skip
+    _trunk, _size = _name.split("_")[1], _name.split("_")[-1]
     register(
         _name,
-        summary=f"HRNet-{_trunk[6:].upper()}, {_size}, COCO 17 keypoints, {_people}.",
+        summary=f"HRNet-{_trunk.upper()}, {_size}, {_words}.",
         build="posezoo.models.hrnet_pose.network:build_pose",
-        fixed={"trunk": _trunk, "input_size": _cfg_of.input.size},
+        fixed={"trunk": f"hrnet_{_trunk}", "neck": _neck, "input_size": _cfg_of.input.size},
         args={"num_keypoints": NUM_KEYPOINTS, "in_chans": IN_CHANS},
         cfgs={_tag: _cfg_of},
     )

@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.arguments import NUM_KEYPOINTS
 from ...zoo.model import PoseModel
-from ..hrnet import HRNET_XS, STEM_PARTS, HRNetStem, HRNetTrunk
+from ..hrnet import HRNET_S, HRNET_XS, STEM_PARTS, HRNetStem, HRNetTrunk
 from ..layers import check_images, init_transformer_weights, module_list, run_block
 from .masks import TokenMask, check_keep_idx, check_ratio_matters, sine_positions
 from .transformer import WIDTH, Block, make_head
@@ -262,12 +262,13 @@ _KEYS = [
 
 
 def make_trunk(trunk: str | None, in_chans: int) -> HRNetStem | None:
-    """Return the "stem" or, up to stage 3, "hrnet_xs", "hrnet_w32" or "hrnet_w48"."""
+    """Return the "stem" or, up to stage 3, "hrnet_xs", "hrnet_s", "hrnet_w32" or "hrnet_w48"."""
     if trunk is None:
         return None
     if trunk == "stem":
         return HRNetStem("hrnet_w32", in_chans)
-    return HRNetTrunk(HRNET_XS if trunk == "hrnet_xs" else trunk, in_chans)
+    narrow = {"hrnet_xs": HRNET_XS, "hrnet_s": HRNET_S}
+    return HRNetTrunk(narrow.get(trunk, trunk), in_chans)
 
 
 def build_pose(

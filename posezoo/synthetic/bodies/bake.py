@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...files import replacing
 from ...skeletons import COCO_WHOLEBODY_133
+from .face_and_hands import add_face_and_hands
 
 __all__ = ["bake"]
 
@@ -65,21 +66,21 @@ def bake(file: Path) -> dict[str, float]:
     order = np.argsort(-points.weights, axis=1)[:, :INFLUENCES]
     kept = np.take_along_axis(points.weights, order, axis=1)
     reference = _posed_reference(model, table, points, rng)
+    body = {
+        "mean": _integers(mean), "basis": _integers(basis.reshape(COMPONENTS, -1, 3)),
+        "people": coefficients.astype(np.float16), "traits": table.astype(np.float16),
+        "traits_names": np.array(model.phenotype_labels),
+        "bones": np.array(model.bone_labels), "parents": np.array(model.bone_parents, np.int16),
+        "influences": order.astype(np.uint8),
+        "weights": np.round(65535 * kept / kept.sum(axis=1, keepdims=True)).astype(np.uint16),
+        "counts": np.array(points.counts, np.int32), "faces": points.faces.astype(np.uint16),
+        "part_of_face": points.part_of_face, "keypoint_names": np.array(points.names),
+        "keypoint_of_point": points.keypoint_of_point.astype(np.int16),
+        "keypoint_share": points.keypoint_share.astype(np.float32),
+        "reference_rotations": reference[0], "reference_points": reference[1],
+    }  # fmt: skip
     with replacing(file) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(
-            stream,
-            mean=_integers(mean), basis=_integers(basis.reshape(COMPONENTS, -1, 3)),
-            people=coefficients.astype(np.float16), traits=table.astype(np.float16),
-            traits_names=np.array(model.phenotype_labels),
-            bones=np.array(model.bone_labels), parents=np.array(model.bone_parents, np.int16),
-            influences=order.astype(np.uint8),
-            weights=np.round(65535 * kept / kept.sum(axis=1, keepdims=True)).astype(np.uint16),
-            counts=np.array(points.counts, np.int32), faces=points.faces.astype(np.uint16),
-            part_of_face=points.part_of_face, keypoint_names=np.array(points.names),
-            keypoint_of_point=points.keypoint_of_point.astype(np.int16),
-            keypoint_share=points.keypoint_share.astype(np.float32),
-            reference_rotations=reference[0], reference_points=reference[1],
-        )  # fmt: skip
+        np.savez_compressed(stream, **add_face_and_hands(body, INFLUENCES))
     return {
         "megabytes": os.path.getsize(file) / 1e6,
         "largest_shape_error_mm": 1000 * float(rest.max()),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...zoo.recipe import Augmentation
+from .devices import sent
 
 __all__ = ["Crops", "aim", "crop", "project", "sample_eyes"]
 
@@ -27,7 +28,8 @@ class Crops:
 
     Attributes:
         eye: (B, 3), and `axes (B, 3, 3)`, rows right, down and forward.
-        matrix: (B, 2, 3) from the image plane to pixels of the crop.
+        matrix: (B, 2, 3) from the image plane to pixels of the crop; `inverse (B, 2, 2)` is that
+            of its first two columns.
         photo: (B, 4) the rectangle of the photo on the image plane, xyxy.
         box: (B, 4) of the person in the crop, xyxy, before anything covers it.
     """
@@ -35,6 +37,7 @@ class Crops:
     eye: Tensor
     axes: Tensor
     matrix: Tensor
+    inverse: Tensor
     photo: Tensor
     box: Tensor
 
@@ -45,7 +48,7 @@ class Crops:
     def in_photo(self, size: tuple[int, int]) -> Tensor:
         """Return whether the pixels of crops of a size are in the photo, (B, H, W)."""
         row, column = torch.arange(float(size[0]))[:, None], torch.arange(float(size[1]))
-        inverse = torch.linalg.inv(self.matrix[:, :, :2])[..., None, None]
+        inverse = self.inverse[..., None, None]
         x, y = (column - self.matrix[:, 0, 2, None, None]), (row - self.matrix[:, 1, 2, None, None])
         inside = torch.ones(1, dtype=torch.bool)
         for i in (0, 1):
@@ -56,7 +59,7 @@ class Crops:
 
     def rays(self, size: tuple[int, int], pixel: Tensor, picture: Tensor) -> Tensor:
         """Return the directions (3, P), of depth 1, of pixels (P,) of the flattened (B, H, W)."""
-        inverse = torch.linalg.inv(self.matrix[:, :, :2])
+        inverse = self.inverse
         start = -(inverse @ self.matrix[:, :, 2:])[..., 0]
         linear = self.axes[:, :2].mT @ inverse  # (B, 3, 2)
         offset = (self.axes[:, :2].mT @ start[..., None])[..., 0] + self.axes[:, 2]
@@ -106,9 +109,7 @@ def aim(rng: np.random.Generator, eye: Array, target: Array) -> Tensor:
     down = np.cross(forward, right)
     roll = np.radians(rng.normal(0, 4, len(eye)))[:, None]
     c, s = np.cos(roll), np.sin(roll)
-    return torch.from_numpy(
-        np.stack([c * right - s * down, s * right + c * down, forward], 1)
-    ).float()
+    return sent(np.stack([c * right - s * down, s * right + c * down, forward], 1)).float()
 
 
 def project(points: Tensor, eye: Tensor, axes: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,8 +134,9 @@ def crop(
     """
     count = len(body)
     plane, depth = project(body, eye, axes)
-    low = torch.where(depth[..., None] > NEAR, plane, torch.inf).amin(1).numpy()
-    high = torch.where(depth[..., None] > NEAR, plane, -torch.inf).amax(1).numpy()
+    low = torch.where(depth[..., None] > NEAR, plane, torch.inf).amin(1)
+    high = torch.where(depth[..., None] > NEAR, plane, -torch.inf).amax(1)
+    low, high = torch.stack([low, high]).cpu().numpy()
     span = high - low
     wide = span.max(axis=1, keepdims=True) * [1.4, 0.7]  # photos go on beside people
     tight = rng.random((count, 1)) < 0.25
@@ -146,7 +148,7 @@ def crop(
         ],
         1,
     )
-    ends = project(cuts, eye, axes)[0][..., 1].numpy()
+    ends = project(cuts, eye, axes)[0][..., 1].cpu().numpy()
     end = ends[np.arange(count), rng.integers(0, ends.shape[1], count)] + span[:, 1] * rng.uniform(
         0, 0.12, count
     )
@@ -172,9 +174,10 @@ def crop(
     linear = np.stack([np.stack([c, -s], 1), np.stack([s, c], 1)], 1)
     offset = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2]) - (linear @ center[..., None])[..., 0]
     matrix = np.concatenate([linear, offset[..., None]], 2)
+    inverse = torch.linalg.inv(torch.from_numpy(linear).float())  # CUDA would wait for errors
     crops = Crops(
-        eye=eye, axes=axes, matrix=torch.from_numpy(matrix).float(),
-        photo=torch.from_numpy(photo).float(), box=torch.from_numpy(box).float(),
+        eye=eye, axes=axes, matrix=sent(matrix).float(), inverse=sent(inverse),
+        photo=sent(photo).float(), box=sent(box).float(),
     )  # fmt: skip
     corners = crops.to_pixels(crops.box.reshape(-1, 2, 2))
     return replace(crops, box=torch.cat([corners.amin(1), corners.amax(1)], 1))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import wardrobe
-from .human import ALONG_LEG, ARM, BODY, HEAD, LEG, UP_TRUNK, Body, Human
+from .devices import CPU, computing_on, sent
+from .human import Body, Human, load_human
 from .poses import is_possible, sample_poses
 from .props import Stance, furnish
 from .solids import Things
@@ -32,7 +33,7 @@ class People:
     def part(self, first: int, last: int) -> People:
         """Return those in the pictures from `first` to before `last`, renumbered from 0."""
         chosen = np.flatnonzero((self.picture >= first) & (self.picture < last))
-        index = torch.from_numpy(chosen)
+        index = sent(chosen)
         outfits = wardrobe.Outfits(
             settings=self.outfits.settings[index], colors=self.outfits.colors[index]
         )
@@ -48,21 +49,25 @@ def sample_people(
     """Draw people and the things that they use.
 
     Args:
+        human: on the default device.
         picture: (N,) which picture each is in; those after the first `count` stand beside them.
         textures: how many clothes can have.
     """
-    shapes, rotations, clusters, which = _possible(human, rng, len(picture))
-    body = human.pose(shapes, rotations)
-    traits = {n: human.traits[which, i].double().numpy() for i, n in enumerate(human.trait_names)}
-    outfits = wardrobe.sample_outfits(rng, traits, textures)
-    phases = torch.from_numpy(rng.random((len(picture), 8))).float()
+    with computing_on(CPU):  # many steps on little
+        drawn = load_human()
+        which, rotations, clusters = _possible(drawn, rng, len(picture))
+    traits = drawn.traits[which].double().numpy()
+    body = human.pose(sent(drawn.people[which]), sent(rotations))
+    named = dict(zip(human.trait_names, traits.T))
+    outfits = wardrobe.sample_outfits(rng, named, textures)
+    phases = sent(rng.random((len(picture), 8))).float()
     body = replace(body, vertices=wardrobe.dress(human, body, outfits, phases))
     body = _put_down(human, rng, body, clusters)
     frames = np.stack([_frame(rng, i >= count) for i in range(len(picture))])
     things = Things()
     for i, stance in enumerate(_stances(human, body, frames, clusters)):
         furnish(rng, things, int(picture[i]), stance)
-    moves = torch.from_numpy(frames).float()
+    moves = sent(frames).float()
     turn, shift = moves[:, :, :3], moves[:, :, 3:]
     people = People(
         picture=picture, vertices=body.vertices @ turn.mT + shift.mT,
@@ -73,9 +78,9 @@ def sample_people(
 
 def _possible(
     human: Human, rng: np.random.Generator, needed: int
-) -> tuple[Tensor, Tensor, list[str], Tensor]:
-    """Draw poses and people until enough do not cut into themselves: shapes (N, components),
-    rotations (N, J, 3, 3), names of the clusters, and which people (N,)."""
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Draw poses and people until enough do not cut into themselves: which people (N,), rotations
+    (N, J, 3, 3), and names of the clusters."""
     rotations: list[Tensor] = []
     people: list[Tensor] = []
     names: list[str] = []
@@ -87,16 +92,16 @@ def _possible(
         rotations.append(poses.rotations[good])
         people.append(which[good])
         names += [poses.clusters[i] for i in good.tolist()]
-    chosen = torch.cat(people)[:needed]
-    return human.people[chosen], torch.cat(rotations)[:needed], names[:needed], chosen
+    return torch.cat(people)[:needed], torch.cat(rotations)[:needed], names[:needed]
 
 
 def _put_down(human: Human, rng: np.random.Generator, body: Body, clusters: list[str]) -> Body:
     """Stand bodies on the floor, z = 0; jumping ones above it."""
     heights = {"jumping": 0.6, "cycling": 0.12}
-    lifted = torch.tensor([rng.uniform(0, heights.get(cluster, 0)) for cluster in clusters])
-    lowest = body.vertices[:, human.part == BODY, 2].amin(1)
-    up = torch.tensor([0.0, 0.0, 1.0]) * (lifted.float() - lowest)[:, None, None]
+    lifted = np.array([rng.uniform(0, heights.get(cluster, 0)) for cluster in clusters])
+    lowest = body.vertices[:, : human.num_skin, 2].amin(1)
+    up = torch.zeros(len(clusters), 1, 3)
+    up[:, 0, 2] = sent(lifted).float() - lowest
     return replace(body, vertices=body.vertices + up, keypoints=body.keypoints + up)
 
 
@@ -113,16 +118,17 @@ def _frame(rng: np.random.Generator, is_beside: bool) -> Array:
 
 
 def _stances(human: Human, body: Body, frames: Array, clusters: list[str]) -> list[Stance]:
-    a = human.attributes
-    own = (human.part == BODY) & (a[:, ARM] < 0.5)
-    thigh = (a[:, ALONG_LEG] > -0.2) & (a[:, ALONG_LEG] < 0.75) & (a[:, LEG] > 0.5)
-    seat = own & (thigh | (a[:, UP_TRUNK] < 0.12) & (a[:, HEAD] < 0.5))
-    trunk = own & (a[:, UP_TRUNK] < 0.5) & (a[:, ALONG_LEG] < 0.2)
-    seats = body.vertices[:, seat, 2].amin(1).tolist()
-    backs = body.vertices[:, trunk, 1].amax(1).tolist()
-    crowns = body.vertices[:, human.on_head[:, 2].argmax()].double().numpy()
+    vertices = body.vertices
+    ends = torch.stack(
+        [
+            vertices[..., 2].index_select(1, human.seat).amin(1),
+            vertices[..., 1].index_select(1, human.trunk).amax(1),
+        ]
+    )
+    seats, backs = ends.tolist()
+    crowns = vertices.index_select(1, human.crown)[:, 0].cpu().double().numpy()
     stances = []
-    for i, (cluster, points) in enumerate(zip(clusters, body.keypoints.double().numpy())):
+    for i, (cluster, points) in enumerate(zip(clusters, body.keypoints.cpu().double().numpy())):
         named = dict(zip(human.keypoint_names, points))
         length = float(np.linalg.norm(named["left_hip"] - named["left_knee"]))
         stances.append(Stance(

@@ -8,6 +8,7 @@ Letters in shapes: N bodies, V vertices, J bones.
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -15,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .bake import UNIT
+from .devices import CPU, computing_on
 
-__all__ = ["Body", "Human", "load_human", "rotation"]
+__all__ = ["Body", "Human", "gathered", "load_human", "rotation"]
 
 BODY, SKIRT, HAIR = 0, 1, 2  # parts of the mesh
 # what is known of each vertex, see `Human.attributes`
@@ -45,12 +48,14 @@ class Human:
         people: (people, components) shapes to draw from; `traits (people, 11)` what they were
             made of, in the order of `trait_names`.
         faces: (F, 3) and `part_of_face (F,)`: BODY, SKIRT or HAIR.
-        part: (V,) the same of vertices.
+        part: (V,) the same of vertices; the first `num_skin` are BODY.
         template: (V, 3) mean shape at rest, `heads (J, 3)` of its bones.
         attributes: (V, 8) shares of head, arm and leg; how far along the arm (shoulder 0, elbow 1,
             wrist 2) and the leg (hip 0, knee 1, ankle 2); up the trunk (pelvis 0, neck 1); shares
             of hand and eye.
         on_head: (V, 3) position about the middle of the ears in units of 0.1 m.
+        seat, trunk: vertices of what one sits on, and of what a back rest touches.
+        crown: (1,) the vertex highest on the head.
         faces_of_vertex: (V, F) sparse, 1 where a vertex is a corner; `neighbours (V, V)`, sparse,
             takes the mean over a vertex and those beside it.
     """
@@ -69,7 +74,7 @@ class Human:
         self.people = torch.from_numpy(data["people"].astype(np.float32))
         self.traits = torch.from_numpy(data["traits"].astype(np.float32))
         counts = data["counts"].tolist()
-        self.num_vertices, self.num_points = sum(counts[:3]), sum(counts)
+        self.num_skin, self.num_vertices, self.num_points = counts[0], sum(counts[:3]), sum(counts)
         self.faces = torch.from_numpy(data["faces"].astype(np.int64))
         self.part_of_face = torch.from_numpy(data["part_of_face"].astype(np.int64))
         self.part = torch.repeat_interleave(torch.arange(3), torch.tensor(counts[:3]))
@@ -87,7 +92,17 @@ class Human:
         keypoints = self._share @ self._mean[self.num_vertices : self.num_points]
         named = dict(zip(self.keypoint_names, keypoints.numpy().astype(np.float64)))
         self.attributes, self.on_head = _attributes(self, named)
+        self.seat, self.trunk = _behind(self)
+        self.crown = self.on_head[:, 2].argmax(0, keepdim=True)
         self.faces_of_vertex, self.neighbours = _connections(self.faces, self.num_vertices)
+
+    def to(self, device: torch.device) -> Human:
+        """Return a copy on a device."""
+        moved = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(moved, name, value.to(device))
+        return moved
 
     def bone(self, name: str) -> int:
         return self.bone_names.index(name)
@@ -138,11 +153,18 @@ class Human:
         return torch.stack(bones, 1)
 
 
+def load_human(device: torch.device = CPU) -> Human:
+    """Return what the file in the package holds, on a device."""
+    return _loaded(device)
+
+
 @cache
-def load_human() -> Human:
-    """Read the file in the package."""
+def _loaded(device: torch.device) -> Human:
+    if device != CPU:
+        return load_human().to(device)
     with resources.as_file(resources.files("posezoo") / "assets" / "body.npz") as file:
-        return Human(file)
+        with computing_on(CPU):
+            return Human(file)
 
 
 def rotation(axis: Tensor, angle: Tensor) -> Tensor:
@@ -185,6 +207,16 @@ def _attributes(human: Human, keypoints: dict[str, NDArray[np.float64]]) -> tupl
     return attributes, torch.from_numpy((v - ears) / 0.1).float()
 
 
+def _behind(human: Human) -> tuple[Tensor, Tensor]:
+    """Return `seat` and `trunk`."""
+    a = human.attributes
+    own = (human.part == BODY) & (a[:, ARM] < 0.5)
+    thigh = (a[:, ALONG_LEG] > -0.2) & (a[:, ALONG_LEG] < 0.75) & (a[:, LEG] > 0.5)
+    seat = own & (thigh | (a[:, UP_TRUNK] < 0.12) & (a[:, HEAD] < 0.5))
+    trunk = own & (a[:, UP_TRUNK] < 0.5) & (a[:, ALONG_LEG] < 0.2)
+    return seat.nonzero()[:, 0], trunk.nonzero()[:, 0]
+
+
 def _connections(faces: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return `faces_of_vertex` and `neighbours`."""
     number = torch.arange(len(faces)).repeat_interleave(3)
@@ -202,6 +234,15 @@ def _sparse(places: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
         warnings.simplefilter("ignore", UserWarning)
         found: Tensor = torch.sparse_coo_tensor(places, values, size).to_sparse_csr()
     return found
+
+
+def gathered(matrix: Tensor, values: Tensor) -> Tensor:
+    """Return a sparse matrix (n, m) times values (m, D), summed in the order of its columns on any
+    device: cuSPARSE promises none."""
+    return F.embedding_bag(
+        matrix.col_indices(), values, matrix.crow_indices(), mode="sum",
+        per_sample_weights=matrix.values(), include_last_offset=True,
+    )  # fmt: skip
 
 
 def _along(joints: list[NDArray[np.float64]], points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["develop", "soften"]
+from .devices import sent
+
+__all__ = ["compress", "develop", "soften"]
 
 _REACH = 4  # pixels of a blur to each side
 
@@ -19,11 +21,12 @@ _REACH = 4  # pixels of a blur to each side
 def soften(pictures: Tensor, sigmas: NDArray[np.float64]) -> Tensor:
     """Blur those pictures of (B, 3, H, W) whose standard deviation (B,) is above 0, up to about 3
     pixels; the others stay."""
-    chosen = torch.from_numpy(np.flatnonzero(sigmas > 0))
-    if not len(chosen):
+    blurred = np.flatnonzero(sigmas > 0)
+    if not len(blurred):
         return pictures
+    chosen = sent(blurred)
     steps = torch.arange(-_REACH, _REACH + 1.0)
-    deviations = torch.from_numpy(sigmas).float()[chosen]
+    deviations = sent(sigmas[blurred]).float()
     kernels = torch.exp(-steps.square() / (2 * deviations[:, None] ** 2))
     kernels = kernels / kernels.sum(1, keepdim=True)  # (b, 2 * reach + 1)
     found = pictures[chosen]
@@ -44,7 +47,7 @@ def develop(rng: np.random.Generator, light: Tensor, size: tuple[int, int]) -> T
     count = len(light)
 
     def draw(values: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(np.asarray(values)).float().reshape(count, -1, 1, 1)
+        return sent(np.asarray(values)).float().reshape(count, -1, 1, 1)
 
     level = light.flatten(1).mean(1).reshape(-1, 1, 1, 1)
     automatic = (0.22 / level.clamp(0.02, 3)) ** draw(rng.uniform(0.2, 1.0, count))
@@ -63,11 +66,11 @@ def develop(rng: np.random.Generator, light: Tensor, size: tuple[int, int]) -> T
     sharp = np.where(rng.random(count) < 0.25, rng.uniform(0.2, 1.5, count), -1)
     soft = soften(picture, np.where(sharp > 0, 1.0, blur))
     picture = soft + draw((1 + sharp) * (sharp > 0)) * (picture - soft)
-    noise = torch.from_numpy(rng.standard_normal((count, 3, *size), np.float32))
+    noise = sent(rng.standard_normal((count, 3, *size), np.float32))
     colored = draw(rng.uniform(0, 0.7, count))
     amount = draw(np.where(rng.random(count) < 0.6, rng.exponential(0.016, count), 0))
     picture = picture + amount * (colored * noise + (1 - colored) * noise[:, :1])
-    return _compressed(rng, (picture.clamp(0, 1) * 255).round().byte())
+    return (picture.clamp(0, 1) * 255).round().byte()
 
 
 def _coarsened(rng: np.random.Generator, pictures: Tensor) -> Tensor:
@@ -86,8 +89,8 @@ def _coarsened(rng: np.random.Generator, pictures: Tensor) -> Tensor:
     return result
 
 
-def _compressed(rng: np.random.Generator, pictures: Tensor) -> Tensor:
-    """Store pictures as JPEG of some quality, most of them, and read them again."""
+def compress(rng: np.random.Generator, pictures: Tensor) -> Tensor:
+    """Store pictures on the CPU as JPEG of some quality, most of them, and read them again."""
     result = pictures.clone()
     for i in np.flatnonzero(rng.random(len(pictures)) < 0.7):
         buffer = io.BytesIO()

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .devices import sent
 from .raster import rasterise
 
 __all__ = ["Lights", "ShadowMaps", "cast_shadows", "sample_lights", "shade", "unit"]
 
 _MAP = 96  # pixels of a shadow map
+_MIDDLE = np.array([_MAP / 2, _MAP / 2, 50], np.float32)
 _BIAS = 0.03  # metres by which a surface may be behind what is lit
 
 
@@ -44,7 +46,7 @@ class ShadowMaps:
         """Map points (3, P) to x and y in pixels of the map and how near the lamp they are."""
         scale = (_MAP / 2) / self.radius[:, None, None]
         axes = torch.cat([self.axes[:, :2] * scale, self.axes[:, 2:]], 1)
-        start = torch.tensor([_MAP / 2, _MAP / 2, 50.0]) - (axes @ self.center[..., None])[..., 0]
+        start = sent(_MIDDLE) - (axes @ self.center[..., None])[..., 0]
         found = []
         for i in range(3):
             value = start[:, i].index_select(0, picture)
@@ -86,7 +88,7 @@ def sample_lights(rng: np.random.Generator, count: int) -> Lights:
         "fill_toward": fill_toward,
         "shadow": np.where(rng.random(count) < 0.62, rng.uniform(0.25, 0.97, count), 0),
     }
-    return Lights(**{name: torch.from_numpy(value).float() for name, value in values.items()})
+    return Lights(**{name: sent(value).float() for name, value in values.items()})
 
 
 def cast_shadows(
@@ -104,7 +106,7 @@ def cast_shadows(
         faces: (3, F) and the `picture (F,)` of each.
         middle, radius: (B, 3) and (B,) what the maps reach.
     """
-    up = torch.tensor([0.0, 0.0, 1.0]).expand_as(lights.toward)
+    up = torch.eye(3)[2].expand_as(lights.toward)
     x = torch.nn.functional.normalize(torch.linalg.cross(lights.toward, up), dim=1)
     axes = torch.stack([x, torch.linalg.cross(lights.toward, x), lights.toward], 1)
     count = len(middle)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import wardrobe
 from .crowd import People
+from .devices import sent
 from .human import BODY, HAIR, SKIRT, Human
 from .solids import SHAPES, Things
 
@@ -40,7 +41,7 @@ class Mesh:
 
 
 class Mesher:
-    """Collects triangles.
+    """Collects triangles, on the default device.
 
     Attributes:
         static: (14, …) what is known of vertices whatever their pose: template position, position
@@ -49,7 +50,8 @@ class Mesher:
 
     def __init__(self, human: Human) -> None:
         self.human = human
-        things = torch.cat([vertices for vertices, _, _ in SHAPES])
+        self._shapes = [tuple(sent(tensor) for tensor in shape) for shape in SHAPES]
+        things = torch.cat([vertices for vertices, _, _ in self._shapes])
         columns = torch.cat([human.template, human.on_head, human.attributes], 1)
         padded = F.pad(things, (0, columns.shape[1] - 3))
         self.static = torch.cat([columns, padded]).T.contiguous()
@@ -64,10 +66,10 @@ class Mesher:
         pieces = [self._bodies(people)]
         vertices = pieces[0].positions.shape[1]
         known = self.human.num_vertices
-        for shape, (unit, _, _) in enumerate(SHAPES):
-            piece = _solids(things, shape, known, vertices)
+        for number, shape in enumerate(self._shapes):
+            piece = _solids(shape, things.of_shape(number), known, vertices)
             pieces.append(piece)
-            known += len(unit)
+            known += len(shape[0])
             vertices += piece.positions.shape[1]
         names = Mesh.__dataclass_fields__
         return Mesh(**{n: torch.cat([getattr(p, n) for p in pieces], -1) for n in names})
@@ -83,7 +85,7 @@ class Mesher:
         skirt = (part == SKIRT) & (of("skirt") > 0) & (self._height > of("hem"))
         hair = (part == HAIR) & (of("long_hair") > 0) & (self._on_head > of("hair_end"))
         owner, face = ((part == BODY) | skirt | hair).nonzero().unbind(1)
-        picture = torch.from_numpy(people.picture)
+        picture = sent(people.picture)
         return Mesh(
             positions=people.vertices.reshape(-1, 3).T.contiguous(),
             normals=wardrobe.normals(h, people.vertices).reshape(-1, 3).T.contiguous(),
@@ -94,18 +96,22 @@ class Mesher:
         )  # fmt: skip
 
 
-def _solids(things: Things, shape: int, known: int, start: int) -> Mesh:
+def _solids(
+    shape: tuple[Tensor, ...], things: tuple[Tensor, Tensor, Tensor], known: int, start: int
+) -> Mesh:
     """Return the things of a shape.
 
     Args:
+        shape: one of `SHAPES`, and `things` those of it, on the CPU.
         known: first column of the shape in `Mesher.static`.
         start: how many vertices come before.
     """
-    vertices, triangles, normals = SHAPES[shape]
-    matrices, pictures, materials = things.of_shape(shape)
+    vertices, triangles, normals = shape
+    matrices, pictures, materials = (sent(tensor) for tensor in things)
     count, linear = len(matrices), matrices[:, :, :3]
     positions = vertices @ linear.mT + matrices[:, None, :, 3]
-    turned = F.normalize(normals @ torch.linalg.pinv(linear), dim=-1)
+    inverse = torch.linalg.pinv(things[0][:, :, :3])  # on the CPU: CUDA would wait for errors
+    turned = F.normalize(normals @ sent(inverse), dim=-1)
     faces = triangles + (start + len(vertices) * torch.arange(count))[:, None, None]
     return Mesh(
         positions=positions.reshape(-1, 3).T, normals=turned.reshape(-1, 3).T,

@@ -1,22 +1,30 @@
 """Rendered photographs of dressed people with exact keypoints, as the crops that networks take.
 
 Whatever is random depends on (seed, number of the shoot) alone, so the same arguments give the same
-bytes on the same machine.
+bytes on the same machine and kind of device. NumPy draws on the CPU, where poses are tried and JPEG
+is made; all else runs on the device. Light, rooms and lenses are drawn piece by piece of a shoot;
+pieces are larger on CUDA, so shoots of more than `_PIECE` people differ from those of the CPU.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...device import choose_device
+from ...files import replacing
 from ...zoo.recipe import Augmentation
 from . import camera, lens, light, rooms, wardrobe
 from .crowd import People, sample_people
+from .devices import CPU, computing_on, sent
 from .human import BODY, HAIR, SKIRT, load_human
 from .mesh import Mesh, Mesher
 from .props import scatter
@@ -28,14 +36,15 @@ __all__ = ["Photographer", "Shots"]
 
 Array = NDArray[np.float64]
 _LARGER = 1.25  # rendered this much larger, for smooth edges
-_AT_ONCE = 8
+_PIECE = 8  # people, few enough for the caches of a CPU
+_LARGE_PIECE = 64  # on other devices, in about 1 GB of their memory
 _ATLASES = 40  # sets of textures, of which a shoot uses one
 _BELOW = ("shoulder", "shoulder", "hip", "hip", "knee")  # where photos of the upper body end
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shots:
-    """B crops of a person each.
+    """B crops of a person each, on the CPU.
 
     Attributes:
         images: uint8 RGB (B, 3, H, W); black outside the photo.
@@ -50,45 +59,66 @@ class Shots:
 
 
 class Photographer:
-    """Makes shots of people.
+    """Makes shots of people. It can be sent to other processes, which make their own of what is on
+    a device when they first need it; textures that one of them drew are in a temporary folder.
 
     Args:
         seed: of all that is random.
         size: (H, W) of the crops in pixels.
         padding: factor on a person's box, as a network's configuration has it.
         augmentation: how crops are moved; default not at all.
+        device: what renders; default the CPU.
+
+    Raises:
+        InputError: no such device.
     """
 
     def __init__(
         self, seed: int, size: tuple[int, int], padding: float = 1.25,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | None = None, device: str | torch.device | None = None,
     ) -> None:  # fmt: skip
         self.seed, self.size, self.padding = seed, size, padding
         self.augmentation = augmentation or Augmentation()
         self._larger = (round(size[0] * _LARGER), round(size[1] * _LARGER))
+        self.device = choose_device(CPU if device is None else device)
         self.human = load_human()
-        self._mesh = Mesher(self.human)
-        self._own = self.human.part == BODY
-        self._atlas = cache(self._draw_atlas)
+        self._atlases: dict[int, Atlas] = {}
+        self._temporary: TemporaryDirectory[str] | None = None
+        self._shared: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._shared is None:
+            self._temporary = TemporaryDirectory(prefix="posezoo-")  # as long as this object
+            self._shared = Path(self._temporary.name)
+        given = (self.seed, self.size, self.padding, self.augmentation, self.device)
+        return Photographer, given, {"_shared": self._shared}
+
+    @cached_property
+    def _mesh(self) -> Mesher:
+        return Mesher(load_human(self.device))
 
     def shoot(self, number: int, count: int) -> Shots:
         """Make `count` shots; `number` tells this call's from those of others."""
         rng = np.random.default_rng((self.seed, number))
-        atlas = self._atlas(number % _ATLASES).opened()
+        with computing_on(self.device):
+            return self._shoot(rng, self._atlas(number % _ATLASES).opened(), count)
+
+    def _shoot(self, rng: np.random.Generator, atlas: Sheet, count: int) -> Shots:
         extra = rng.choice(4, count, p=[0.52, 0.27, 0.14, 0.07])
         picture = np.concatenate([np.arange(count), np.repeat(np.arange(count), extra)])
-        people, things = sample_people(self.human, rng, picture, count, atlas.count)
+        people, things = sample_people(self._mesh.human, rng, picture, count, atlas.count)
         close = rng.random(count) < 0.36
         eyes, axes = _cameras(rng, people, close)
         for i in range(count):
             scatter(rng, things, i, eyes[i])
         made = []
-        for first in range(0, count, _AT_ONCE):  # few enough for the caches of a CPU
-            part = slice(first, min(first + _AT_ONCE, count))
+        piece = _PIECE if self.device == CPU else _LARGE_PIECE
+        for first in range(0, count, piece):
+            part = slice(first, min(first + piece, count))
             some = people.part(part.start, part.stop)
             mesh = self._mesh(some, things.part(part.start, part.stop))
             crops = self._crops(rng, some, eyes[part], axes[part], close[part])
-            made.append(self._expose(rng, atlas, some, mesh, crops))
+            made.append(self._expose(rng, atlas, some, mesh, crops, eyes[part]))
         return Shots(
             images=torch.cat([m.images for m in made]),
             keypoints=torch.cat([m.keypoints for m in made]),
@@ -106,28 +136,40 @@ class Photographer:
             for n in _BELOW
         ]
         return camera.crop(
-            rng, torch.from_numpy(eyes).float(), axes, people.vertices[:count, self._own],
+            rng, sent(eyes).float(), axes, people.vertices[:count, : self.human.num_skin],
             torch.stack(cuts, 1), close, self._larger, self.padding, self.augmentation,
         )  # fmt: skip
 
-    def _draw_atlas(self, number: int) -> Atlas:
-        return Atlas(np.random.default_rng((self.seed, number, 1)))
+    def _atlas(self, number: int) -> Atlas:
+        if number not in self._atlases:
+            self._atlases[number] = self._known_atlas(number)
+        return self._atlases[number]
+
+    def _known_atlas(self, number: int) -> Atlas:
+        file = self._shared / f"{number}.npy" if self._shared else None
+        if file is not None and file.is_file():
+            return Atlas(np.load(file, mmap_mode="c"))
+        atlas = Atlas.draw(np.random.default_rng((self.seed, number, 1)))
+        if file is not None and file.parent.is_dir():
+            with replacing(file) as temporary, temporary.open("wb") as stream:
+                np.save(stream, atlas.stored)
+        return atlas
 
     def _expose(
         self, rng: np.random.Generator, atlas: Sheet, people: People, mesh: Mesh,
-        crops: camera.Crops,
+        crops: camera.Crops, eyes: Array,
     ) -> Shots:  # fmt: skip
         size, count = self._larger, len(crops.eye)
         x, y, near = (value[mesh.faces] for value in _pixels(mesh, crops))  # (3, F)
         both = (mesh.part == SKIRT) | (mesh.part == HAIR)
         hits = rasterise(x, y, near, mesh.picture, (count, *size), both)
         lights = light.sample_lights(rng, count)
-        main = people.vertices[:count, self._own]
+        main = people.vertices[:count, : self.human.num_skin]
         middle = (main.amin(1) + main.amax(1)) / 2
         maps = light.cast_shadows(
             lights, mesh.positions, mesh.faces, mesh.picture, middle, torch.full((count,), 1.5)
         )
-        scenery = rooms.sample_rooms(rng, crops.eye.double().numpy(), atlas)
+        scenery = rooms.sample_rooms(rng, eyes.astype(np.float32).astype(np.float64), atlas)
         inside = crops.in_photo(size)
         pixel = inside.flatten().nonzero()[:, 0]
         picture = torch.div(pixel, size[0] * size[1], rounding_mode="floor")
@@ -145,8 +187,8 @@ class Photographer:
             rng, atlas, people, mesh, hits, crops, size, lights, maps, count
         )
         linear = canvas.reshape(3, count, *size).transpose(0, 1).contiguous()
-        images = lens.develop(rng, linear, self.size)
-        images = images * _resized(inside, self.size)
+        images = lens.compress(rng, lens.develop(rng, linear, self.size).cpu())
+        images *= _resized(inside.cpu(), self.size)
         return self._annotate(people, mesh, hits, crops, inside, images)
 
     def _shade(
@@ -205,19 +247,15 @@ class Photographer:
             near[picture, row, column] < 1 / (depth - 0.16).clamp(min=0.05)
         )
         inside = inside & who
-        factor = torch.tensor([self.size[1] / size[1], self.size[0] / size[0]])
-        boxes = torch.zeros(count, 4)
-        for i in range(count):
-            rows, columns = inside[i].any(1).nonzero()[:, 0], inside[i].any(0).nonzero()[:, 0]
-            if len(rows):
-                boxes[i] = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float()
+        factor = sent(np.array([self.size[1] / size[1], self.size[0] / size[0]], np.float32))
         keypoints = torch.cat(
             [(found + 0.5) * factor - 0.5, (in_photo * (1 + seen.long()))[..., None]], -1
         )
         keypoints = keypoints * in_photo[..., None]
         return Shots(
-            images=images, keypoints=keypoints, boxes=boxes * factor.repeat(2),
-            areas=inside.flatten(1).sum(1) * factor.prod(),
+            images=images, keypoints=keypoints.cpu(),
+            boxes=(_boxes_of(inside) * factor.repeat(2)).cpu(),
+            areas=(inside.flatten(1).sum(1) * factor.prod()).cpu(),
         )  # fmt: skip
 
 
@@ -226,7 +264,7 @@ def _cameras(
 ) -> tuple[Array, Tensor]:
     """Return eyes (B, 3) and axes (B, 3, 3)."""
     count = len(close)
-    keypoints = people.keypoints[:count].double().numpy()
+    keypoints = people.keypoints[:count].cpu().double().numpy()
     low, high = keypoints.min(axis=1), keypoints.max(axis=1)
     upper = keypoints[:, [0, 5, 6, 11, 12]].mean(axis=1)
     target = np.where(close[:, None], upper, (low + high) / 2)
@@ -242,6 +280,18 @@ def _cameras(
 def _resized(inside: Tensor, size: tuple[int, int]) -> Tensor:
     """Return a mask (B, H, W) at another size, uint8 (B, 1, h, w)."""
     return torch.nn.functional.interpolate(inside[:, None].to(torch.uint8), size)
+
+
+def _boxes_of(masks: Tensor) -> Tensor:
+    """Return boxes (B, 4), xyxy, around what is set in masks (B, H, W); 0 where nothing is."""
+    low, high = [], []
+    for dim in (1, 2):
+        used = masks.any(dim)
+        index = torch.arange(used.shape[1])
+        low.append(torch.where(used, index, used.shape[1]).amin(1))
+        high.append(torch.where(used, index + 1, 0).amax(1))
+    found: Tensor = torch.stack(low + high, 1) * masks.flatten(1).any(1, keepdim=True)
+    return found.float()
 
 
 def _pixels(mesh: Mesh, crops: camera.Crops) -> tuple[Tensor, Tensor, Tensor]:
@@ -281,13 +331,15 @@ def _waves(
         owner: (P,) whose.
     """
     ripple = outfits.settings[:, wardrobe.SETTINGS.index("ripple")]
+    n = len(ripple)
+    drawn = [(rng.normal(size=(3, n)), rng.uniform(0, 6.28, (1, n))) for _ in range(12)]
+    waves = sent(np.concatenate([rows for pair in drawn for rows in pair])).float().split(4)
     total = torch.zeros(4, rest.shape[1])
-    for factor, height in ((1.2, 0.5), (2.4, 0.4), (4.5, 0.3)):
+    for k, (factor, height) in enumerate(((1.2, 0.5), (2.4, 0.4), (4.5, 0.3))):
         for i in range(4):
-            directions = torch.from_numpy(rng.normal(size=(3, len(ripple)))).float()
-            directions = (directions * factor * ripple).index_select(1, owner)
-            start = torch.from_numpy(rng.uniform(0, 6.28, len(ripple))).float()
-            angle = start.index_select(0, owner)
+            wave = waves[4 * k + i]  # 3 directions and a start
+            directions = (wave[:3] * factor * ripple).index_select(1, owner)
+            angle = wave[3].index_select(0, owner)
             for j in range(3):
                 angle.addcmul_(directions[j], rest[j])
             total[i].add_(torch.sin(angle), alpha=height)
@@ -299,10 +351,10 @@ def _paint_things(
 ) -> Tensor:
     """Colour things (3, P) by their materials: plain, or a texture around them."""
     total = count * MATERIALS
-    colors = torch.from_numpy(random_colors(rng, total)).T.contiguous()
-    texture = torch.from_numpy(rng.integers(0, atlas.count, total))
-    scale = torch.from_numpy(np.exp(rng.normal(0, 0.6, total))).float().index_select(0, material)
-    plain = torch.from_numpy(rng.random(total) < 0.55).index_select(0, material)
+    colors = sent(random_colors(rng, total)).T.contiguous()
+    texture = sent(rng.integers(0, atlas.count, total))
+    scale = sent(np.exp(rng.normal(0, 0.6, total))).float().index_select(0, material)
+    plain = sent(rng.random(total) < 0.55).index_select(0, material)
     u, v = (rest[0] + rest[1]) * scale, -rest[2] * scale
     printed = atlas.look_up(texture.index_select(0, material), u, v)
     return torch.where(plain, colors.index_select(1, material), printed)

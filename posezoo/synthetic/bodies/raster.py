@@ -69,8 +69,8 @@ def rasterise(
     row = torch.div(local, wide, rounding_mode="floor")
     fx, fy = (local - row * wide).float(), row.float()
     b0, b1 = (_at(planes, i, owner, fx, fy) for i in (0, 1))
-    inside = torch.minimum(torch.minimum(b0, b1), 1 - b0 - b1) >= _INSIDE
-    owner, fx, fy = owner[inside], fx[inside], fy[inside]
+    inside = (torch.minimum(torch.minimum(b0, b1), 1 - b0 - b1) >= _INSIDE).nonzero()[:, 0]
+    owner, fx, fy = (value.index_select(0, inside) for value in (owner, fx, fy))
     nearness = _at(planes, 2, owner, fx, fy)
     origin = (image * height + first_y.long()) * width + first_x.long()
     pixel = origin.index_select(0, owner) + (fy * width + fx).long()

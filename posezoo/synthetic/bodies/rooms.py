@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .devices import sent
 from .light import Lights, ShadowMaps
 from .textures import Sheet
 
@@ -129,12 +130,12 @@ def sample_rooms(rng: np.random.Generator, eyes: Array, atlas: Sheet) -> Rooms:
     step = np.exp(rng.normal(-0.6, 0.6, (count, 1))) * [1, 1]
     step[:, 0] *= rng.choice([-1, 1], count)
     return Rooms(
-        low=torch.from_numpy(low).float(), high=torch.from_numpy(high).float(),
-        texture=torch.from_numpy(walls), scale=torch.from_numpy(np.where(laid, 0, scale)).float(),
-        turn=torch.from_numpy(turn).float(),
-        flat=torch.from_numpy(
+        low=sent(low).float(), high=sent(high).float(),
+        texture=sent(walls), scale=sent(np.where(laid, 0, scale)).float(),
+        turn=sent(turn).float(),
+        flat=sent(
             np.where(rng.random(count) < 0.25, rng.integers(half // 2, atlas.count, count), -1)
         ),
-        view=torch.from_numpy(np.concatenate([rng.random((count, 2)), step], 1)).float(),
-        tone=torch.from_numpy(tone).float(),
+        view=sent(np.concatenate([rng.random((count, 2)), step], 1)).float(),
+        tone=sent(tone).float(),
     )  # fmt: skip

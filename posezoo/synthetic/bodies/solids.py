@@ -47,11 +47,11 @@ class Things:
         )  # fmt: skip
 
     def of_shape(self, shape: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return matrices (n, 3, 4), pictures and materials (n,) of those of a shape."""
+        """Return matrices (n, 3, 4), pictures and materials (n,) of those of a shape (CPU)."""
         chosen = [i for i, other in enumerate(self.shapes) if other == shape]
         matrices = np.array([self.matrices[i] for i in chosen]).reshape(-1, 3, 4)
         numbers = [[values[i] for i in chosen] for values in (self.pictures, self.materials)]
-        pictures, materials = torch.tensor(numbers, dtype=torch.long)
+        pictures, materials = torch.from_numpy(np.array(numbers, np.int64))
         return torch.from_numpy(matrices).float(), pictures, materials
 
     def box(

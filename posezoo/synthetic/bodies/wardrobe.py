@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .devices import CPU, sent
 from .human import (
     ALONG_ARM,
     ALONG_LEG,
@@ -25,6 +26,7 @@ from .human import (
     UP_TRUNK,
     Body,
     Human,
+    gathered,
 )  # fmt: skip
 from .textures import Sheet, random_colors
 
@@ -54,6 +56,7 @@ _HAIRS = np.array([
     (0.02, 0.016, 0.014), (0.05, 0.03, 0.02), (0.12, 0.07, 0.04), (0.28, 0.18, 0.09),
     (0.50, 0.36, 0.18), (0.22, 0.08, 0.04), (0.40, 0.40, 0.40), (0.70, 0.70, 0.68),
 ])  # fmt: skip
+_LIPS, _WHITE = np.array([(0.95, 0.62, 0.60), (0.6, 0.58, 0.55)], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +122,7 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
     s["sleeve"] = np.where(bare, -2, s["sleeve"])
     settings = np.stack([np.asarray(s[name], np.float64) for name in SETTINGS], 1)
     return Outfits(
-        settings=torch.from_numpy(settings).float(),
-        colors=torch.from_numpy(_sample_colors(rng, traits, n)).float(),
+        settings=sent(settings).float(), colors=sent(_sample_colors(rng, traits, n)).float()
     )
 
 
@@ -221,13 +223,15 @@ def normals(human: Human, vertices: Tensor) -> Tensor:
     (x, y, z), (u, v, w) = (b - a).unbind(2), (c - a).unbind(2)
     face = torch.stack([y * w - z * v, z * u - x * w, x * v - y * u], 2)
     flat = face.transpose(0, 1).reshape(len(human.faces), -1)
-    summed = (human.faces_of_vertex @ flat).reshape(-1, len(vertices), 3).transpose(0, 1)
+    summed = gathered(human.faces_of_vertex, flat).reshape(-1, len(vertices), 3).transpose(0, 1)
     return torch.nn.functional.normalize(summed, dim=-1)
 
 
 def _neighbours_mean(human: Human, vertices: Tensor) -> Tensor:
     flat = vertices.transpose(0, 1).reshape(vertices.shape[1], -1)
-    return (human.neighbours @ flat).reshape(-1, len(vertices), 3).transpose(0, 1)
+    on_cpu = flat.device == CPU  # its sums are the same every time, rounded in another way
+    means = human.neighbours @ flat if on_cpu else gathered(human.neighbours, flat)
+    return means.reshape(-1, len(vertices), 3).transpose(0, 1)
 
 
 def paint(
@@ -288,9 +292,9 @@ def _palette(outfits: Outfits) -> Tensor:
     skin, hair = c["skin"], c["hair"]
     share = outfits.settings[:, SETTINGS.index("beard"), None]
     made = {
-        "brow": hair * 0.5 + skin * 0.25, "lips": skin * skin.new_tensor([0.95, 0.62, 0.60]),
+        "brow": hair * 0.5 + skin * 0.25, "lips": skin * sent(_LIPS),
         "beard": hair * share + skin * (1 - share),
-        "white": skin.new_tensor([0.6, 0.58, 0.55]).expand_as(skin),
+        "white": sent(_WHITE).expand_as(skin),
     }  # fmt: skip
     rows = torch.stack([made[n] if n in made else c[n] for n in LAYERS], 1)
     return rows.reshape(-1, 3).T.contiguous()
