@@ -69,15 +69,16 @@ def work(names: Iterable[str], args: argparse.Namespace, keep: Callable[[Row], N
     context = multiprocessing.get_context("spawn")
     process: Any = None
     for name in names:
-        if process is None:
+        is_new = process is None
+        if is_new:
             pipe, other = context.Pipe()
             process = context.Process(target=serve, args=(other, args), daemon=True)
             process.start()
             other.close()
-            if pipe.poll(120):
-                pipe.recv()
         row: Row = {"model": name, "failed": "no time left"}
         try:
+            if is_new and not (pipe.poll(120) and pipe.recv()):
+                raise EOFError
             pipe.send(name)
             if pipe.poll(args.seconds):
                 row = pipe.recv()
