@@ -6,6 +6,7 @@ BatchNorms are measured afterwards, over all that was learnt.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,7 @@ TOKENIZER = "pct_tokenizer_swin_base_woimgguide.rendered"
 PEOPLE = 8
 SHIFT, NOISE = 0.06, 0.1  # of a box, and of the spread of pixels
 RATE = 1e-3
+FOUND = 5.0  # input pixels from the truth
 NEAR = {"pose": 2.0, "tokenizer": 2.0, "classification": 0.5}  # input pixels; share of classes
 Row = dict[str, Any]
 
@@ -174,8 +176,10 @@ def compare(model: Any, batch: TrainingBatch) -> Row:
     if task == "classification":
         return row | {"of spread": round(float((exact - half).abs().max() / exact.std()), 4)}
     moves = (exact - half).norm(dim=-1)[batch.labelled]
+    found = moves[errors(exact, batch, task) < FOUND]
     points = torch.tensor([0.5, 0.95, 1.0], device=moves.device)
-    return row | {"moves": [round(x, 3) for x in moves.quantile(points).tolist()]}
+    values = [*moves.quantile(points).tolist(), float(found.max()) if len(found) else math.nan]
+    return row | {"moves": [round(value, 3) for value in values]}
 
 
 def measure(name: str, device: torch.device, steps: int, seconds: float) -> Row:
