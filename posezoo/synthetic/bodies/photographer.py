@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...device import choose_device
+from ...files import replacing
 from ...zoo.recipe import Augmentation
 from . import camera, lens, light, rooms, wardrobe
 from .crowd import People, sample_people
@@ -56,8 +59,8 @@ class Shots:
 
 
 class Photographer:
-    """Makes shots of people. It can be sent to other processes: they make their own of what is on
-    a device, when they first need it.
+    """Makes shots of people. It can be sent to other processes, which make their own of what is on
+    a device when they first need it; textures that one of them drew are in a temporary folder.
 
     Args:
         seed: of all that is random.
@@ -80,10 +83,15 @@ class Photographer:
         self.device = choose_device(CPU if device is None else device)
         self.human = load_human()
         self._atlases: dict[int, Atlas] = {}
+        self._temporary: TemporaryDirectory[str] | None = None
+        self._shared: Path | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._shared is None:
+            self._temporary = TemporaryDirectory(prefix="posezoo-")  # as long as this object
+            self._shared = Path(self._temporary.name)
         given = (self.seed, self.size, self.padding, self.augmentation, self.device)
-        return Photographer, given
+        return Photographer, given, {"_shared": self._shared}
 
     @cached_property
     def _mesh(self) -> Mesher:
@@ -134,8 +142,18 @@ class Photographer:
 
     def _atlas(self, number: int) -> Atlas:
         if number not in self._atlases:
-            self._atlases[number] = Atlas(np.random.default_rng((self.seed, number, 1)))
+            self._atlases[number] = self._known_atlas(number)
         return self._atlases[number]
+
+    def _known_atlas(self, number: int) -> Atlas:
+        file = self._shared / f"{number}.npy" if self._shared else None
+        if file is not None and file.is_file():
+            return Atlas(np.load(file, mmap_mode="c"))
+        atlas = Atlas.draw(np.random.default_rng((self.seed, number, 1)))
+        if file is not None and file.parent.is_dir():
+            with replacing(file) as temporary, temporary.open("wb") as stream:
+                np.save(stream, atlas.stored)
+        return atlas
 
     def _expose(
         self, rng: np.random.Generator, atlas: Sheet, people: People, mesh: Mesh,

@@ -30,25 +30,31 @@ class Atlas:
     fabric), the second busy.
 
     Args:
-        rng: what is drawn depends on it alone.
+        stored: uint8 (1, 3, 8 * S, 8 * S), square roots of linear RGB.
     """
 
     count = _ROW * _ROW
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, stored: NDArray[np.uint8]) -> None:
+        self.stored = stored
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Atlas:
+        """Draw one, in about half a second; it depends on `rng` alone."""
         with computing_on(CPU):
             made = [
-                _SURFACES[rng.integers(len(_SURFACES))](rng) if i < self.count // 2
+                _SURFACES[rng.integers(len(_SURFACES))](rng) if i < cls.count // 2
                 else _CLUTTERS[rng.integers(len(_CLUTTERS))](rng)
-                for i in range(self.count)
+                for i in range(cls.count)
             ]  # fmt: skip
         tiles = np.stack(made).reshape(_ROW, _ROW, _SIZE, _SIZE, 3)
         sheet = tiles.transpose(4, 0, 2, 1, 3).reshape(1, 3, _ROW * _SIZE, _ROW * _SIZE)
-        self._stored = (torch.from_numpy(sheet.astype(np.float32)).clamp(0, 1).sqrt() * 255).byte()
+        roots = torch.from_numpy(sheet.astype(np.float32)).clamp(0, 1).sqrt() * 255
+        return cls(roots.byte().numpy())
 
     def opened(self) -> Sheet:
         """Return the textures for looking up, on the default device."""
-        return Sheet((sent(self._stored).float() / 255).square())
+        return Sheet((sent(self.stored).float() / 255).square())
 
 
 class Sheet:
