@@ -233,7 +233,8 @@ TMPOSE = Family(
         "The zone mask, which cannot run as published, is repaired; multiply-adds are counted "
         "as what is done.",
     ),
-    advice="Train one (`posezoo train tmpose_b_256x192`), or run TokenPose weights with a mask.",
+    advice="Train one (`posezoo train tmpose_b_256x192`), or run TokenPose weights with a mask. "
+    "`tmpose_s_192x144` is posezoo's own small one, for `--data render:SEED`; it has no weights yet.",
     limits="The authors published neither weights nor a licence. The convolutional trunk does not "
     "shrink with the mask: with 40 % of the tokens the network still does 85 % of the work.",
     citation="""@article{tmpose2025,
@@ -264,7 +265,8 @@ HRNET = Family(
     "`hrnet_xs_192x144` reaches AP 90.2 (from the smaller one's weights, 3 epochs of 41,846 people "
     "in 24,000 images, 45 minutes of one CPU core), `hrnet_xs_128x96` 85.8 (from nothing, 28 "
     "epochs of 20,954 people in 12,000 images, 113 minutes): seed 0, 400 validation images (687 "
-    "people, seed 1; training has seed 2), annotated boxes, flip test.",
+    "people, seed 1; training has seed 2), annotated boxes, flip test. "
+    "`hrnet_s_wholebody_256x192` finds 133 keypoints; it has no weights yet.",
     limits="None of them has seen a photograph. `rendered` is wrong on photographs. `bodies` finds "
     "many people who stand or walk, and fails on many portraits and on people who crouch or lie; "
     "benchmarks/results/bodies has numbers, of a handful of photographs. For work take another "

@@ -39,6 +39,7 @@ _LARGER = 1.25  # rendered this much larger, for smooth edges
 _PIECE = 8  # people, few enough for the caches of a CPU
 _LARGE_PIECE = 64  # on other devices, in about 1 GB of their memory
 _ATLASES = 40  # sets of textures, of which a shoot uses one
+_FRAMED = 33  # keypoints of body, feet and fingertips; faces and hands are within them
 _BELOW = ("shoulder", "shoulder", "hip", "hip", "knee")  # where photos of the upper body end
 
 
@@ -264,7 +265,7 @@ def _cameras(
 ) -> tuple[Array, Tensor]:
     """Return eyes (B, 3) and axes (B, 3, 3)."""
     count = len(close)
-    keypoints = people.keypoints[:count].cpu().double().numpy()
+    keypoints = people.keypoints[:count, :_FRAMED].cpu().double().numpy()
     low, high = keypoints.min(axis=1), keypoints.max(axis=1)
     upper = keypoints[:, [0, 5, 6, 11, 12]].mean(axis=1)
     target = np.where(close[:, None], upper, (low + high) / 2)
