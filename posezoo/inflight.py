@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .device import Download
+from .transforms import TopDownCrop
 
 __all__ = ["Batch", "Rows", "Running", "halves"]
 
@@ -33,14 +35,42 @@ class Rows:
 
 
 class Batch:
-    """Crops that wait for a forward, and the rows that their results go to."""
+    """Crops that wait for a forward, and the rows that their results go to.
 
-    def __init__(self) -> None:
+    Args:
+        cut: how crops are cut and normalised.
+        kept_pixels: images wait until they have more than so many, and are then cut together; 0
+            cuts each at once, and none is kept.
+    """
+
+    def __init__(self, cut: TopDownCrop, kept_pixels: int) -> None:
+        self.cut, self.kept_pixels = cut, kept_pixels
         self.count = 0
-        self.crops: list[Tensor] = []
         self.centers: list[np.ndarray] = []
         self.box_sizes: list[np.ndarray] = []
         self.targets: list[tuple[Rows, slice]] = []
+        self._crops: list[Tensor] = []
+        self._waiting: list[tuple[Tensor, np.ndarray]] = []
+
+    def add(self, image: Tensor, matrices: np.ndarray) -> None:
+        """Add the crops of an image, see `TopDownCrop`."""
+        self.count += len(matrices)
+        self._waiting.append((image, matrices))
+        if sum(image.shape[0] * image.shape[1] for image, _ in self._waiting) > self.kept_pixels:
+            self._cut_waiting()
+
+    def crops(self) -> Tensor:
+        """Return all crops (B, 3, H, W), normalised."""
+        self._cut_waiting()
+        return torch.cat(self._crops) if len(self._crops) > 1 else self._crops[0]
+
+    def _cut_waiting(self) -> None:
+        if len(self._waiting) == 1:
+            self._crops.append(self.cut(*self._waiting[0]))
+        elif self._waiting:
+            images, matrices = zip(*self._waiting)
+            self._crops.append(self.cut.many(images, matrices))
+        self._waiting = []
 
 
 class Running:

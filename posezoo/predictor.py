@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["CropRequest", "PosePredictor"]
 
 _CPU_BATCH = 8
+_KEPT_PIXELS = 1 << 24  # on a GPU, of images to be cut together: 54 of 640x480, 0.25 GB
 _log = logging.getLogger(__name__)
 
 ImageLike = np.ndarray | Image.Image | str | Path
@@ -139,6 +140,7 @@ class PosePredictor:
         self.flip_test = self.cfg.decode.flip_test if flip_test is None else flip_test
         self.codec = build_codec(self.cfg)
         self.crop = TopDownCrop(self.cfg.input.size, self.cfg.input.mean, self.cfg.input.std)
+        self._kept_pixels = 0 if self.device.type == "cpu" else _KEPT_PIXELS
         if not isinstance(detector, PeopleFinder):
             detector = PeopleFinder(detector, device=self.device)
         self.finder = detector
@@ -325,7 +327,7 @@ class PosePredictor:
         batch is fetched after the next one was started.
         """
         waiting: deque[Rows] = deque()
-        batch, running = Batch(), Running()
+        batch, running = Batch(self.crop, self._kept_pixels), Running()
         for request in requests:
             rows = Rows(len(request.centers), self.skeleton.num_keypoints)
             waiting.append(rows)
@@ -337,7 +339,7 @@ class PosePredictor:
                 if batch.count == self.batch_size:
                     previous, running = running, self._start(batch)
                     previous.finish()
-                    batch = Batch()
+                    batch = Batch(self.crop, self._kept_pixels)
                 first = last
             while waiting and not waiting[0].missing:
                 yield waiting.popleft().result
@@ -406,18 +408,15 @@ class PosePredictor:
     def _fill(
         self, batch: Batch, image: Tensor, request: CropRequest, rows: Rows, part: slice
     ) -> None:
-        """Cut the boxes `part` of an image and add them to the batch."""
-        matrices = self._matrices(request, part)
-        batch.crops.append(self.crop(image, matrices))
+        """Add the boxes `part` of an image to the batch."""
+        batch.add(image, self._matrices(request, part))
         batch.centers.append(request.centers[part])
         batch.box_sizes.append(request.box_sizes[part])
         batch.targets.append((rows, part))
-        batch.count += len(matrices)
 
     def _start(self, batch: Batch) -> Running:
         """Run one batch; nothing here waits for the device."""
-        images = torch.cat(batch.crops) if len(batch.crops) > 1 else batch.crops[0]  # (B, 3, H, W)
-        images = images.to(self.model_dtype)
+        images = batch.crops().to(self.model_dtype)  # (B, 3, H, W)
         with self._evaluating():
             if self.flip_test:
                 both = self.model(torch.cat([images, images.flip(-1)]))  # (2 B, ...)

@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
+from standins.device import FAR, StandInDevice
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from posezoo.errors import InputError
 from posezoo.geometry import boxes_to_center_size, crop_matrices
-from posezoo.transforms import TopDownCrop, build_transform, load_image, warp_crops
+from posezoo.transforms import TopDownCrop, build_transform, load_image, warp_crops, warp_many
 from posezoo.zoo.config import DecodeCfg, InputCfg, PretrainedCfg
 
 GOLDENS = Path(__file__).parent / "goldens/evaluation"
@@ -170,6 +172,70 @@ def test_matrices_may_be_tensors_and_there_may_be_none() -> None:
     assert none.shape == (0, 3, 24, 18) and none.dtype == torch.uint8
 
 
+def _several(
+    seed: int, shapes: list[tuple[int, int]], counts: list[int], turned: bool
+) -> tuple[list[Tensor], list[np.ndarray]]:
+    """Make images of bright noise, and maps of each to crops (19, 14), every fourth outside."""
+    rng = np.random.default_rng(seed)
+    images = [torch.from_numpy(rng.integers(100, 256, (*s, 3), dtype=np.uint8)) for s in shapes]
+    matrices = []
+    for (height, width), count in zip(shapes, counts):
+        linear = rng.normal(size=(count, 2, 2)) * np.array([[1, turned], [turned, 1]])
+        shift = rng.normal([7.0, 9.5], 5, (count, 2)) - linear @ np.array([width / 2, height / 2])
+        shift[3::4] *= 10.0 ** rng.integers(0, 12)
+        matrices.append(np.concatenate([linear, shift[:, :, None]], axis=2))
+    return images, matrices
+
+
+shapes = st.tuples(st.integers(1, 40), st.integers(1, 60))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32), st.lists(st.tuples(shapes, st.integers(0, 5)), min_size=1, max_size=5),
+    st.booleans(),
+)  # fmt: skip
+def test_crops_of_many_images_equal_those_of_each(
+    seed: int, pictures: list[tuple[tuple[int, int], int]], turned: bool
+) -> None:
+    sides, counts = zip(*pictures)
+    images, matrices = _several(seed, list(sides), list(counts), turned)
+    alone = [warp_crops(image, maps, (19, 14)) for image, maps in zip(images, matrices)]
+    assert torch.equal(warp_many(images, matrices, (19, 14)), torch.cat(alone))
+
+
+def test_crops_of_many_images_fill_several_launches() -> None:
+    images, matrices = _several(0, [(9, 70), (33, 8)], [60, 90], turned=False)
+    alone = [warp_crops(image, maps, (19, 14)) for image, maps in zip(images, matrices)]
+    together = warp_many(images, matrices, (19, 14))
+    assert torch.equal(together, torch.cat(alone))
+    assert together.flatten(1).amax(1).bool().sum() > 100  # the others are black
+
+
+def test_crops_on_a_device_need_no_wait_and_few_operations() -> None:
+    images, matrices = _several(0, [(30, 40)] * 20, [4] * 20, turned=True)
+    expected = torch.cat([warp_crops(i, maps, (19, 14)) for i, maps in zip(images, matrices)])
+    with StandInDevice() as device:
+        far = [image.to(FAR) for image in images]
+        crops, one = warp_many(far, matrices, (19, 14)), warp_crops(far[0], matrices[0], (19, 14))
+    assert device.waits == {}
+    assert torch.equal(crops.as_subclass(Tensor), expected)
+    assert torch.equal(one.as_subclass(Tensor), expected[:4])
+    with _Counted() as counted:
+        warp_many(images, matrices, (19, 14))
+    assert counted.operations < 10 * len(images)
+
+
+class _Counted(TorchDispatchMode):
+    """Counts operations."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.cuda
 def test_cuda_crops_equal_the_cpu() -> None:
     rng = np.random.default_rng(0)
@@ -177,6 +243,18 @@ def test_cuda_crops_equal_the_cpu() -> None:
     for maps in (matrices, matrices * np.array([[1, 0, 1], [0, 1, 1]])):
         on_gpu = warp_crops(NOISE.cuda(), maps, (64, 48))
         assert on_gpu.is_cuda and (on_gpu.cpu() == warp_crops(NOISE, maps, (64, 48))).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("turned", [False, True])
+def test_cuda_crops_of_many_images_equal_the_cpu(turned: bool) -> None:
+    sides = [(480, 640), (1, 1), (333, 500), (1, 700), (640, 427)]
+    images, matrices = _several(0, sides, [40, 3, 0, 5, 70], turned)
+    on_gpu = warp_many([image.cuda() for image in images], matrices, (19, 14))
+    alone = [warp_crops(image, maps, (19, 14)) for image, maps in zip(images, matrices)]
+    assert on_gpu.is_cuda and torch.equal(on_gpu.cpu(), torch.cat(alone))
+    none = warp_many([images[0].cuda()], [matrices[0][:0]], (19, 14))
+    assert none.shape == (0, 3, 19, 14)
 
 
 def test_top_down_crop_normalises_after_padding() -> None:
