@@ -51,12 +51,14 @@ class Batch:
         self.targets: list[tuple[Rows, slice]] = []
         self._crops: list[Tensor] = []
         self._waiting: list[tuple[Tensor, np.ndarray]] = []
+        self._waiting_pixels = 0
 
     def add(self, image: Tensor, matrices: np.ndarray) -> None:
         """Add the crops of an image, see `TopDownCrop`."""
         self.count += len(matrices)
         self._waiting.append((image, matrices))
-        if sum(image.shape[0] * image.shape[1] for image, _ in self._waiting) > self.kept_pixels:
+        self._waiting_pixels += image.shape[0] * image.shape[1]
+        if self._waiting_pixels > self.kept_pixels:
             self._cut_waiting()
 
     def crops(self) -> Tensor:
@@ -70,7 +72,7 @@ class Batch:
         elif self._waiting:
             images, matrices = zip(*self._waiting)
             self._crops.append(self.cut.many(images, matrices))
-        self._waiting = []
+        self._waiting, self._waiting_pixels = [], 0
 
 
 class Running:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from evaluation import made
 from PIL import Image
+from standins.device import FAR, StandInDevice
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -352,6 +353,24 @@ def test_run_asks_for_nothing_that_cuda_would_have_to_wait_for(picture, name):
         float(torch.ones(2).max())
         torch.arange(4)[torch.tensor([True, False, True, False])]
     assert waits.found == ["item", "index"]
+
+
+@pytest.mark.parametrize("name", ["uniformer_s_256x192", "tmpose_b_256x192", "pct_swin_base"])
+def test_run_on_a_device_waits_for_results_only_and_equals_the_cpu(picture, name):
+    network = _Regresses() if name == "pct_swin_base" else Brightest()
+    network.pretrained_cfg = posezoo.get_pretrained_cfg(name)
+    del network.unused  # the stand-in has no parameters
+    here = PosePredictor(network, batch_size=4)
+    images = [picture, picture[:150], np.ascontiguousarray(picture[:, :130])] * 2
+    requests = [here.request(image, BOXES) for image in images]
+    expected = list(here.predict_crops(requests))
+    with StandInDevice() as device:
+        there = PosePredictor(network, device=FAR, batch_size=4)
+        found = list(there.predict_crops(requests))
+    assert device.waits == {"cpu": 5}  # once a batch
+    for (points, scores), (others, values) in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(points, others)
+        np.testing.assert_array_equal(scores, values)
 
 
 @pytest.mark.cuda
