@@ -7,8 +7,8 @@ First, side by side, what is not timed: small models on CUDA against the CPU in 
 of the CUDA tests (where pytest is installed); one variant per family against the stored outputs of
 the published implementation, and what bfloat16 changes; and compiled models, for the cache of
 torch. Then, one by one: the machine and its limits (an 8192^3 product per precision, a large copy);
-eager, optimised and compiled forwards; detectors; an evaluation run on made photos; steps of
-training.
+eager and optimised forwards; detectors; an evaluation run on made photos; steps of training; last,
+as compiling takes minutes where the cache is not ready, compiled forwards.
 
 Each step runs in a process of its own, started again behind an item that killed it (side by side:
 a process per item); after each row both files are written, so that whatever happens leaves what was

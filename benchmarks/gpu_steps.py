@@ -215,7 +215,7 @@ def last_line(command: list[Any]) -> Any:
 
 STEPS: dict[str, Callable[[argparse.Namespace, list[str]], Iterator[Row]]] = {
     "tests": tests, "parity": parity, "prepare": prepare, "machine": machine, "forward": forward,
-    "compiled": compiled, "detectors": detectors, "harness": harness, "training": training,
+    "detectors": detectors, "harness": harness, "training": training, "compiled": compiled,
 }  # fmt: skip
 
 

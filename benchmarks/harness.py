@@ -29,6 +29,7 @@ import posezoo
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.evaluation.tasks import CocoTask
 from posezoo.geometry import crop_matrices, input_to_image
+from posezoo.inflight import halves
 from posezoo.transforms import load_image
 
 DETECTIONS = "COCO_val2017_detections_AP_H_56_person.json"
@@ -141,8 +142,8 @@ def stages(task: CocoTask, count: int, now: Callable[[], float]) -> dict[str, fl
         outputs = [predictor.model(torch.cat([x, x.flip(-1)])) for x in batches]
         spent["network"] += now() - start
         start = now()
-        merged = [predictor.codec.merge_flip(*output.chunk(2)) for output in outputs]
-        points, _ = predictor.codec.decode(torch.cat(merged))
+        merged = [predictor.codec.merge_flip(*halves(o, len(x))) for o, x in zip(outputs, batches)]
+        points = torch.cat([predictor.codec.decode(output)[0] for output in merged])
         input_to_image(points, request.centers, request.box_sizes, size, geometry).cpu()
         spent["decode"] += now() - start
     boxes = sum(len(s.bboxes) for s in samples)
@@ -165,8 +166,7 @@ def main() -> None:
     if args.engine:
         model = posezoo.optimize(model, engine=args.engine, dtype=args.dtype)
     device = torch.device(args.device)
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     now = stopwatch(device, args.engine)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)

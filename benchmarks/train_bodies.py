@@ -12,8 +12,8 @@ of all runs; `--set NAME:lr=1e-3` that of one.
 They work in --runs, where the same command goes on for another time (the rate anew) from the
 last.pt that is there. Nothing is evaluated, so few validation pictures are made; --prepare makes
 them and ends. Into --out go, for each run, NAME.SEED.safetensors (the averaged weights in half
-precision, also while it trains), NAME.SEED.jsonl (the log) and NAME.SEED.txt (what it said). A run
-that fails does not stop the others. The last line is a JSON object.
+precision, also while it trains and after SIGTERM), NAME.SEED.jsonl (the log) and NAME.SEED.txt. A
+run that fails does not stop the others. The last line is a JSON object.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -40,8 +41,7 @@ from posezoo.training.checkpoint import CHECKPOINT
 
 EPOCHS, WARMUP = 1000, 40  # not reached: the time decides; so many of them the rate rises
 PICTURES = 16  # of the validation set
-TOLD_EVERY, WRITTEN_EVERY = 15.0, 60.0  # seconds
-LEAD, GRACE = 10.0, 45.0  # seconds: to write at the end, and after a signal before it is killed
+TOLD_EVERY, WRITTEN_EVERY, LEAD, GRACE = 15, 30, 20, 45  # s: to write; before runs are killed
 
 
 @dataclass
@@ -111,7 +111,6 @@ def write_weights(run: Run, args: argparse.Namespace) -> bool:
 
 
 def prepare(run: Run, folder: Path) -> None:
-    """Make the validation pictures that a training asks for when it starts."""
     if not any((folder / "rendered" / "annotations").glob("*.json")):
         skeleton = posezoo.get_pretrained_cfg(run.recipe).skeleton
         write_people(folder / "rendered", PICTURES, int(run.seed) + 1_000_003, skeleton=skeleton)
@@ -183,12 +182,13 @@ def main() -> None:
         prepare(run, args.runs / run.name)
     if args.prepare:
         return
-    if Path("/dev/shm").is_dir():  # through which workers hand on batches
-        print(f"/dev/shm has {shutil.disk_usage('/dev/shm').free / 1e9:.1f} GB free", flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the runs and their workers
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     start(args, end)
-    wait(args, end)
-    tell(args, end)
+    try:
+        wait(args, end)
+    except KeyboardInterrupt:  # the weights so far are written all the same
+        wait(args, time.monotonic())
     found = {run.name: write_weights(run, args) for run in args.run}
     rows = {r.name: {"weights": found[r.name], **r.last(args.runs / r.name)} for r in args.run}
     print(json.dumps(rows))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -185,3 +187,16 @@ def test_a_checkpoint_is_never_converted_onto_itself(tmp_path):
     result = CliRunner().invoke(main, [*command, "--out", str(folder / "model.safetensors")])
     assert result.exit_code == 2
     assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_terminal_is_told_at_once_that_the_model_is_loading(tmp_path):
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command = ["predict", "--model", MODEL, str(tmp_path / "missing.jpg")]
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        process = subprocess.Popen([sys.executable, "-m", "posezoo", *command], stderr=theirs)
+        os.close(theirs)
+        first = terminal.read(200)
+        process.kill()
+        process.wait()
+    assert first.startswith(b"loading hrnet_xs_128x96")

@@ -73,6 +73,8 @@ def predict(
     """
     chosen = PredictOptions(**told)
     _check_model(name)
+    if not quiet and sys.stderr is not None and sys.stderr.isatty():
+        click.echo(f"loading {name} …", err=True)  # importing torch and timm takes seconds
     from ..device import choose_device
     from ..media import find_sources
     from ..outputs.run import RunPlan, is_finished

@@ -50,7 +50,7 @@ __all__ = ["CHECKPOINT", "Progress", "fit", "train"]
 
 _log = logging.getLogger(__name__)
 _SAVE_EVERY = 200  # steps between two checkpoints
-_SAVE_AFTER = 60.0  # seconds, where the time is limited
+_SAVE_AFTER = 30.0  # seconds, where the time is limited
 _ASK_EVERY = 10  # steps after which several processes agree whether to stop
 
 

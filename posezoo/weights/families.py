@@ -234,7 +234,7 @@ TMPOSE = Family(
         "as what is done.",
     ),
     advice="Train one (`posezoo train tmpose_b_256x192`), or run TokenPose weights with a mask. "
-    "`tmpose_s_192x144` is posezoo's own small one, for `--data render:SEED`; it has no weights yet.",
+    "`tmpose_s_192x144` is a small one of our own, for `--data render:SEED`, without weights yet.",
     limits="The authors published neither weights nor a licence. The convolutional trunk does not "
     "shrink with the mask: with 40 % of the tokens the network still does 85 % of the work.",
     citation="""@article{tmpose2025,

@@ -11,9 +11,10 @@ from torch import nn
 from ...datasets.descriptors import CocoSet, MpiiSet, find_file, pose_set_of
 from ...datasets.imagenet import read_imagenet
 from ...engines.network import ExportedNetwork
+from ...optimization import optimize
 from ...predictor import PosePredictor
 from ...zoo.config import PretrainedCfg
-from ...zoo.model import Classifier, Tokenizer
+from ...zoo.model import Classifier, PoseModel, Tokenizer
 from ...zoo.wrapped import unwrap
 from ..settings import EvaluationSettings, RunOptions
 from .base import EvaluationTask
@@ -40,13 +41,16 @@ def make_task(
     run: RunOptions,
     device: torch.device,
 ) -> EvaluationTask[Any]:
-    """Read the samples of the data set that a model is for, and put the model on its device.
+    """Read the samples of the data set that a model is for, and put a fast copy of the model on its
+    device.
 
     Raises:
         DataError: files are missing or malformed.
         InputError: the model does not belong to a known data set, or to none with its keypoints.
     """
     network = unwrap(model)
+    if settings.dtype == torch.float32 and isinstance(network, (PoseModel, Classifier)):
+        model = network = optimize(network, device=device)  # other types are so in any case
     if cfg.task == "classification" and isinstance(network, (Classifier, ExportedNetwork)):
         return ImagenetTask(
             network, read_imagenet(data, network.num_classes)[: settings.limit],
