@@ -137,9 +137,12 @@ def test_the_first_frame_alone_is_said_to_be_used(animations, monkeypatch, caplo
     assert [frame.index for frame in frames] == [None] * 7
     assert [Path(frame.source).name for frame in frames if frame.error] == ["broken.gif"]
     said = sorted(record.getMessage() for record in caplog.records)
-    words = [f"{animations / 'moves'}.{end} is animated, and only its first frame is used" for end in
-             ("gif", "png", "webp")]  # fmt: skip
-    assert said == [f"{words[0]}; all: pip install 'posezoo[video]'", *words[1:]]
+    words = "is animated, and only its first frame is used"
+    assert said == [
+        f"{animations / 'moves.gif'} {words}; all: pip install 'posezoo[video]'",
+        f"{animations / 'moves.png'} {words}",
+        f"{animations / 'moves.webp'} {words}",
+    ]
 
 
 def test_patterns_lists_and_cameras(folder, monkeypatch):
