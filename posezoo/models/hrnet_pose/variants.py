@@ -92,7 +92,7 @@ S_WHOLEBODY = PretrainedCfg(
     description=f"{_BODIES}; with feet, face and hands",
     model_args={"num_keypoints": 133},
     source=SourceCfg(
-        unavailable="none yet; posezoo train hrnet_s_wholebody_256x192 --data render:SEED",
+        unavailable="not trained yet; posezoo train hrnet_s_wholebody_256x192 --data render:SEED",
         dataset_license=_FROM_ANNY,
         paper="Deep High-Resolution Representation Learning, CVPR 2019, arXiv:1902.09212",
     ),

