@@ -120,6 +120,40 @@ def test_other_readers_find_crop_and_keypoints_in_the_metadata(file):
     assert card["outputs"] == ["heatmaps"]
 
 
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_info_shows_what_a_file_holds(model, file, suffix, tmp_path):
+    told = CliRunner().invoke(main, ["info", str(file(suffix))])
+    assert told.exit_code == 0, told.output
+    for words in (
+        "hrnet_xs_128x96.rendered: ", "task        pose, coco", "input       128x96 (HxW)",
+        "skeleton    coco, 17 keypoints", "decode      heatmap, dark", "dtype       float32",
+        "weights     in the file, from hrnet_xs", model.origin["origin_sha256"],
+    ):  # fmt: skip
+        assert words in told.output, told.output
+    told = CliRunner().invoke(main, ["info", str(file(suffix)), "--json"])
+    assert json.loads(told.output) == model.pretrained_cfg.to_dict()
+
+
+def test_info_of_random_weights_reports_nothing(tmp_path):
+    with example() as name:
+        export_model(posezoo.create_model(name), tmp_path / "m.pt2")
+    told = CliRunner().invoke(main, ["info", str(tmp_path / "m.pt2")]).output
+    assert "in the file, from a model without a file" in told
+    assert "reported" not in told and "addresses" not in told
+
+
+def test_info_of_a_file_that_posezoo_did_not_write_is_refused_as_in_predict(tmp_path):
+    program = torch.export.export(torch.nn.Conv2d(3, 4, 1), (torch.zeros(1, 3, 8, 8),))
+    torch.export.save(program, tmp_path / "other.pt2")
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    told = [
+        CliRunner().invoke(main, [*command, str(tmp_path / "other.pt2")])
+        for command in (["info"], ["predict", str(tmp_path / "photo.png"), "--model"])
+    ]
+    assert "was not written by posezoo: it has no metadata" in told[0].output
+    assert told[0].exit_code == told[1].exit_code == 1 and told[0].output == told[1].output
+
+
 def test_openvino_computes_in_bfloat16(model, file):
     pytest.importorskip("openvino")
     images = torch.randn(2, 3, 128, 96)

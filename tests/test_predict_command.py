@@ -18,6 +18,7 @@ from standins.signals import sent_when
 import posezoo
 from posezoo import PosePredictor
 from posezoo.cli import main
+from posezoo.cli.networks import build_predictor
 from posezoo.errors import InputError
 from posezoo.runs.stopping import Stop
 
@@ -187,6 +188,22 @@ def test_a_checkpoint_is_never_converted_onto_itself(tmp_path):
     result = CliRunner().invoke(main, [*command, "--out", str(folder / "model.safetensors")])
     assert result.exit_code == 2
     assert (folder / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "auto"])
+def test_weights_of_a_file_run_in_the_fast_copy_as_those_of_a_name_do(tmp_path, dtype):
+    folder = posezoo.save_pretrained(posezoo.create_model(MODEL, pretrained=True), tmp_path)
+    options = {
+        "device": "cpu", "dtype": dtype, "compile": False, "engine": None, "batch_size": 4,
+        "flip_test": None,
+    }  # fmt: skip
+    named = build_predictor(MODEL, None, **options)
+    loaded = build_predictor(MODEL, folder / "model.safetensors", **options)
+    kinds = [[type(module) for module in one.model.modules()] for one in (named, loaded)]
+    assert kinds[0] == kinds[1] and loaded.dtype == named.dtype
+    image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    points = [one(image, [[0, 0, 40, 50]]).keypoints for one in (named, loaded)]
+    assert np.array_equal(*points)
 
 
 def test_terminal_is_told_at_once_that_the_model_is_loading(tmp_path):

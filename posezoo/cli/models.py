@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +14,10 @@ from ..weights.trust import by_hand_reason, is_automatic, is_pinned
 from ..zoo.catalog import get_pretrained_cfg, list_models, model_arguments
 from ..zoo.config import PretrainedCfg, Task
 from . import options
+from .networks import is_exported_file
+
+if TYPE_CHECKING:
+    from ..engines.network import ExportedNetwork
 
 __all__ = ["info", "list_command"]
 
@@ -111,14 +117,23 @@ def _size(cfg: PretrainedCfg) -> str:
 @click.option("--json", "as_json", is_flag=True, help="The configuration as JSON.")
 @click.option("--recipe", is_flag=True, help="How it is trained, as `train --set` takes it.")
 def info(name: str, as_json: bool, recipe: bool) -> None:
-    """Show what is known about the model NAME: architecture[.tag], local-dir:… or hf-hub:…"""
+    """Show what is known about the model NAME.
+
+    NAME is architecture[.tag], local-dir:…, hf-hub:…, or a .pt2 or .onnx file of `posezoo export`.
+    """
     if recipe:
         from ..training.recipes import get_recipe, settings_of
 
         for key, text in settings_of(get_recipe(name)).items():
             click.echo(f"{key}={text}")
         return
-    if ":" in name:
+    network: ExportedNetwork | None = None
+    if is_exported_file(name):
+        from ..engines.programs import open_exported
+
+        network = open_exported(name)
+        cfg = network.pretrained_cfg
+    elif ":" in name:
         from ..zoo.factory import resolve_cfg
 
         cfg = resolve_cfg(name)
@@ -128,7 +143,9 @@ def info(name: str, as_json: bool, recipe: bool) -> None:
         click.echo(json.dumps(cfg.to_dict(), indent=2))
         return
     click.echo(f"{cfg.name}: {cfg.description}")
-    for label, value in _facts(cfg).items():
+    more = _arguments(cfg) if network is None else _facts_of_file(network)
+    facts = _facts(cfg) | more
+    for label, value in facts.items():
         if value:
             click.echo(f"  {label:11s} {value}")
 
@@ -154,6 +171,34 @@ def _facts(cfg: PretrainedCfg) -> dict[str, str | None]:
     if metrics:
         values = "  ".join(f"{k} {100 * v:.1f}" for k, v in metrics.values.items())
         facts["reported"] = f"{values}\n  {'':11s} {metrics.protocol}; {metrics.url}"
-    arguments = model_arguments(cfg.architecture) | dict(cfg.model_args)
-    facts["arguments"] = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
     return facts
+
+
+def _arguments(cfg: PretrainedCfg) -> dict[str, str | None]:
+    arguments = model_arguments(cfg.architecture) | dict(cfg.model_args)
+    return {"arguments": _listed(arguments)}
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in values.items())
+
+
+def _facts_of_file(network: ExportedNetwork) -> dict[str, str | None]:
+    """Return what an exported file says by itself: its weights need not be the published ones, nor
+    its architecture one that is registered here."""
+    from ..evaluation.provenance import is_published_file
+
+    cfg, origin = network.pretrained_cfg, network.origin
+    is_pose = cfg.task == "pose"
+    others = {} if is_published_file(cfg, origin) else {"reported": None}
+    return {
+        **others,
+        "weights": f"in the file, from {origin.get('origin_file', 'a model without a file')}",
+        "addresses": None,
+        "sha256": origin.get("origin_sha256"),
+        "skeleton": f"{cfg.skeleton.name}, {network.num_keypoints} keypoints" if is_pose else None,
+        "classes": None if is_pose else str(network.num_classes),
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "arguments": _listed(cfg.model_args),
+        "settings": _listed(network.settings()),
+    }

@@ -66,14 +66,18 @@ def build_predictor(
     Raises:
         InputError and others: see `find_network` and `PosePredictor`.
     """
-    from ..device import choose_device
+    from ..device import choose_device, has_fast_bfloat16
+    from ..optimization import optimize
     from ..predictor import PosePredictor
 
     model: nn.Module | str = name  # of which the predictor makes the fast version
     if checkpoint is not None:
         model = find_network(name, checkpoint, engine=engine, dtype=dtype)
-    if device is None and engine in (None, "torch") and not is_exported_file(name):
-        device = choose_device(None)
+    if engine in (None, "torch") and not is_exported_file(name):
+        device = choose_device(device)
+        in_float32 = dtype == "float32" or (dtype == "auto" and not has_fast_bfloat16(device))
+        if not isinstance(model, str) and in_float32 and not compile:
+            model = optimize(model, device=device)  # in other types the predictor does so
     predictor = PosePredictor(
         model, device=device, dtype=dtype, compile=compile, engine=engine,
         batch_size=batch_size, flip_test=flip_test,

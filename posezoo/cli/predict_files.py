@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,13 +32,14 @@ class PredictFiles:
         drawings, tokens: the picture or film of each input.
 
     Raises:
-        InputError: an ending that means nothing, or two inputs with one output.
+        InputError: an ending that means nothing, two inputs with one output, or an output with
+            too long a name.
     """
 
     def __init__(self, sources: Sequence[Source], options: PredictOptions) -> None:
         from ..media import Photo
         from ..outputs.formats import text_format
-        from ..outputs.names import files_of, picture_paths
+        from ..outputs.names import files_of, picture_paths, require_short_names
 
         self.sources, self.options = sources, options
         self.form: TextFormat | None = None
@@ -64,6 +65,21 @@ class PredictFiles:
             if len(photos) < len(sources):
                 raise InputError("--draw-tokens is for photos; give no film and no camera")
             self.tokens = picture_paths("--draw-tokens", photos, options.draw_tokens)
+        require_short_names(self._names())
+
+    def _names(self) -> Iterator[Path]:
+        """Yield every file or folder of an input, finished or on the way."""
+        from ..media import Photo
+        from ..media.film import parts_of
+        from ..outputs.openpose import openpose_file
+
+        yield from (*self.results.values(), *self.drawings.values(), *self.tokens.values())
+        for source in self.sources:
+            is_photo, name = isinstance(source, Photo), str(source)
+            if self.options.form == "openpose":
+                yield openpose_file(self.results[name], None if is_photo else 0)
+            if self.drawings and not is_photo:
+                yield parts_of(self.drawings[name])
 
     @property
     def written(self) -> list[Path]:
@@ -97,7 +113,7 @@ class PredictFiles:
 
     def identity(self) -> dict[str, str]:
         """What an interrupted run and the one that goes on must have in common."""
-        names = "\n".join(f"{source} {_size(source)}" for source in self.sources)
+        names = "\n".join(f"{type(s).__name__} {s} {_size(s)}" for s in self.sources)
         inputs = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
         return {**self.options.identity(), "inputs": inputs}
 

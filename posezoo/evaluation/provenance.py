@@ -9,10 +9,11 @@ from ..datasets.descriptors import DATA_SETS
 from ..weights.firstuse import known_hash
 from ..zoo.config import PretrainedCfg
 
-__all__ = ["NOT_PUBLISHED", "PARTIAL", "is_published_file", "labels_of"]
+__all__ = ["NOT_PUBLISHED", "OTHER", "PARTIAL", "is_published_file", "labels_of"]
 
 NOT_PUBLISHED = "not the published file"
 PARTIAL = "partial, not comparable"
+OTHER = "other data, not comparable"
 
 
 def is_published_file(cfg: PretrainedCfg, origin: Mapping[str, str]) -> bool:
@@ -52,16 +53,16 @@ def labels_of(
         labels.append(f"{NOT_PUBLISHED} (weights: {file})")
     published = DATA_SETS[cfg.dataset].counts if cfg.dataset in DATA_SETS else {}
     differing = [
-        f"{counts[name]} of {count} {name}"
+        f"{counts[name]} {name} (published: {count})"
         for name, count in published.items()
         if counts.get(name, count) != count
     ]
     if settings["limit"] is not None:
         labels.append(f"{PARTIAL}: the first {settings['limit']} images only")
-    elif differing:
-        labels.append(f"{PARTIAL}: {', '.join(differing)}")
     elif settings.get("images_subset"):
-        labels.append(f"{PARTIAL}: the images that were there")
+        labels.append(f"{PARTIAL}: " + ", ".join(["the images that were there", *differing]))
+    elif differing:
+        labels.append(f"{OTHER}: {', '.join(differing)}")
     if bad:
         labels.append(f"{PARTIAL}: images that could not be used and count as empty: {bad}")
     return labels

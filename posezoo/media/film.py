@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..files import replacing, writing
 from .video import import_av
 
-__all__ = ["FILM_ENDINGS", "FilmWriter"]
+__all__ = ["FILM_ENDINGS", "FilmWriter", "parts_of"]
 
 FILM_ENDINGS = (".mp4", ".mkv", ".mov")
 _TICKS = 90000  # per second, the usual clock of videos
@@ -26,6 +26,11 @@ _OPTIONS = {
     "preset": "veryfast",
     "bf": "0",
 }  # no reordered frames: parts can be joined
+
+
+def parts_of(path: Path) -> Path:
+    """Return the folder of the parts of a film."""
+    return path.with_name(f"{path.name}.parts")
 
 
 class FilmWriter:
@@ -50,7 +55,7 @@ class FilmWriter:
             raise InputError(f"{path} is no film; valid endings: {', '.join(FILM_ENDINGS)}")
         self.av = import_av()
         self.path, self.rate, self.parts = path, rate.limit_denominator(1001), parts
-        self.folder = path.with_name(f"{path.name}.parts")
+        self.folder = parts_of(path)
         self._container: Any = None
         self._stream: Any = None
         self._size: tuple[int, int] | None = None  # (W, H) of the film

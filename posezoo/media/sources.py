@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..images import ImageSource
+from .animations import is_animated
 
 __all__ = ["FILMS", "Camera", "Film", "Images", "Photo", "Source", "find_sources"]
 
@@ -24,9 +26,14 @@ _LIST = ".txt"
 
 @dataclass(frozen=True)
 class Photo:
-    """A file with one image; whether it is one shows when it is read."""
+    """A file with one image; whether it is one shows when it is read.
+
+    `error` says why it cannot be read where that is known already: a folder among the files of
+    another folder.
+    """
 
     path: Path
+    error: str | None = None
 
     def __str__(self) -> str:
         return str(self.path)
@@ -74,6 +81,8 @@ def find_sources(
     files are left out, links to folders are followed), a pattern with wildcards (`**` enters
     folders), a `.txt` file with one input per line, relative to the current folder or to that of
     the list, or the number of a camera. A file of that name comes before a pattern or a number.
+    A sub-folder that cannot be read is a `Photo` with its error. An animated GIF is a film where
+    PyAV is installed; other animated images are photos, of their first frame.
 
     Args:
         inputs: what a user names.
@@ -120,7 +129,9 @@ def _walk(folder: Path, skipped: set[str]) -> Iterator[Source]:
     # links to folders are followed, each folder once, but not to what holds this one
     start = os.path.realpath(folder)
     entered = {start}
-    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    unread: list[OSError] = []
+    for parent, folders, files in os.walk(folder, onerror=unread.append, followlinks=True):
+        yield from _unread(folder, unread)
         below = {n: os.path.realpath(f"{parent}/{n}") for n in sorted(folders) if n[0] != "."}
         folders.clear()
         for name, real in below.items():
@@ -132,13 +143,18 @@ def _walk(folder: Path, skipped: set[str]) -> Iterator[Source]:
             if not name.startswith(".") and _is_known(path):
                 if os.path.realpath(path) not in skipped:
                     yield _file(path)
+    yield from _unread(folder, unread)
 
 
-def _refuse(error: OSError) -> None:
-    raise InputError(
-        f"the folder {error.filename} cannot be read: {error.strerror}; change its permissions, or "
-        "name the other folders"
-    ) from error
+def _unread(folder: Path, errors: list[OSError]) -> Iterator[Source]:
+    """Take the errors of sub-folders as sources; that of the folder itself is raised."""
+    while errors:
+        error = errors.pop(0)
+        path = Path(error.filename)
+        words = f"the folder {path} cannot be read: {error.strerror}"
+        if path == folder:
+            raise InputError(f"{words}; change its permissions, or name other folders") from error
+        yield Photo(path, f"{words}; the other folders are done")
 
 
 def _listed(path: Path, skipped: set[str]) -> Iterator[Source]:
@@ -171,4 +187,11 @@ def _is_known(path: Path) -> bool:
 
 
 def _file(path: Path) -> Source:
-    return Film(path) if path.suffix.lower() in FILMS else Photo(path)
+    if path.suffix.lower() in FILMS:
+        return Film(path)
+    is_film = path.suffix.lower() == ".gif" and is_animated(path) and _has_av()
+    return Film(path) if is_film else Photo(path)
+
+
+def _has_av() -> bool:
+    return importlib.util.find_spec("av") is not None

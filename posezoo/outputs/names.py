@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -14,7 +14,9 @@ from ..media.film import FILM_ENDINGS
 from ..media.sources import FILMS, Film, Photo, Source
 from .overlays import PICTURE_FORMATS
 
-__all__ = ["files_of", "picture_paths"]
+__all__ = ["files_of", "picture_paths", "require_short_names"]
+
+_NAME_BYTES = 255  # the longest name of usual file systems
 
 
 def files_of(
@@ -46,6 +48,20 @@ def files_of(
             )
         files[source] = folder / file.relative_to(common)
     return files
+
+
+def require_short_names(files: Iterable[Path]) -> None:
+    """Refuse files with names that no file system takes.
+
+    Raises:
+        InputError: a name of more than 255 bytes.
+    """
+    for file in files:
+        if (size := len(os.fsencode(file.name))) > _NAME_BYTES:
+            raise InputError(
+                f"{file} cannot be written: its name has {size} bytes, and a file's name has at "
+                f"most {_NAME_BYTES}; give the input a shorter name"
+            )
 
 
 def _absolute(source: Source) -> Path:

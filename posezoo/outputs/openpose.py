@@ -21,7 +21,7 @@ from ..skeletons import Skeleton
 from ..streaming.found import FrameResult
 from .sink import Sink
 
-__all__ = ["OpenPoseFolder"]
+__all__ = ["OpenPoseFolder", "openpose_file"]
 
 _BODY_25: tuple[tuple[str, ...], ...] = (  # several names: their middle
     ("nose",), ("left_shoulder", "right_shoulder"),
@@ -64,12 +64,7 @@ class OpenPoseFolder(Sink):
         for found in frames:
             if found.result is None:
                 continue
-            path = self.stems[found.source]
-            if found.index is None:
-                path = path.with_name(f"{path.name}_keypoints.json")
-            else:
-                name = f"{path.name}_{found.index:012d}_keypoints.json"
-                path = path.with_name(f"{path.name}_json") / name
+            path = openpose_file(self.stems[found.source], found.index)
             with writing(path):
                 write_text(path, json.dumps(self.content(found.result)) + "\n")
 
@@ -95,6 +90,13 @@ class OpenPoseFolder(Sink):
                 "hand_right_keypoints_3d": [],
             })  # fmt: skip
         return {"version": 1.3, "people": people}
+
+
+def openpose_file(stem: Path, index: int | None) -> Path:
+    """Return the file of a photo, or of a frame of a film, by the path without an ending."""
+    if index is None:
+        return stem.with_name(f"{stem.name}_keypoints.json")
+    return stem.with_name(f"{stem.name}_json") / f"{stem.name}_{index:012d}_keypoints.json"
 
 
 def _indices(skeleton: Skeleton) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections import deque
@@ -14,6 +15,7 @@ from typing import Generic, TypeVar
 from ..datasets.boxes import BoxEntry
 from ..errors import InputError
 from ..images import ImageSource, load_image
+from ..media.animations import is_animated
 from ..media.frames import Frame, FrameChoice
 from ..media.sources import Camera, Film, Images, Photo
 from ..media.video import read_video
@@ -22,6 +24,7 @@ from .units import Unit
 __all__ = ["BoxOf", "Chunk", "chunks"]
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _AHEAD = 4  # photos or frames that wait
 _FRAMES = 16  # per chunk
@@ -130,11 +133,16 @@ def _frames(
 def _photo(source: Photo, boxes: BoxOf) -> Frame:
     entry = boxes.get(str(source))
     try:
+        if source.error is not None:
+            raise InputError(source.error)
         if isinstance(entry, InputError):
             raise entry
         image = load_image(source.path, recorded_size=None if entry is None else entry.size)
     except InputError as error:
         return Frame(source=str(source), error=error)
+    if is_animated(source.path):
+        way = "" if source.path.suffix.lower() != ".gif" else "; all: pip install 'posezoo[video]'"
+        _log.warning("%s is animated, and only its first frame is used%s", source, way)
     return Frame(source=str(source), image=image)
 
 

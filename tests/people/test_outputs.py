@@ -364,6 +364,35 @@ def test_names_may_be_as_long_as_names_can_be(tmp_path):
     assert len(list((tmp_path / "d").iterdir())) == len(list((tmp_path / "o").iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    ("stem", "ending", "arguments"),
+    [
+        (240, ".png", ["--format", "openpose", "--out", "o"]),
+        (227, ".mp4", ["--format", "openpose", "--out", "o"]),
+        (249, ".mp4", ["--out", "o"]),
+        (245, ".mp4", ["--out", "o.csv", "--draw", "o"]),  # parts of the film, on the way
+    ],
+)
+def test_outputs_work_up_to_255_bytes_and_longer_names_are_refused_at_once(
+    tmp_path, monkeypatch, stem, ending, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / f"{'n' * stem}{ending}"
+    if ending == ".mp4":
+        make_film(tmp_path / "film.mp4", 2).rename(file)
+    else:
+        (make_photos(tmp_path / "made", 1) / "00000.png").rename(file)
+    told = predict("in", *arguments)
+    assert told.exit_code == 0, told.output
+    assert max(len(path.name) for path in (tmp_path / "o").rglob("*")) >= 249
+    shutil.rmtree(tmp_path / "o")
+    file.rename(file.with_stem("n" * (stem + 1)))
+    told = predict("in", *arguments)
+    assert told.exit_code == 2 and "has 256 bytes, and a file's name has at most 255" in told.output
+    assert not (tmp_path / "o").exists()
+
+
 def test_pictures_are_not_drawn_into_a_folder_of_inputs(tmp_path):
     photo = make_photos(tmp_path / "in", 1) / "00000.png"
     Image.open(photo).save(photo.with_suffix(".jpg"))

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
+from people import make_photos, picture, predictor
+from posezoo.cli import main
 from posezoo.errors import InputError
 from posezoo.media import Camera, Film, Photo, find_sources
+
+MODEL = "hrnet_xs_128x96"
 
 
 @pytest.fixture
@@ -48,14 +58,91 @@ def test_links_to_folders_are_followed_once(folder, tmp_path):
     assert found == ["a.PNG", "b.jpg", "more/z.jpg", "sub/c.webp", "sub/clip.MP4"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
-def test_a_folder_that_cannot_be_read_is_not_passed_over(folder):
-    (folder / "sub").chmod(0)
-    try:
-        with pytest.raises(InputError, match="sub cannot be read: Permission denied"):
-            find_sources([folder])
-    finally:
-        (folder / "sub").chmod(0o700)
+@pytest.fixture(params=["forbidden", "gone"])
+def unreadable(request, monkeypatch):
+    """Let a folder be forbidden, or vanish just before it is listed; root may read everything."""
+    listing = os.scandir
+
+    def make(folder):
+        def scandir(path="."):
+            if path == str(folder) and request.param == "forbidden":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            if path == str(folder):
+                shutil.rmtree(folder)
+            return listing(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        return {"forbidden": "Permission denied", "gone": "No such file"}[request.param]
+
+    return make
+
+
+def test_a_sub_folder_that_cannot_be_read_costs_itself(folder, unreadable):
+    (folder / "z").mkdir()
+    (folder / "z" / "last.jpg").write_bytes(b"x")
+    reason = unreadable(folder / "sub")
+    found = find_sources([folder])
+    assert _names(found, folder) == ["a.PNG", "b.jpg", "sub", "z/last.jpg"]
+    assert f"the folder {folder / 'sub'} cannot be read: {reason}" in found[2].error
+    assert [source.error for source in found if source is not found[2]] == [None] * 3
+
+
+def test_a_named_folder_that_cannot_be_read_is_refused(folder, unreadable):
+    reason = unreadable(folder)
+    with pytest.raises(InputError, match=f"in cannot be read: {reason}"):
+        find_sources([folder])
+
+
+def test_command_goes_on_without_a_sub_folder(tmp_path, unreadable):
+    make_photos(tmp_path / "in", 2)
+    make_photos(tmp_path / "in" / "sub", 1)
+    reason = unreadable(tmp_path / "in" / "sub")
+    out = tmp_path / "out.jsonl"
+    told = CliRunner().invoke(
+        main,
+        ["predict", str(tmp_path / "in"), "--model", MODEL, "--whole-image", "--out", str(out)],
+    )
+    assert told.exit_code == 1 and "2 photos, 2 people, 1 failed; " in told.output, told.output
+    assert f"error: the folder {tmp_path / 'in' / 'sub'} cannot be read: {reason}" in told.output
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert ["error" in row for row in rows] == [False, False, True]
+
+
+@pytest.fixture
+def animations(tmp_path):
+    """Images of three frames, and a GIF and a PNG of one."""
+    pictures = [Image.fromarray(picture(i)) for i in range(3)]
+    for name in ("moves.gif", "moves.png", "moves.webp"):
+        pictures[0].save(
+            tmp_path / name, save_all=True, append_images=pictures[1:], duration=100, loop=0
+        )
+    for name in ("still.gif", "still.png", "still.webp"):
+        pictures[0].save(tmp_path / name)
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a")
+    return tmp_path
+
+
+def test_an_animated_gif_is_a_film(animations):
+    pytest.importorskip("av")
+    for source in find_sources([animations]):
+        assert isinstance(source, Film) == (source.path.name == "moves.gif"), source
+    frames = list(predictor().stream(animations / "moves.gif"))
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert [round(frame.time, 3) for frame in frames] == [0, 0.1, 0.2]
+
+
+def test_the_first_frame_alone_is_said_to_be_used(animations, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "av", None)  # as where it is not installed
+    frames = list(predictor().stream(animations))
+    assert [frame.index for frame in frames] == [None] * 7
+    assert [Path(frame.source).name for frame in frames if frame.error] == ["broken.gif"]
+    said = sorted(record.getMessage() for record in caplog.records)
+    words = "is animated, and only its first frame is used"
+    assert said == [
+        f"{animations / 'moves.gif'} {words}; all: pip install 'posezoo[video]'",
+        f"{animations / 'moves.png'} {words}",
+        f"{animations / 'moves.webp'} {words}",
+    ]
 
 
 def test_patterns_lists_and_cameras(folder, monkeypatch):
