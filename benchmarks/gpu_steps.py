@@ -22,7 +22,6 @@ import torch
 from gpu_checks import Row, exact_float32, parity, tests
 from timing import multiply_adds
 from torch.utils.data import DataLoader
-from training import data_for, tokenizer_for
 
 import posezoo
 from posezoo.detectors import DETECTORS
@@ -176,6 +175,8 @@ def harness(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
 
 def training(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
     """Steps of recipes in bfloat16, at their own batch per GPU, on one batch that is there."""
+    from training import data_for, tokenizer_for  # not of tests/, where this may be imported
+
     device = torch.device(args.device)
     for name in names:
         recipe = dataclasses.replace(ALL_RECIPES[name], dtype="bfloat16")
