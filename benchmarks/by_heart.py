@@ -182,8 +182,24 @@ def compare(model: Any, batch: TrainingBatch) -> Row:
     return row | {"moves": [round(value, 3) for value in values]}
 
 
+def spread(name: str, device: torch.device) -> Row:
+    """Return how much of its spread the output of a model with random weights changes."""
+    start = time.monotonic()
+    torch.manual_seed(0)
+    model: Any = build_model(name).to(device).eval()
+    inputs = [x.to(device) for x in model.example_inputs(2, torch.Generator().manual_seed(0))]
+    with torch.inference_mode():
+        found = model(*inputs), posezoo.optimize(model, dtype="bfloat16")(*inputs)
+    exact, half = (x if isinstance(x, Tensor) else x[0] for x in found)
+    change = (exact - half).abs().float() / exact.std()
+    row = {"model": name, "largest": float(change.max()), "mean": float(change.mean())}
+    return row | {"seconds": round(time.monotonic() - start, 1)}
+
+
 def measure(name: str, device: torch.device, steps: int, seconds: float) -> Row:
     """Let a model learn, then compare on what it has learnt and on what it has not."""
+    if steps == 0:
+        return spread(name, device)
     start = time.monotonic()
     dtype = "bfloat16" if has_fast_bfloat16(device) else "float32"
     objective = objective_for(name, dtype, device)

@@ -15,6 +15,8 @@ Classifiers learn a class per person. PCT reads the tokens of the tokenizer in t
 guided tokenizers start from it as far as it fits; the backbones of both stay random, as their
 recipes train none.
 
+--steps 0 learns nothing and tells how much of their spread heatmaps, joints and logits change.
+
 Architectures run side by side in `--jobs` processes; those that train more than 300 M parameters
 one after the other. What fails or takes too long leaves a row that says so.
 """
@@ -110,6 +112,8 @@ def cells(row: Row) -> list[str]:
     """Return a row of the table; lengths in input pixels."""
     if "failed" in row:
         return [f"`{row['model']}`", row["failed"], "", "", "", ""]
+    if "largest" in row:
+        return [f"`{row['model']}`", f"{row['largest']:.2g}", f"{row['mean']:.2g}"]
     both = [row["learnt"], row["copies"]]
     shift = [
         f"{part['of spread']} of the logits' spread"
@@ -130,7 +134,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="architectures or patterns")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--jobs", type=int, default=1, help="architectures at a time (default 1)")
-    parser.add_argument("--steps", type=int, default=300, help="most steps (default 300)")
+    parser.add_argument("--steps", type=int, default=300, help="most (default 300); 0: see above")
     parser.add_argument("--seconds", type=float, default=60, help="most for one (default 60)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each (default 1)")
     parser.add_argument("--out", type=Path, help="write the JSON here after each")
@@ -161,7 +165,8 @@ def main() -> int:
     for thread in threads:
         thread.join()
     rows = sorted(record["rows"], key=lambda row: list(params).index(row["model"]))
-    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
+    columns = COLUMNS if args.steps else ("model", "largest, of spread", "mean, of spread")
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     print("\n".join("| " + " | ".join(cells(row)) + " |" for row in rows))
     return 1 if any("failed" in row for row in rows) else 0
 
