@@ -28,7 +28,7 @@ from posezoo.cli import main
 from posezoo.errors import DataError, InputError
 from posezoo.evaluation import EvaluationSettings, RunOptions, Share
 from posezoo.evaluation.provenance import labels_of
-from posezoo.evaluation.tasks import CocoTask
+from posezoo.evaluation.tasks import CocoTask, make_task
 from posezoo.runs.lock import one_writer
 from posezoo.runs.stopping import Stopped
 from posezoo.zoo.config import SourceCfg
@@ -516,3 +516,12 @@ def test_areas_and_boxes_that_decide_little_are_counted_in_the_table(tmp_path):
         "people without an area, for which that of their box counts: 1",
         "boxes of less than a pixel: 1",
     ]  # fmt: skip
+
+
+def test_float32_runs_the_fast_copy_and_leaves_the_model_alone(tmp_path: Path) -> None:
+    model = posezoo.create_model("hrnet_xs_128x96")
+    data, settings = make_coco(tmp_path, images=2), EvaluationSettings()
+    task = make_task(model, model.pretrained_cfg, data, settings, RunOptions(), torch.device("cpu"))
+    for network, is_plain in ((model, True), (task.model, False)):
+        norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert bool(norms) == is_plain
