@@ -130,6 +130,19 @@ def test_second_views_mirror_people_with_their_keypoints():
     assert near >= 5  # of the others a piece is covered
 
 
+def test_some_second_views_are_filtered_and_black_stays_black():
+    images = torch.zeros(24, 3, 64, 48, dtype=torch.uint8)
+    images[:, 0, :, 12:20], images[:, 2, :, 20:36] = 200, 100
+    found, _ = second_views(images, torch.zeros(24, 17, 3), COCO_17, np.random.default_rng(0))
+    beside = found[:, :, 24:40, [0, 1, -2, -1]]
+    assert (beside < 0.01).flatten(1).all(1).sum() >= 20  # a piece of another may be there
+    red, blue = found[:, 0] > 0.1, found[:, 2] > 0.1
+    are_mixed = (red & blue).flatten(1).float().mean(1) > 0.1
+    assert 5 <= are_mixed.sum() <= 14
+    one = second_views(images[:1], torch.zeros(1, 17, 3), COCO_17, np.random.default_rng(1))[0]
+    assert one.shape == (1, 3, 64, 48)
+
+
 def test_a_data_set_is_written_in_cocos_form(tmp_path):
     file = write_people(tmp_path, 5, 7, height=96)
     content = json.loads(file.read_text())

@@ -31,6 +31,7 @@ __all__ = ["RenderedPeople", "is_rendering", "render_for"]
 _PREFIX = "render:"
 _EPOCH = 8_192  # samples
 _VALIDATION = (400, 1_000_003)  # images, and what is added to the seed
+_RESTYLED = 0.4  # of second views
 
 
 class RenderedPeople(PeopleSet):
@@ -84,7 +85,7 @@ def second_views(
     images: Tensor, keypoints: Tensor, skeleton: Skeleton, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Look at crops again, which costs a twentieth of new ones: mirrored, moved, in other light,
-    with a piece of another crop over them.
+    with a piece of another crop over them, filtered at random.
 
     Args:
         images: uint8 (B, 3, H, W), on the default device.
@@ -108,7 +109,7 @@ def second_views(
     ), -1).reshape(1, -1, 2)  # fmt: skip
     source = (grid - move[:, None, :, 2]) @ back.mT
     scaled = (source + 0.5) * sent(np.array([2 / width, 2 / height], np.float32)) - 1
-    covered = _patched(images.float() / 255, rng)
+    covered = _restyled(_patched(images.float() / 255, rng), rng)
     found = F.grid_sample(covered, scaled.reshape(count, height, width, 2), align_corners=False)
     gain = sent(rng.normal(1, 0.12, (count, 3, 1, 1)) * rng.normal(1, 0.15, (count, 1, 1, 1)))
     power = sent(np.exp(rng.normal(0, 0.2, (count, 1, 1, 1)))).float()
@@ -130,6 +131,31 @@ def _patched(images: Tensor, rng: np.random.Generator) -> Tensor:
         y, x = int(rng.integers(height - h)), int(rng.integers(width - w))
         v, u = int(rng.integers(height - h)), int(rng.integers(width - w))
         result[i, :, y : y + h, x : x + w] = images[(i + 1) % count, :, v : v + h, u : u + w]
+    return result
+
+
+def _restyled(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Filter some images by random kernels that mix their colours, so that shapes are learnt and
+    not the looks of the renderer (random convolutions, arXiv 2007.13003). Black stays black."""
+    drawn = np.flatnonzero(rng.random(len(images)) < _RESTYLED)
+    if not len(drawn):
+        return images
+    chosen, count = sent(drawn), len(drawn)
+    kernels = rng.normal(0, 1, (count, 3, 3, 3, 3))
+    kernels *= rng.random((count, 1, 1, 1, 1)) < 0.6  # the others mix colours only
+    kernels[..., 1, 1] += rng.normal(0, 1, (count, 3, 3))
+    found = images[chosen]
+    filtered = F.conv2d(
+        F.pad(found, (1, 1, 1, 1), mode="replicate").flatten(0, 1)[None],
+        sent(kernels).float().flatten(0, 1), groups=count,
+    )[0].reshape(found.shape)  # fmt: skip
+    mean, deviation = (f(found, (2, 3), keepdim=True) for f in (torch.mean, torch.std))
+    spread, middle = torch.std(filtered, (2, 3), keepdim=True), filtered.mean((2, 3), keepdim=True)
+    filtered = (filtered - middle) / (spread + 1e-3) * deviation + mean
+    share = sent(rng.uniform(0.2, 1, (count, 1, 1, 1))).float()
+    inside = (found > 0).any(1, keepdim=True)
+    result = images.clone()
+    result[chosen] = (found + share * (filtered - found)).clamp(0, 1) * inside
     return result
 
 

@@ -39,13 +39,15 @@ SETTINGS = (
     "sleeve", "trouser", "sock", "shoe", "glove", "waist", "neckline", "v_neck", "jacket",
     "hairline", "volume", "fuzz", "beard", "brow", "glasses", "hat", "top_texture", "top_scale",
     "top_turn", "bottom_texture", "bottom_scale", "loose_top", "loose_bottom", "drape", "rough",
-    "ripple", "skirt", "hem", "long_hair", "hair_end", "logo",
+    "ripple", "skirt", "hem", "long_hair", "hair_end", "logo", "hood",
 )  # fmt: skip
-COLORS = ("skin", "hair", "top", "inner", "bottom", "shoe", "sole", "sock", "eye", "lens", "hat")
+COLORS = (
+    "skin", "hair", "top", "inner", "bottom", "shoe", "sole", "sock", "glove", "eye", "lens", "hat",
+)  # fmt: skip
 # what is at a pixel; cloth comes last
 LAYERS = (
     "skin", "beard", "brow", "lips", "white", "eye", "lens", "hair", "top", "inner", "bottom",
-    "sock", "shoe", "sole", "hat",
+    "sock", "glove", "shoe", "sole", "hat",
 )  # fmt: skip
 THING = 3  # a face that belongs to no body
 _TONES = np.array([
@@ -89,7 +91,7 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
         ),
         "sock": np.where(chance(0.45), 9, u(1.3, 1.85, n)),
         "shoe": pick([1.93, 1.8, 2.08, 9.0], [52, 18, 16, 14]),
-        "glove": chance(0.05),
+        "glove": np.where(chance(0.16), u(0.002, 0.022, n), 0),
         "waist": pick([0.02, 0.12, 0.2, -0.1, -0.25], [30, 25, 10, 25, 10])
         + rng.normal(0, 0.02, n),
         "neckline": np.where(bare, -5, u(0.95, 1.13, n)),
@@ -100,8 +102,9 @@ def sample_outfits(rng: np.random.Generator, traits: dict[str, Array], atlas: in
         "fuzz": u(0.1, 0.9, n),
         "beard": np.where(female | chance(0.62), 0, u(0.3, 1, n)),
         "brow": u(0.02, 0.045, n),
-        "glasses": pick([0, 1, 2], [74, 13, 13]),
-        "hat": np.where(chance(0.17), u(0.28, 0.6, n), 9),
+        "glasses": pick([0, 1, 2, 3], [72, 12, 12, 4]),  # none, clear, dark, goggles
+        "hat": np.where(chance(0.24), u(0.28, 0.6, n), 9),
+        "hood": np.where(chance(0.35), pick([0.1, -0.25, -9.0], [45, 40, 15]), 9),
         "top_texture": np.where(chance(0.52), -1, busy),
         "top_scale": np.exp(u(0.2, 2.4, n)),
         "top_turn": np.where(chance(0.6), 0, u(0, 6.28, n)),
@@ -176,6 +179,13 @@ def _on_scalp(where: Tensor, eye: Tensor, hairline: Tensor) -> Tensor:
     return grows
 
 
+def _under_hat(where: Tensor, hat: Tensor, hood: Tensor) -> Tensor:
+    """Tell what a hat covers: what is above it and, of a helmet or a hood, ears and neck too."""
+    _, y, z = where
+    covered: Tensor = (z > hat) | (hat < 9) & (z > hood) & (y > -0.3)
+    return covered
+
+
 def dress(human: Human, body: Body, outfits: Outfits, phases: Tensor) -> Tensor:
     """Return the vertices (N, V, 3) of dressed bodies.
 
@@ -194,11 +204,12 @@ def dress(human: Human, body: Body, outfits: Outfits, phases: Tensor) -> Tensor:
     bottom = leg & (along_leg < of("trouser")) | trunk & (up < of("waist"))
     is_body = human.part == BODY
     hair = head & _on_scalp(human.on_head.T, a[:, EYE], of("hairline")) & is_body
-    cap = head & (human.on_head[:, 2] > of("hat")) & (a[:, EYE] < 0.5) & is_body
+    cap = head & _under_hat(human.on_head.T, of("hat"), of("hood")) & (a[:, EYE] < 0.5) & is_body
     offset = of("loose_top") * top + of("loose_bottom") * bottom
     offset = torch.where(leg & (along_leg > of("shoe")), 0.008, offset)
     offset = torch.where(hair, of("volume"), offset)
     offset = torch.where(cap, of("volume").clamp(0.012, 0.03), offset)
+    offset = torch.where(arm & (along_arm > 1.92), of("glove"), offset)
     waves = torch.zeros_like(offset)
     for i, (frequency, height) in enumerate(((24.0, 0.28), (45.0, 0.2))):
         directions = phases[:, 4 * i : 4 * i + 3] - 0.5
@@ -269,9 +280,9 @@ def paint(
     for mask, name in (
         (leg & (along_leg > of("sock")), "sock"), (top, "top"), (top & opened, "inner"),
         (bottom, "bottom"), (shoe, "shoe"), (shoe & (rest[2] < -0.8), "sole"),
-        (arm & (along_arm > 1.92) & (of("glove") > 0), "shoe"),
+        (arm & (along_arm > 1.92) & (of("glove") > 0), "glove"),
         (head & _on_scalp(where, a[EYE], of("hairline") + 0.1 * waves), "hair"),
-        (head & (where[2] > of("hat")), "hat"), (~is_body, "bottom"), (part == HAIR, "hair"),
+        (head & _under_hat(where, of("hat"), of("hood")), "hat"), (~is_body, "bottom"), (part == HAIR, "hair"),
     ):  # fmt: skip
         layer = torch.where(mask, LAYERS.index(name), layer)
     color = _palette(outfits).index_select(1, owner * len(LAYERS) + layer)
@@ -332,6 +343,7 @@ def _face_layers(where: Tensor, eye: Tensor, of: Callable[[str], Tensor], head: 
     kind = of("glasses")
     frame = (x < 0.1) | (x > 0.53) | ((z - 0.2).abs() > 0.12) | (kind > 1.5)
     glasses = front & (kind > 0) & (x > 0.06) & (x < 0.58) & ((z - 0.2).abs() < 0.15)
+    glasses |= head & (y < -0.2) & (kind > 2.5) & ((z - 0.2).abs() < 0.24)
     layer = torch.zeros_like(x, dtype=torch.long)
     for mask, name in (
         (beard, "beard"), (brow, "brow"), (lips, "lips"), (eye > 0.5, "white"),
