@@ -282,7 +282,8 @@ def paint(
         (bottom, "bottom"), (shoe, "shoe"), (shoe & (rest[2] < -0.8), "sole"),
         (arm & (along_arm > 1.92) & (of("glove") > 0), "glove"),
         (head & _on_scalp(where, a[EYE], of("hairline") + 0.1 * waves), "hair"),
-        (head & _under_hat(where, of("hat"), of("hood")), "hat"), (~is_body, "bottom"), (part == HAIR, "hair"),
+        (head & _under_hat(where, of("hat"), of("hood")), "hat"),
+        (~is_body, "bottom"), (part == HAIR, "hair"),
     ):  # fmt: skip
         layer = torch.where(mask, LAYERS.index(name), layer)
     color = _palette(outfits).index_select(1, owner * len(LAYERS) + layer)
