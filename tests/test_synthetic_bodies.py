@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
+from dataclasses import replace
 from importlib import resources
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import posezoo
 from posezoo.datasets.coco import read_annotations
@@ -17,9 +21,13 @@ from posezoo.evaluation.metrics.coco import evaluate_wholebody
 from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133
 from posezoo.synthetic.bodies import Photographer, write_people
 from posezoo.synthetic.bodies.album import as_annotated
+from posezoo.synthetic.bodies.crowd import sample_people
+from posezoo.synthetic.bodies.devices import computing_on
 from posezoo.synthetic.bodies.human import BODY, load_human, rotation
+from posezoo.synthetic.bodies.mesh import Mesher
 from posezoo.synthetic.bodies.poses import CLUSTERS, is_possible, sample_poses
 from posezoo.synthetic.bodies.raster import rasterise
+from posezoo.synthetic.bodies.solids import Things
 from posezoo.training.rendered import second_views
 
 SIZE = (96, 72)
@@ -141,6 +149,64 @@ def test_some_second_views_are_filtered_and_black_stays_black():
     assert 5 <= are_mixed.sum() <= 14
     one = second_views(images[:1], torch.zeros(1, 17, 3), COCO_17, np.random.default_rng(1))[0]
     assert one.shape == (1, 3, 64, 48)
+
+
+def test_photos_of_a_folder_are_behind_half_of_the_people(tmp_path):
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (90, 60), (0, 255, 0)).save(tmp_path / "sub" / "lawn.png")
+    photographer = Photographer(3, SIZE, backgrounds=tmp_path)
+    images = photographer.shoot(0, 16).images
+    red, green, blue = images.float().unbind(1)
+    is_lawn = ((green > red + 60) & (green > blue + 60)).flatten(1).float().mean(1) > 0.2
+    assert 4 <= is_lawn.sum() <= 12
+    sent = pickle.loads(pickle.dumps(photographer))  # to another process
+    assert torch.equal(sent.shoot(0, 16).images, images)
+
+
+def test_a_folder_without_photos_is_refused(tmp_path):
+    with pytest.raises(InputError, match="photos"):
+        Photographer(0, SIZE, backgrounds=tmp_path)
+    with pytest.raises(InputError, match="nowhere"):
+        Photographer(0, SIZE, backgrounds=tmp_path / "nowhere")
+
+
+def test_what_a_mirror_shows_faces_the_right_way():
+    human = load_human()
+    with computing_on(torch.device("cpu")):
+        rng = np.random.default_rng(0)
+        people, _ = sample_people(human, rng, np.arange(120), 120, 64)
+        mirrored = people.picture[people.is_reflection.numpy()]
+        assert 1 <= len(mirrored) <= 14 and (people.picture[:120] == np.arange(120)).all()
+        mesh = Mesher(human)(people.part(mirrored[0], mirrored[0] + 1), Things())
+    a, b, c = mesh.positions[:, mesh.faces].unbind(1)  # (3, F) each
+    across = torch.linalg.cross(b - a, c - a, dim=0)
+    outwards = (across * mesh.normals[:, mesh.faces[0]]).sum(0) > 0
+    for owner in (0, 1):  # a closed surface whose normals point outwards has a volume above 0
+        own = mesh.owner == owner
+        assert (a * across)[:, own].sum() / 6 > 0.02  # cubic metres
+    twice = mesh.owner.bincount(minlength=2)
+    assert twice[0] == twice[1] and outwards.float().mean() > 0.9
+    ears = [human.keypoint_names.index(f"{side}_ear") for side in ("left", "right")]
+    first, second = people.part(mirrored[0], mirrored[0] + 1).keypoints[:, ears].diff(dim=1)[:, 0]
+    assert float(first.norm()) == pytest.approx(float(second.norm()), rel=1e-3)
+
+
+def test_some_who_lie_are_in_bed():
+    human = load_human()
+    lying = {name: replace(c, share=c.share * (name == "lying")) for name, c in CLUSTERS.items()}
+    with patch.dict(CLUSTERS, lying), computing_on(torch.device("cpu")):
+        rng = np.random.default_rng(0)
+        people, things = sample_people(human, rng, np.arange(12), 12, 64)
+    lowest = people.vertices[:12, : human.num_skin, 2].amin(1)
+    undersides = people.vertices[:, human.seat, 2].amin(1)
+    in_bed = (lowest > 0.05).nonzero()[:, 0].tolist()
+    assert 2 <= len(in_bed) <= 10
+    for i in in_bed:
+        tops = [
+            m[2, 3] + abs(m[2, :3]).sum() / 2
+            for m, picture in zip(things.matrices, things.pictures) if picture == i
+        ]  # fmt: skip
+        assert any(0 < top - undersides[i] < 0.02 for top in tops)
 
 
 def test_a_data_set_is_written_in_cocos_form(tmp_path):

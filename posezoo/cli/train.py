@@ -30,7 +30,8 @@ _SECONDS = 30.0  # between two lines where there is no terminal
     required=True,
     type=options.PATH,
     callback=options.folder_or_rendering,
-    help="Folder of the data set, or render:SEED for people rendered as they are needed.",
+    help="Folder of the data set, or render:SEED for people rendered as they are needed, or "
+    "render:SEED:FOLDER for half of them before photos of a folder.",
 )
 @click.option(
     "--out",

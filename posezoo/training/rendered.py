@@ -1,4 +1,5 @@
-"""Training on rendered people that are made as they are needed: `--data render:SEED`.
+"""Training on rendered people that are made as they are needed: `--data render:SEED`, or
+`--data render:SEED:FOLDER` with photos of one's own behind half of them.
 
 An epoch is a fixed number of samples. Validation is on people of another
 seed, rendered once into the folder of the run.
@@ -43,15 +44,19 @@ class RenderedPeople(PeopleSet):
         augmentation: shift, scale and rotation of the crops; people are as often on the left as on
             the right, so nothing is mirrored.
         device: what renders; default the CPU, where batches are in any case.
+        backgrounds: a folder of photos, see `Photographer`.
     """
 
     def __init__(
         self, cfg: PretrainedCfg, augmentation: Augmentation, seed: int,
-        device: str | torch.device | None = None,
+        device: str | torch.device | None = None, backgrounds: Path | None = None,
     ) -> None:  # fmt: skip
         super().__init__(cfg, seed)
+        self.backgrounds = backgrounds
         padding = cfg.input.bbox_padding or 1.25
-        self.photographer = Photographer(seed, cfg.input.size, padding, augmentation, device)
+        self.photographer = Photographer(
+            seed, cfg.input.size, padding, augmentation, device, backgrounds
+        )
         names = self.photographer.human.keypoint_names
         self._chosen = [names.index(name) for name in cfg.skeleton.keypoint_names]
 
@@ -75,10 +80,14 @@ class RenderedPeople(PeopleSet):
         return {}
 
     def digest(self, data: Path) -> str:
-        return f"{_PREFIX}{self.seed}"
+        folder = self.backgrounds
+        return f"{_PREFIX}{self.seed}" + (f":{folder.resolve()}" if folder else "")
 
     def summary(self) -> str:
-        return f"people rendered from seed {self.seed}, {_EPOCH} per epoch, each seen two ways"
+        photos = f", half of them before photos of {self.backgrounds}" if self.backgrounds else ""
+        return (
+            f"people rendered from seed {self.seed}, {_EPOCH} per epoch, each seen two ways{photos}"
+        )
 
 
 def second_views(
@@ -171,11 +180,15 @@ def render_for(
     set, which is rendered on the device.
 
     Raises:
-        InputError: not "render:" and a whole number, or a model of other keypoints.
+        InputError: not "render:" and a whole number, no photos in the folder after it, or a model
+            of other keypoints.
     """
-    seed = str(data).removeprefix(_PREFIX)
+    seed, _, photos = str(data).removeprefix(_PREFIX).partition(":")
     if not seed.isdecimal():
-        raise InputError(f"data is {str(data)!r}; give {_PREFIX} and a whole number, like render:0")
+        raise InputError(
+            f"data is {str(data)!r}; give {_PREFIX} and a whole number, like render:0, and after "
+            "another colon a folder of photos for backgrounds if there is one"
+        )
     cfg = objective.cfg
     augmentation = objective.recipe.augmentation
     data_set = {s.name: s for s in (COCO, COCO_WHOLEBODY)}.get(cfg.dataset)
@@ -184,8 +197,10 @@ def render_for(
             f"{cfg.name} does not learn COCO's keypoints or those of COCO-WholeBody; rendered "
             "people have those"
         )
+    backgrounds = Path(photos) if photos else None
+    samples = RenderedPeople(cfg, augmentation, int(seed), device, backgrounds)
     folder = out / "rendered"
     images, other = _VALIDATION
     if not (folder / "annotations" / data_set.val.annotations[0]).is_file():
         write_people(folder, images, int(seed) + other, skeleton=cfg.skeleton)
-    return folder, RenderedPeople(cfg, augmentation, int(seed), device)
+    return folder, samples

@@ -13,22 +13,30 @@ from . import wardrobe
 from .devices import CPU, computing_on, sent
 from .human import Body, Human, load_human
 from .poses import is_possible, sample_poses
-from .props import Stance, furnish
+from .props import LOWEST_BED, Stance, furnish, hang_mirror
 from .solids import Things
 
 __all__ = ["People", "sample_people"]
 
 Array = NDArray[np.float64]
+_MIRRORS = 0.04  # of pictures
 
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """N dressed bodies, each in the world of its picture; the first B are the ones cut out."""
+    """N dressed bodies, each in the world of its picture; the first B are the ones cut out.
+
+    Attributes:
+        picture: (N,) which one each is in.
+        vertices, keypoints: (N, V, 3) and (N, K, 3), metres.
+        is_reflection: (N,) whether it is what a mirror shows, so that triangles face inwards.
+    """
 
     picture: NDArray[np.int64]
     vertices: Tensor
     keypoints: Tensor
     outfits: wardrobe.Outfits
+    is_reflection: Tensor
 
     def part(self, first: int, last: int) -> People:
         """Return those in the pictures from `first` to before `last`, renumbered from 0."""
@@ -40,6 +48,7 @@ class People:
         return People(
             picture=self.picture[chosen] - first, vertices=self.vertices[index],
             keypoints=self.keypoints[index], outfits=outfits,
+            is_reflection=self.is_reflection[index],
         )  # fmt: skip
 
 
@@ -72,8 +81,41 @@ def sample_people(
     people = People(
         picture=picture, vertices=body.vertices @ turn.mT + shift.mT,
         keypoints=body.keypoints @ turn.mT + shift.mT, outfits=outfits,
+        is_reflection=torch.zeros(len(picture), dtype=torch.bool),
     )  # fmt: skip
-    return people, things
+    return _before_mirrors(rng, people, count, things), things
+
+
+def _before_mirrors(rng: np.random.Generator, people: People, count: int, things: Things) -> People:
+    """Hang upright mirrors beside some of those who are alone, and add what is seen in them."""
+    is_alone = np.bincount(people.picture, minlength=count) == 1
+    chosen = np.flatnonzero((rng.random(count) < _MIRRORS) & is_alone)
+    if not len(chosen):
+        return people
+    angle = rng.uniform(0, 2 * np.pi, len(chosen))
+    across = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1)  # unit normals
+    index, normal = sent(chosen), sent(across).float()[:, None]
+    vertices, keypoints = people.vertices[index], people.keypoints[index]
+    distance = (vertices * normal).sum(2).amax(1) + sent(
+        rng.uniform(0.05, 0.8, len(chosen))
+    ).float()
+
+    def reflected(points: Tensor) -> Tensor:
+        return points - 2 * ((points * normal).sum(2) - distance[:, None])[..., None] * normal
+
+    for i, n, d in zip(chosen, across, distance.tolist()):
+        hang_mirror(rng, things, int(i), n, d)
+    settings, colors = people.outfits.settings, people.outfits.colors
+    return People(
+        picture=np.concatenate([people.picture, chosen]),
+        vertices=torch.cat([people.vertices, reflected(vertices)]),
+        keypoints=torch.cat([people.keypoints, reflected(keypoints)]),
+        outfits=wardrobe.Outfits(
+            settings=torch.cat([settings, settings[index]]),
+            colors=torch.cat([colors, colors[index]]),
+        ),
+        is_reflection=torch.cat([people.is_reflection, torch.ones(len(chosen), dtype=torch.bool)]),
+    )  # fmt: skip
 
 
 def _possible(
@@ -96,9 +138,10 @@ def _possible(
 
 
 def _put_down(human: Human, rng: np.random.Generator, body: Body, clusters: list[str]) -> Body:
-    """Stand bodies on the floor, z = 0; jumping ones above it."""
-    heights = {"jumping": 0.6, "cycling": 0.12}
+    """Stand bodies on the floor, z = 0; jumping ones above it, half of those who lie in beds."""
+    heights = {"jumping": 0.6, "cycling": 0.12, "lying": 0.6}
     lifted = np.array([rng.uniform(0, heights.get(cluster, 0)) for cluster in clusters])
+    lifted[[c == "lying" and up < LOWEST_BED for c, up in zip(clusters, lifted)]] = 0
     lowest = body.vertices[:, : human.num_skin, 2].amin(1)
     up = torch.zeros(len(clusters), 1, 3)
     up[:, 0, 2] = sent(lifted).float() - lowest

@@ -85,13 +85,17 @@ class Mesher:
         skirt = (part == SKIRT) & (of("skirt") > 0) & (self._height > of("hem"))
         hair = (part == HAIR) & (of("long_hair") > 0) & (self._on_head > of("hair_end"))
         owner, face = ((part == BODY) | skirt | hair).nonzero().unbind(1)
-        picture = sent(people.picture)
+        picture, turned = sent(people.picture), people.is_reflection
+        corners = torch.where(turned[owner, None], h.faces[face].flip(1), h.faces[face])
+        normals = (
+            wardrobe.normals(h, people.vertices) * torch.where(turned, -1.0, 1.0)[:, None, None]
+        )
         return Mesh(
             positions=people.vertices.reshape(-1, 3).T.contiguous(),
-            normals=wardrobe.normals(h, people.vertices).reshape(-1, 3).T.contiguous(),
+            normals=normals.reshape(-1, 3).T.contiguous(),
             static=torch.arange(h.num_vertices).repeat(len(picture)),
             in_picture=picture.repeat_interleave(h.num_vertices),
-            faces=(h.faces[face] + (owner * h.num_vertices)[:, None]).T.contiguous(),
+            faces=(corners + (owner * h.num_vertices)[:, None]).T.contiguous(),
             picture=picture[owner], owner=owner, part=part[face],
         )  # fmt: skip
 

@@ -23,6 +23,7 @@ from ...device import choose_device
 from ...files import replacing
 from ...zoo.recipe import Augmentation
 from . import camera, lens, light, rooms, wardrobe
+from .backgrounds import Backgrounds
 from .crowd import People, sample_people
 from .devices import CPU, computing_on, sent
 from .human import BODY, HAIR, SKIRT, load_human
@@ -69,20 +70,24 @@ class Photographer:
         padding: factor on a person's box, as a network's configuration has it.
         augmentation: how crops are moved; default not at all.
         device: what renders; default the CPU.
+        backgrounds: a folder of photos that are behind half of the people.
 
     Raises:
-        InputError: no such device.
+        InputError: no such device, or no photos in the folder.
     """
 
     def __init__(
         self, seed: int, size: tuple[int, int], padding: float = 1.25,
         augmentation: Augmentation | None = None, device: str | torch.device | None = None,
+        backgrounds: Path | None = None,
     ) -> None:  # fmt: skip
         self.seed, self.size, self.padding = seed, size, padding
         self.augmentation = augmentation or Augmentation()
         self._larger = (round(size[0] * _LARGER), round(size[1] * _LARGER))
         self.device = choose_device(CPU if device is None else device)
         self.human = load_human()
+        self.backgrounds = Backgrounds(backgrounds) if backgrounds else None
+        self._folder = backgrounds
         self._atlases: dict[int, Atlas] = {}
         self._temporary: TemporaryDirectory[str] | None = None
         self._shared: Path | None = None
@@ -91,7 +96,7 @@ class Photographer:
         if self._shared is None:
             self._temporary = TemporaryDirectory(prefix="posezoo-")  # as long as this object
             self._shared = Path(self._temporary.name)
-        given = (self.seed, self.size, self.padding, self.augmentation, self.device)
+        given = (self.seed, self.size, self.padding, self.augmentation, self.device, self._folder)
         return Photographer, given, {"_shared": self._shared}
 
     @cached_property
@@ -183,6 +188,8 @@ class Photographer:
         canvas[:, pixel] = scenery.paint(atlas, crops.eye, rays, picture, spot, lights, maps)
         blur = np.where(rng.random(count) < 0.45, rng.uniform(0.3, 3.0, count), 0)
         behind = canvas.reshape(3, count, *size).transpose(0, 1)
+        if self.backgrounds:
+            self.backgrounds.put_behind(rng, behind, inside)
         canvas = lens.soften(behind, blur).transpose(0, 1).reshape(3, -1).contiguous()
         canvas[:, hits.pixel] = self._shade(
             rng, atlas, people, mesh, hits, crops, size, lights, maps, count

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from .solids import BALL, BOX, MATERIALS, TUBE, Things, place, random_turn, turn_z
 
-__all__ = ["Stance", "furnish", "scatter"]
+__all__ = ["LOWEST_BED", "Stance", "furnish", "hang_mirror", "scatter"]
 
 Array = NDArray[np.float64]
+LOWEST_BED = 0.3  # metres
 _SEATED = ("sitting", "legs crossed")
 
 
@@ -55,6 +56,8 @@ def furnish(rng: np.random.Generator, things: Things, picture: int, body: Stance
             _table(rng, things, picture, number(), body, body.seat + rng.uniform(0.2, 0.32))
     elif body.cluster in ("standing", "resting", "bending") and rng.random() < 0.1:
         _table(rng, things, picture, number(), body, body.size * rng.uniform(0.75, 1.1))
+    elif body.cluster == "lying" and body.seat > LOWEST_BED:
+        _bed(rng, things, picture, number(), body)
     elif body.cluster == "lying" and rng.random() < 0.6:
         half, x, y = rng.uniform(0.5, 1.1), *body.middle
         low, high = (x - half, y - 1.4, -0.4), (x + half, y + 1.4, 0.02)
@@ -110,6 +113,38 @@ def _seat(
         low = 0.0 if kind == "sofa" else arm - 0.04
         for a, b in ((left - wide, left), (right, right + wide)):
             add((a, front, top * (kind != "sofa") + low), (b, back, top + arm))
+
+
+def _bed(
+    rng: np.random.Generator, things: Things, picture: int, material: int, body: Stance
+) -> None:
+    """A mattress under the body, with a pillow, a headboard and a blanket or without."""
+    x, y = body.middle
+    nose = body.keypoints["nose"]
+    up = float(np.sign(nose[1] - y))  # toward the head
+    top, half = body.seat + 0.01, rng.uniform(0.45, 1.0)
+    left, right = (x + rng.uniform(-0.4, 0.4) * half + side * half for side in (-1, 1))
+    head, foot = y + up * 1.1 * body.size, y - up * 1.2 * body.size
+
+    def add(material: int, first: tuple[float, ...], second: tuple[float, ...]) -> None:
+        corners = np.sort([first, second], axis=0).tolist()
+        things.box(picture, material, tuple(corners[0]), tuple(corners[1]), body.frame)
+
+    add(material, (left, head, top - 0.2), (right, foot, top))
+    add(material + 1, (left + 0.05, head, 0.0), (right - 0.05, foot, top - 0.2))
+    if rng.random() < 0.6:
+        add(material + 1, (left, head, 0.0), (right, head + 0.06 * up, top + rng.uniform(0.2, 0.7)))
+    if rng.random() < 0.8:
+        size = np.array([rng.uniform(0.5, 0.8), 0.45, 0.16])
+        things.add(
+            picture,
+            material + 2,
+            BALL,
+            place(np.array([nose[0], nose[1], top]), size, None, body.frame),
+        )
+    if rng.random() < 0.35:
+        reach = y + up * rng.uniform(-0.5, 0.4) * body.size
+        add(material + 3, (left, foot, top - 0.05), (right, reach, top + 0.3 * body.size))
 
 
 def _table(
@@ -215,6 +250,23 @@ def _bag(
         size = np.array([0.14, 0.3, 0.24]) * body.size * rng.uniform(0.6, 1.2)
         center = hips + [rng.choice([-1, 1]) * 0.26 * body.size, 0, rng.uniform(-0.1, 0.1)]
     things.add(picture, material, BOX, place(center, size, None, body.frame))
+
+
+def hang_mirror(
+    rng: np.random.Generator, things: Things, picture: int, normal: Array, distance: float
+) -> None:
+    """Add the frame of an upright mirror: the plane of points whose product with the unit normal
+    (3,) is the distance."""
+    along = np.array([-normal[1], normal[0], 0])
+    frame = np.stack([along, normal, [0, 0, 1], normal * distance], 1)
+    half, top, w = rng.uniform(0.5, 1.6), rng.uniform(1.7, 2.4), rng.uniform(0.02, 0.08)
+    low = rng.choice([0.0, 0.5, 0.9])
+    for first, second in (
+        ((-half - w, low), (-half, top)), ((half, low), (half + w, top)),
+        ((-half - w, low - w), (half + w, low)), ((-half - w, top), (half + w, top + w)),
+    ):  # fmt: skip
+        corners = ((first[0], -0.01, first[1]), (second[0], 0.01, second[1]))
+        things.box(picture, (picture + 1) * MATERIALS - 1, *corners, frame)
 
 
 def scatter(rng: np.random.Generator, things: Things, picture: int, eye: Array) -> None:
