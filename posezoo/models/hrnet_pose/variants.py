@@ -77,7 +77,7 @@ S_192 = _cfg(
     DecodeCfg(
         codec="heatmap", heatmap_size=(48, 36), refine="dark", blur_kernel=9, shift_heatmap=True
     ),
-    sha256="30c4dfe1b76c8527534304adc8ee17a104b79294cdf213980add75693f415af6",
+    sha256="659139e035ed239f436a580e8103adbf6c96392a89332e85ed888b9d9128db34",
     macs=585_000_000,
     description=_BODIES,
     terms=_FROM_ANNY,
