@@ -28,6 +28,7 @@ from posezoo.synthetic.bodies.mesh import Mesher
 from posezoo.synthetic.bodies.poses import CLUSTERS, is_possible, sample_poses
 from posezoo.synthetic.bodies.raster import rasterise
 from posezoo.synthetic.bodies.solids import Things
+from posezoo.synthetic.bodies.wardrobe import SETTINGS, Outfits, dress, sample_outfits
 from posezoo.training.rendered import second_views
 
 SIZE = (96, 72)
@@ -189,6 +190,27 @@ def test_what_a_mirror_shows_faces_the_right_way():
     ears = [human.keypoint_names.index(f"{side}_ear") for side in ("left", "right")]
     first, second = people.part(mirrored[0], mirrored[0] + 1).keypoints[:, ears].diff(dim=1)[:, 0]
     assert float(first.norm()) == pytest.approx(float(second.norm()), rel=1e-3)
+
+
+def test_gloves_and_hoods_cover_hands_and_necks():
+    human, rng = load_human(), np.random.default_rng(0)
+    body = human.pose(human.people[:1], torch.eye(3).expand(1, len(human.bone_names), 3, 3))
+    traits = dict(zip(human.trait_names, human.traits[:1].double().numpy().T))
+    outfits = sample_outfits(rng, traits, 64)
+
+    def dressed(**settings):
+        changed = outfits.settings.clone()
+        for name, value in settings.items():
+            changed[:, SETTINGS.index(name)] = value
+        worn = Outfits(settings=changed, colors=outfits.colors)
+        return dress(human, body, worn, torch.full((1, 8), 0.5))[0]
+
+    plain = dressed(glove=0.0, hat=9.0, hood=9.0, hairline=9.0)
+    for name, settings in (("wrist", {"glove": 0.02}), ("ear", {"hat": 0.4, "hood": -0.25})):
+        worn = dressed(**{"glove": 0.0, "hat": 9.0, "hood": 9.0, "hairline": 9.0, **settings})
+        moved = (worn - plain).norm(dim=1) > 5e-3
+        own = body.keypoints[0, human.keypoint_names.index(f"left_{name}")]
+        assert moved.any() and (body.vertices[0][moved] - own).norm(dim=1).min() < 0.06
 
 
 def test_some_who_lie_are_in_bed():

@@ -184,7 +184,7 @@ def render_for(
             of other keypoints.
     """
     seed, _, photos = str(data).removeprefix(_PREFIX).partition(":")
-    if not seed.isdecimal():
+    if not seed.isdecimal() or str(data).endswith(":"):
         raise InputError(
             f"data is {str(data)!r}; give {_PREFIX} and a whole number, like render:0, and after "
             "another colon a folder of photos for backgrounds if there is one"

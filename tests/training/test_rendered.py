@@ -87,7 +87,7 @@ def test_the_share_of_a_time_budget_counts_from_the_first_step():
     assert budget.share() == 1.0 and budget.is_over
 
 
-@pytest.mark.parametrize("data", ["render:x", "render:", "render:-1"])
+@pytest.mark.parametrize("data", ["render:x", "render:", "render:-1", "render:1:"])
 def test_a_seed_is_a_whole_number(data, tmp_path):
     arguments = ["train", "hrnet_s_128x96", "--data", data, "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(main, arguments)
