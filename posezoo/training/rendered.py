@@ -27,7 +27,7 @@ from ..zoo.recipe import Augmentation
 from .data import PeopleSet
 from .objectives import Objective
 
-__all__ = ["RenderedPeople", "is_rendering", "render_for"]
+__all__ = ["RenderedPeople", "is_rendering", "relit", "render_for", "restyled"]
 
 _PREFIX = "render:"
 _EPOCH = 8_192  # samples
@@ -118,17 +118,23 @@ def second_views(
     ), -1).reshape(1, -1, 2)  # fmt: skip
     source = (grid - move[:, None, :, 2]) @ back.mT
     scaled = (source + 0.5) * sent(np.array([2 / width, 2 / height], np.float32)) - 1
-    covered = _restyled(_patched(images.float() / 255, rng), rng)
+    covered = restyled(_patched(images.float() / 255, rng), rng)
     found = F.grid_sample(covered, scaled.reshape(count, height, width, 2), align_corners=False)
-    gain = sent(rng.normal(1, 0.12, (count, 3, 1, 1)) * rng.normal(1, 0.15, (count, 1, 1, 1)))
-    power = sent(np.exp(rng.normal(0, 0.2, (count, 1, 1, 1)))).float()
-    found = (found.clamp(1e-4, 1) ** power * gain.float()).clamp(0, 1)
+    found = relit(found, rng)
     points = keypoints[:, list(skeleton.flip_indices)].clone()
     points[..., :2] = points[..., :2] @ move[:, :, :2].mT + move[:, None, :, 2]
     limits = sent(np.array([width, height]))
     outside = ((points[..., :2] < -1) | (points[..., :2] > limits)).any(-1)
     points[outside] = 0
     return found, points * (points[..., 2:] > 0)
+
+
+def relit(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Change the light of images (B, 3, H, W) from 0 to 1: its colour, brightness and gamma."""
+    count = len(images)
+    gain = sent(rng.normal(1, 0.12, (count, 3, 1, 1)) * rng.normal(1, 0.15, (count, 1, 1, 1)))
+    power = sent(np.exp(rng.normal(0, 0.2, (count, 1, 1, 1)))).float()
+    return (images.clamp(1e-4, 1) ** power * gain.float()).clamp(0, 1)
 
 
 def _patched(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -143,7 +149,7 @@ def _patched(images: Tensor, rng: np.random.Generator) -> Tensor:
     return result
 
 
-def _restyled(images: Tensor, rng: np.random.Generator) -> Tensor:
+def restyled(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Filter some images by random kernels that mix their colours, so that shapes are learnt and
     not the looks of the renderer (random convolutions, arXiv 2007.13003). Black stays black."""
     drawn = np.flatnonzero(rng.random(len(images)) < _RESTYLED)

@@ -16,10 +16,12 @@ from torch import Tensor
 from ...zoo.recipe import Augmentation
 from .devices import sent
 
-__all__ = ["Crops", "aim", "crop", "project", "sample_eyes"]
+__all__ = ["Crops", "aim", "crop", "project", "sample_eyes", "whole"]
 
 Array = NDArray[np.float64]
 NEAR = 0.12  # metres before the camera in which nothing is seen
+_WIDEST = 1.4  # tangent of half the angle of lenses
+_LONGEST = 2.2  # longer side of a photo over the shorter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ def crop(
     rng: np.random.Generator, eye: Tensor, axes: Tensor, body: Tensor, cuts: Tensor,
     close: NDArray[np.bool_], size: tuple[int, int], padding: float, augmentation: Augmentation,
 ) -> Crops:  # fmt: skip
-    """Choose photos and crops.
+    """Choose photos, and crops of the person in them.
 
     Args:
         body: (B, V, 3) vertices of the person.
@@ -133,18 +135,59 @@ def crop(
         augmentation: shift, scale and rotation are used.
     """
     count = len(body)
+    photo, low, high = _sample_photos(rng, eye, axes, body, cuts, close, 1.0)
+    box = np.concatenate([np.maximum(low, photo[:, :2]), np.minimum(high, photo[:, 2:])], 1)
+    center, extent = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]).clip(1e-3)
+    aspect = size[1] / size[0]
+    tall = np.maximum(extent[:, 1], extent[:, 0] / aspect) * padding
+    a = augmentation
+    scale = 1 + a.scale * rng.normal(size=count).clip(-1, 1)
+    tall = tall * scale
+    center = center + rng.uniform(-a.shift, a.shift, (count, 2)) * tall[:, None] * [aspect, 1]
+    turned = rng.random(count) < a.rotation_probability
+    angle = np.radians(a.rotation * rng.normal(size=count).clip(-2, 2)) * turned
+    return _crops(eye, axes, photo, box, center, tall, angle, size)
+
+
+def whole(
+    rng: np.random.Generator, eye: Tensor, axes: Tensor, body: Tensor, cuts: Tensor,
+    close: NDArray[np.bool_], size: tuple[int, int],
+) -> Crops:  # fmt: skip
+    """Choose photos that show more around the person, each brought into (H, W) as a whole; the
+    arguments are those of `crop`."""
+    reach = np.exp(rng.uniform(0, 2.0, (len(body), 1)))
+    photo, low, high = _sample_photos(rng, eye, axes, body, cuts, close, reach)
+    photo[:, :2] = np.maximum(photo[:, :2], np.minimum(low, -_WIDEST))
+    photo[:, 2:] = np.minimum(photo[:, 2:], np.maximum(high, _WIDEST))
+    extent = photo[:, 2:] - photo[:, :2]
+    thin = (extent[:, ::-1] / _LONGEST - extent).clip(0) / 2  # longer photos are not taken
+    photo += np.concatenate([-thin, thin], 1)
+    extent = photo[:, 2:] - photo[:, :2]
+    box = np.concatenate([np.maximum(low, photo[:, :2]), np.minimum(high, photo[:, 2:])], 1)
+    tall = np.maximum(extent[:, 1], extent[:, 0] * size[0] / size[1])
+    center = (photo[:, :2] + photo[:, 2:]) / 2
+    return _crops(eye, axes, photo, box, center, tall, np.zeros(len(body)), size)
+
+
+def _sample_photos(
+    rng: np.random.Generator, eye: Tensor, axes: Tensor, body: Tensor, cuts: Tensor,
+    close: NDArray[np.bool_], reach: float | Array,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Return photos (B, 4) and corners of people, (B, 2) each, on the image plane; photos go on
+    `reach` times as far as usual beside people."""
+    count = len(body)
     plane, depth = project(body, eye, axes)
     low = torch.where(depth[..., None] > NEAR, plane, torch.inf).amin(1)
     high = torch.where(depth[..., None] > NEAR, plane, -torch.inf).amax(1)
     low, high = torch.stack([low, high]).cpu().numpy()
     span = high - low
-    wide = span.max(axis=1, keepdims=True) * [1.4, 0.7]  # photos go on beside people
+    wide = span.max(axis=1, keepdims=True) * [1.4, 0.7] * reach
     tight = rng.random((count, 1)) < 0.25
-    reach = wide * np.where(tight, 0.06, 0.5)
+    beyond = wide * np.where(tight, 0.06, 0.5)
     photo = np.concatenate(
         [
-            low - reach * rng.exponential(1, (count, 2)),
-            high + reach * rng.exponential(1, (count, 2)),
+            low - beyond * rng.exponential(1, (count, 2)),
+            high + beyond * rng.exponential(1, (count, 2)),
         ],
         1,
     )
@@ -160,16 +203,14 @@ def crop(
         photo[:, side] = np.where(cut, edge, photo[:, side])
     thin = photo[:, 2:] - photo[:, :2] < 0.35 * span  # cut from both sides
     photo[:, 2:] = np.where(thin, high, photo[:, 2:])
-    box = np.concatenate([np.maximum(low, photo[:, :2]), np.minimum(high, photo[:, 2:])], 1)
-    center, extent = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]).clip(1e-3)
-    aspect = size[1] / size[0]
-    tall = np.maximum(extent[:, 1], extent[:, 0] / aspect) * padding
-    a = augmentation
-    scale = 1 + a.scale * rng.normal(size=count).clip(-1, 1)
-    tall = tall * scale
-    center = center + rng.uniform(-a.shift, a.shift, (count, 2)) * tall[:, None] * [aspect, 1]
-    turned = rng.random(count) < a.rotation_probability
-    angle = np.radians(a.rotation * rng.normal(size=count).clip(-2, 2)) * turned
+    return photo, low, high
+
+
+def _crops(
+    eye: Tensor, axes: Tensor, photo: Array, box: Array, center: Array, tall: Array, angle: Array,
+    size: tuple[int, int],
+) -> Crops:  # fmt: skip
+    """Return crops about centers (B, 2), `tall (B,)` on the image plane and turned by angles."""
     c, s = np.cos(angle) * size[0] / tall, np.sin(angle) * size[0] / tall
     linear = np.stack([np.stack([c, -s], 1), np.stack([s, c], 1)], 1)
     offset = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2]) - (linear @ center[..., None])[..., 0]

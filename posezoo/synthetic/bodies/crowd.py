@@ -53,14 +53,16 @@ class People:
 
 
 def sample_people(
-    human: Human, rng: np.random.Generator, picture: NDArray[np.int64], count: int, textures: int
-) -> tuple[People, Things]:
+    human: Human, rng: np.random.Generator, picture: NDArray[np.int64], count: int, textures: int,
+    spread: float = 1.0,
+) -> tuple[People, Things]:  # fmt: skip
     """Draw people and the things that they use.
 
     Args:
         human: on the default device.
         picture: (N,) which picture each is in; those after the first `count` stand beside them.
         textures: how many clothes can have.
+        spread: how much farther than usual others may be.
     """
     with computing_on(CPU):  # many steps on little
         drawn = load_human()
@@ -72,7 +74,7 @@ def sample_people(
     phases = sent(rng.random((len(picture), 8))).float()
     body = replace(body, vertices=wardrobe.dress(human, body, outfits, phases))
     body = _put_down(human, rng, body, clusters)
-    frames = np.stack([_frame(rng, i >= count) for i in range(len(picture))])
+    frames = np.stack([_frame(rng, i >= count, spread) for i in range(len(picture))])
     things = Things()
     for i, stance in enumerate(_stances(human, body, frames, clusters)):
         furnish(rng, things, int(picture[i]), stance)
@@ -148,13 +150,15 @@ def _put_down(human: Human, rng: np.random.Generator, body: Body, clusters: list
     return replace(body, vertices=body.vertices + up, keypoints=body.keypoints + up)
 
 
-def _frame(rng: np.random.Generator, is_beside: bool) -> Array:
+def _frame(rng: np.random.Generator, is_beside: bool, spread: float) -> Array:
     """Return (3, 4) where somebody stands: at the origin, or near it and turned."""
     turn, at = 0.0, np.zeros(2)
     if is_beside:
         way = rng.uniform(0, 2 * np.pi)
         at = np.array([np.cos(way), 0.9 * np.sin(way)]) * rng.choice([0.34, 0.55, 0.9, 1.6])
         at *= rng.uniform(0.85, 1.5)
+        if spread > 1:
+            at *= rng.uniform(1, spread)
         turn = rng.normal(0, 0.6) if rng.random() < 0.6 else rng.uniform(0, 2 * np.pi)
     c, s = np.cos(turn), np.sin(turn)
     return np.array([[c, -s, 0, at[0]], [s, c, 0, at[1]], [0, 0, 1, 0]])

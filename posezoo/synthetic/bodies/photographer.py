@@ -40,6 +40,9 @@ _LARGER = 1.25  # rendered this much larger, for smooth edges
 _PIECE = 8  # people, few enough for the caches of a CPU
 _LARGE_PIECE = 64  # on other devices, in about 1 GB of their memory
 _ATLASES = 40  # sets of textures, of which a shoot uses one
+_PEOPLE = 4  # most of them in a photo
+_SPREAD = 2.5  # others are so much farther away in whole photos
+_LEAST = 60  # pixels of somebody who counts as in sight
 _FRAMED = 33  # keypoints of body, feet and fingertips; faces and hands are within them
 _BELOW = ("shoulder", "shoulder", "hip", "hip", "knee")  # where photos of the upper body end
 
@@ -52,12 +55,14 @@ class Shots:
         images: uint8 RGB (B, 3, H, W); black outside the photo.
         keypoints: (B, K, 3) x, y in pixels and v: 2 in sight, 1 hidden, 0 outside the photo.
         boxes: (B, 4) xyxy around what is in sight of the person, and `areas (B,)`, its pixels.
+        people: (B, 4, 4) such boxes of the person and of others, 0 where there is nobody.
     """
 
     images: Tensor
     keypoints: Tensor
     boxes: Tensor
     areas: Tensor
+    people: Tensor
 
 
 class Photographer:
@@ -71,6 +76,7 @@ class Photographer:
         augmentation: how crops are moved; default not at all.
         device: what renders; default the CPU.
         backgrounds: a folder of photos that are behind half of the people.
+        is_whole: photos as a whole instead of crops, with more around the person.
 
     Raises:
         InputError: no such device, or no photos in the folder.
@@ -79,9 +85,9 @@ class Photographer:
     def __init__(
         self, seed: int, size: tuple[int, int], padding: float = 1.25,
         augmentation: Augmentation | None = None, device: str | torch.device | None = None,
-        backgrounds: Path | None = None,
+        backgrounds: Path | None = None, is_whole: bool = False,
     ) -> None:  # fmt: skip
-        self.seed, self.size, self.padding = seed, size, padding
+        self.seed, self.size, self.padding, self.is_whole = seed, size, padding, is_whole
         self.augmentation = augmentation or Augmentation()
         self._larger = (round(size[0] * _LARGER), round(size[1] * _LARGER))
         self.device = choose_device(CPU if device is None else device)
@@ -96,7 +102,8 @@ class Photographer:
         if self._shared is None:
             self._temporary = TemporaryDirectory(prefix="posezoo-")  # as long as this object
             self._shared = Path(self._temporary.name)
-        given = (self.seed, self.size, self.padding, self.augmentation, self.device, self._folder)
+        given = (self.seed, self.size, self.padding, self.augmentation, self.device, self._folder,
+                 self.is_whole)  # fmt: skip
         return Photographer, given, {"_shared": self._shared}
 
     @cached_property
@@ -110,9 +117,10 @@ class Photographer:
             return self._shoot(rng, self._atlas(number % _ATLASES).opened(), count)
 
     def _shoot(self, rng: np.random.Generator, atlas: Sheet, count: int) -> Shots:
-        extra = rng.choice(4, count, p=[0.52, 0.27, 0.14, 0.07])
+        extra = rng.choice(_PEOPLE, count, p=[0.52, 0.27, 0.14, 0.07])
         picture = np.concatenate([np.arange(count), np.repeat(np.arange(count), extra)])
-        people, things = sample_people(self._mesh.human, rng, picture, count, atlas.count)
+        spread = _SPREAD if self.is_whole else 1.0
+        people, things = sample_people(self._mesh.human, rng, picture, count, atlas.count, spread)
         close = rng.random(count) < 0.36
         eyes, axes = _cameras(rng, people, close)
         for i in range(count):
@@ -129,6 +137,7 @@ class Photographer:
             images=torch.cat([m.images for m in made]),
             keypoints=torch.cat([m.keypoints for m in made]),
             boxes=torch.cat([m.boxes for m in made]), areas=torch.cat([m.areas for m in made]),
+            people=torch.cat([m.people for m in made]),
         )  # fmt: skip
 
     def _crops(
@@ -141,10 +150,11 @@ class Photographer:
             (points[:, names.index(f"left_{n}")] + points[:, names.index(f"right_{n}")]) / 2
             for n in _BELOW
         ]
-        return camera.crop(
-            rng, sent(eyes).float(), axes, people.vertices[:count, : self.human.num_skin],
-            torch.stack(cuts, 1), close, self._larger, self.padding, self.augmentation,
-        )  # fmt: skip
+        seen = (rng, sent(eyes).float(), axes, people.vertices[:count, : self.human.num_skin],
+                torch.stack(cuts, 1), close, self._larger)  # fmt: skip
+        if self.is_whole:
+            return camera.whole(*seen)
+        return camera.crop(*seen, self.padding, self.augmentation)
 
     def _atlas(self, number: int) -> Atlas:
         if number not in self._atlases:
@@ -254,6 +264,7 @@ class Photographer:
         seen = who[picture, row, column] & (
             near[picture, row, column] < 1 / (depth - 0.16).clamp(min=0.05)
         )
+        everyone = inside
         inside = inside & who
         factor = sent(np.array([self.size[1] / size[1], self.size[0] / size[0]], np.float32))
         keypoints = torch.cat(
@@ -264,6 +275,7 @@ class Photographer:
             images=images, keypoints=keypoints.cpu(),
             boxes=(_boxes_of(inside) * factor.repeat(2)).cpu(),
             areas=(inside.flatten(1).sum(1) * factor.prod()).cpu(),
+            people=(_boxes_of_all(people, mesh, hits, everyone) * factor.repeat(2)).cpu(),
         )  # fmt: skip
 
 
@@ -300,6 +312,35 @@ def _boxes_of(masks: Tensor) -> Tensor:
         high.append(torch.where(used, index + 1, 0).amax(1))
     found: Tensor = torch.stack(low + high, 1) * masks.flatten(1).any(1, keepdim=True)
     return found.float()
+
+
+def _boxes_of_all(people: People, mesh: Mesh, hits: Hits, inside: Tensor) -> Tensor:
+    """Return boxes (B, 4, 4) around what is in sight of each person of each picture.
+
+    Args:
+        inside: (B, H, W) what is in the photos.
+    """
+    count, height, width = inside.shape
+    is_body = (mesh.part[hits.face] != wardrobe.THING) & inside.flatten()[hits.pixel]
+    chosen = is_body.nonzero()[:, 0]
+    owner, pixel = mesh.owner[hits.face[chosen]], hits.pixel[chosen]
+    x = pixel % width
+    y = torch.div(pixel, width, rounding_mode="floor") % height
+    total = len(people.picture)
+    low, high = (
+        torch.zeros(total, 2, dtype=torch.long).scatter_reduce(
+            0, owner[:, None].expand(-1, 2), torch.stack([x, y], 1), kind, include_self=False
+        )
+        for kind in ("amin", "amax")
+    )
+    boxes = torch.cat([low, high + 1], 1).float()
+    boxes = boxes * (torch.bincount(owner, minlength=total) >= _LEAST)[:, None]
+    picture = people.picture
+    order = np.argsort(picture, kind="stable")
+    first = np.searchsorted(picture[order], picture[order])
+    found = torch.zeros(count * _PEOPLE, 4)
+    found[sent(picture[order] * _PEOPLE + np.arange(total) - first)] = boxes[sent(order)]
+    return found.reshape(count, _PEOPLE, 4)
 
 
 def _pixels(mesh: Mesh, crops: camera.Crops) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,98 @@
+"""The person detector that comes with the package: a small HRNet trained on rendered people.
+
+Each cell of a map tells whether the middle of a person is there, and how far the sides of that
+person's box are (Objects as Points, arXiv 1904.07850; distances as in FCOS, arXiv 1904.01355).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..device import upload
+from ..models.hrnet_pose.network import HRNetPose, build_pose
+from ..zoo.config import IMAGENET_MEAN, IMAGENET_STD
+from .base import BatchDetector, Boxes, Image
+
+__all__ = ["CELL", "SIZE", "BodiesDetector", "boxes_of", "build_network", "normalised"]
+
+SIZE = 256  # pixels of a side of the input, into which whole photos are brought
+CELL = 4  # pixels of a side of a cell
+_NECK = 64  # channels before the last layer
+_REACH = 16.0  # cells, unit of the distances
+_MOST = 32  # people of a photo
+_OVERLAP = 0.6  # of boxes (IoU) of which the better one is kept
+_CUDA_BATCH = 32
+
+
+def build_network() -> HRNetPose:
+    """Build the network: (B, 3, 256, 256) -> (B, 5, 64, 64), see `boxes_of`."""
+    return build_pose(
+        trunk="hrnet_s", neck=_NECK, input_size=(SIZE, SIZE), num_keypoints=5, in_chans=3
+    )
+
+
+def boxes_of(maps: Tensor) -> Tensor:
+    """Return the box that each cell tells of, (B, h, w, 4) xyxy in cells.
+
+    Args:
+        maps: (B, 5, h, w), the logit of a person's middle, then left, top, right, bottom.
+    """
+    height, width = maps.shape[2:]
+    distances = F.softplus(maps[:, 1:]) * _REACH  # (B, 4, h, w)
+    x = torch.arange(width, device=maps.device) + 0.5
+    y = torch.arange(height, device=maps.device)[:, None] + 0.5
+    left, top, right, bottom = distances.unbind(1)
+    return torch.stack([x - left, y - top, x + right, y + bottom], -1)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Map colours (B, 3, H, W) from 0 to 1 onto what the network takes."""
+    mean, std = (images.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (images - mean) / std
+
+
+class BodiesDetector(BatchDetector):
+    """Persons found by the network; those of less than a twelfth of the photo are not.
+
+    Args:
+        network: of `build_network`, with its weights.
+        device: where it runs.
+        threshold: smallest score kept.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device | str, threshold: float) -> None:
+        self.device, self.threshold = torch.device(device), threshold
+        self.network = network.eval().to(self.device)
+        self.batch_size = 1 if self.device.type == "cpu" else _CUDA_BATCH
+
+    @torch.inference_mode()
+    def detect(self, images: Sequence[Image]) -> list[Boxes]:
+        height, width = images[0].shape[:2]
+        scale = SIZE / max(height, width)
+        small = (max(1, round(height * scale)), max(1, round(width * scale)))
+        top, left = (SIZE - small[0]) // 2, (SIZE - small[1]) // 2
+        canvas = torch.zeros(len(images), 3, SIZE, SIZE, device=self.device)
+        for row, image in zip(canvas, images):
+            photo = upload(image, self.device).permute(2, 0, 1).float().div_(255)  # (3, H, W)
+            resized = F.interpolate(photo[None], small, mode="bilinear", antialias=True)
+            row[:, top : top + small[0], left : left + small[1]] = resized[0]
+        maps = self.network(normalised(canvas)).float()
+        boxes = (boxes_of(maps) * CELL - boxes_of(maps).new_tensor([left, top] * 2)) / scale
+        limits = boxes.new_tensor([width, height] * 2)
+        return [self._best(*row) for row in zip(maps[:, 0], boxes.clamp(min=0).minimum(limits))]
+
+    def _best(self, logits: Tensor, boxes: Tensor) -> Boxes:
+        """Return what is found in a photo, from logits (h, w) and boxes (h, w, 4)."""
+        from torchvision.ops import nms
+
+        peak = logits == F.max_pool2d(logits[None], 3, 1, 1)[0]
+        scores = torch.where(peak, logits.sigmoid(), 0).flatten()
+        scores, order = scores.sort(descending=True, stable=True)
+        scores, boxes = scores[:_MOST], boxes.flatten(0, 1)[order[:_MOST]]
+        kept = nms(boxes, scores, _OVERLAP)
+        kept = kept[scores[kept] >= self.threshold]
+        return boxes[kept].cpu().numpy(), scores[kept].cpu().numpy()
