@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .codecs import build_codec
-from .detectors import BatchDetector, Detector, PeopleFinder
+from .detectors import BatchDetector, Detector, PeopleFinder, suited
 from .device import Download, choose_device, choose_dtype, has_fast_bfloat16, upload, weight_dtype
 from .engines.network import ExportedNetwork, require_device
 from .engines.opening import dtypes_of, open_network, runs_exported
@@ -88,7 +88,7 @@ class PosePredictor:
             `posezoo.detectors.DETECTORS`, a callable, or None (the whole image is one box); a
             `PeopleFinder` sets threshold, number and size of the people as well. It is loaded
             when the first such image arrives. "auto" is the quick one on the CPU, 1.4 s a photo,
-            and the best one elsewhere.
+            and the best one elsewhere; for a model of the package, that of the package.
         device: where to run; None leaves a given model where it is and puts a named one on
             CUDA if there is any.
         dtype: float32 and float64 run as such; bfloat16 and float16 run under autocast. Engines
@@ -142,7 +142,7 @@ class PosePredictor:
         self.crop = TopDownCrop(self.cfg.input.size, self.cfg.input.mean, self.cfg.input.std)
         self._kept_pixels = 0 if self.device.type == "cpu" else _KEPT_PIXELS
         if not isinstance(detector, PeopleFinder):
-            detector = PeopleFinder(detector, device=self.device)
+            detector = PeopleFinder(suited(detector, self.cfg), device=self.device)
         self.finder = detector
 
     def __call__(

@@ -100,7 +100,7 @@ def predict(
         name, checkpoint, device=chosen_device, dtype=dtype, compile=compile, engine=engine,
         batch_size=batch_size, flip_test=flip_test,
     )  # fmt: skip
-    predictor.finder = chosen.finder(predictor.device)
+    predictor.finder = chosen.finder(predictor.cfg, predictor.device)
     about = {
         "model": name, "checkpoint": str(checkpoint), "device": str(predictor.device),
         "dtype": str(predictor.dtype).removeprefix("torch."), "compile": compile,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..datasets.boxes import PhotoBoxes
     from ..detectors import PeopleFinder
     from ..streaming import StreamOptions
+    from ..zoo.config import PretrainedCfg
 
 __all__ = ["PredictOptions", "predict_options"]
 
@@ -35,7 +36,7 @@ _OPTIONS = (
     click.option("--detector", default="auto", show_default=True, help="Finds the people."),
     click.option(
         "--box-threshold", type=float,
-        help="Smallest box score used; default: 0.5 for a detector, 0 for --boxes.",
+        help="Smallest box score used; default: 0.5 for a detector, 0.3 for bodies, 0 for --boxes.",
     ),
     click.option(
         "--max-people", type=click.IntRange(min=1),
@@ -130,14 +131,16 @@ class PredictOptions:
                 option = "--" + name.replace("_", "-")
                 raise InputError(f"{option} is {value}; valid: a finite number")
         check_name(self.detector)
-        self.stream, self.finder("cpu")  # noqa: B018  refuse what is out of range
+        self.stream, self.finder(None, "cpu")  # noqa: B018  refuse what is out of range
 
-    def finder(self, device: torch.device | str) -> PeopleFinder:
-        """Return what finds the people in images without boxes."""
+    def finder(self, cfg: PretrainedCfg | None, device: torch.device | str) -> PeopleFinder:
+        """Return what finds the people in images without boxes, for a model if one is given."""
         from ..detectors import PeopleFinder
+        from ..detectors.build import suited
 
+        named = None if self.whole_image else self.detector
         return PeopleFinder(
-            None if self.whole_image else self.detector,
+            named if cfg is None else suited(named, cfg),
             device=device,
             threshold=self.box_threshold,
             max_people=self.max_people,

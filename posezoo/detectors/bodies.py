@@ -14,11 +14,27 @@ from torch import Tensor, nn
 
 from ..device import upload
 from ..models.hrnet_pose.network import HRNetPose, build_pose
+from ..weights.load import load_checkpoint
+from ..weights.locate import ASSETS
+from ..weights.verify import verify_file
 from ..zoo.config import IMAGENET_MEAN, IMAGENET_STD
 from .base import BatchDetector, Boxes, Image
 
-__all__ = ["CELL", "SIZE", "BodiesDetector", "boxes_of", "build_network", "normalised"]
+__all__ = [
+    "BODIES_THRESHOLD",
+    "CELL",
+    "SIZE",
+    "WEIGHTS",
+    "BodiesDetector",
+    "boxes_of",
+    "build_network",
+    "load_network",
+    "normalised",
+]
 
+WEIGHTS = "finder.bodies.safetensors"  # in posezoo/assets
+SHA256 = "075cc41feda696f60b1cc4008e3cab6bd2fa32dfde0a14f110fa9cef58624fbb"
+BODIES_THRESHOLD = 0.3
 SIZE = 256  # pixels of a side of the input, into which whole photos are brought
 CELL = 4  # pixels of a side of a cell
 _NECK = 64  # channels before the last layer
@@ -33,6 +49,19 @@ def build_network() -> HRNetPose:
     return build_pose(
         trunk="hrnet_s", neck=_NECK, input_size=(SIZE, SIZE), num_keypoints=5, in_chans=3
     )
+
+
+def load_network() -> HRNetPose:
+    """Build the network with the weights of the package.
+
+    Raises:
+        IntegrityError: their file was changed.
+    """
+    path = ASSETS / WEIGHTS
+    verify_file(path, SHA256)
+    network = build_network()
+    load_checkpoint(network, path)
+    return network
 
 
 def boxes_of(maps: Tensor) -> Tensor:
@@ -81,7 +110,7 @@ class BodiesDetector(BatchDetector):
             resized = F.interpolate(photo[None], small, mode="bilinear", antialias=True)
             row[:, top : top + small[0], left : left + small[1]] = resized[0]
         maps = self.network(normalised(canvas)).float()
-        boxes = (boxes_of(maps) * CELL - boxes_of(maps).new_tensor([left, top] * 2)) / scale
+        boxes = (boxes_of(maps) * CELL - maps.new_tensor([left, top] * 2)) / scale
         limits = boxes.new_tensor([width, height] * 2)
         return [self._best(*row) for row in zip(maps[:, 0], boxes.clamp(min=0).minimum(limits))]
 

@@ -8,42 +8,54 @@ from typing import Any
 import torch
 
 from ..errors import InputError, WeightsUnavailableError
-from .base import BatchDetector
+from ..zoo.config import PretrainedCfg
+from .base import BatchDetector, Detector
+from .bodies import BODIES_THRESHOLD, WEIGHTS, BodiesDetector, load_network
 from .rtdetr import RTDetrDetector
 from .torchvision_models import TorchvisionDetector
 
-__all__ = ["DETECTORS", "build_detector", "check_name"]
+__all__ = ["DETECTORS", "PACKAGED", "build_detector", "check_name", "suited"]
 
-# short name -> builder of torchvision, or model of the Hub for transformers. Reported COCO box mAP:
-# 46.7, 32.8, 22.8, 21.3 and, RT-DETR, 53.1. Seconds per photo of 480 x 640 on one core of a CPU,
-# with random weights: 8.2, 1.4, 0.13, 0.07; a pose takes 0.03 to 0.3. On an H100, in batches of 8:
-# 0.012, 0.004, not measured, 0.051.
+PACKAGED = "bodies"
+
+# short name -> a file of the package, a builder of torchvision, or a model of the Hub for
+# transformers. Reported COCO box mAP: 46.7, 32.8, 22.8, 21.3 and, RT-DETR, 53.1. Seconds per photo
+# of 480 x 640 on one core of a CPU, with random weights: 8.2, 1.4, 0.13, 0.07; a pose takes 0.03 to
+# 0.3. On an H100, in batches of 8: 0.012, 0.004, not measured, 0.051.
 DETECTORS = {
     "fasterrcnn": "fasterrcnn_resnet50_fpn_v2",
     "fasterrcnn_mobilenet": "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_320": "fasterrcnn_mobilenet_v3_large_320_fpn",
     "ssdlite": "ssdlite320_mobilenet_v3_large",
     "rtdetr": "PekingU/rtdetr_r50vd",
+    PACKAGED: WEIGHTS,
 }
 _QUICK, _BEST = "fasterrcnn_mobilenet", "fasterrcnn"
+_THRESHOLD = 0.5  # of those that learned from photographs
 
 
 def build_detector(
-    name: str, *, device: torch.device | str = "cpu", threshold: float = 0.5
+    name: str, *, device: torch.device | str = "cpu", threshold: float | None = None
 ) -> BatchDetector:
-    """Build a person detector; its weights are fetched and checked by torchvision or transformers.
+    """Build a person detector; its weights are fetched and checked by torchvision or transformers,
+    but for those of "bodies", which are in the package.
 
     Args:
         name: a key of `DETECTORS`, or "auto": "fasterrcnn_mobilenet" on the CPU, where the better
             "fasterrcnn" takes six times as long, and "fasterrcnn" elsewhere.
         device: where it runs.
-        threshold: smallest box score kept.
+        threshold: smallest box score kept; None is 0.5, and 0.3 for "bodies".
 
     Raises:
         InputError: unknown name, or "rtdetr" without the package transformers.
         WeightsUnavailableError: the weights cannot be fetched.
+        IntegrityError: the file of the package was changed.
     """
     check_name(name)
+    if name == PACKAGED:
+        kept = BODIES_THRESHOLD if threshold is None else threshold
+        return BodiesDetector(load_network(), device, kept)
+    threshold = _THRESHOLD if threshold is None else threshold
     if name == "auto":
         name = _QUICK if torch.device(device).type == "cpu" else _BEST
     if name == "rtdetr":
@@ -56,9 +68,17 @@ def build_detector(
     except OSError as error:
         raise WeightsUnavailableError(
             f"the weights of detector {name!r} cannot be fetched ({error}); "
-            "give boxes, or take the whole image as one person (--whole-image, detector=None)"
+            f"give boxes, or take {PACKAGED!r} (--detector {PACKAGED}), which is in the package"
         ) from error
     return TorchvisionDetector(model, device, threshold)
+
+
+def suited(
+    detector: str | BatchDetector | Detector | None, cfg: PretrainedCfg
+) -> str | BatchDetector | Detector | None:
+    """Return what "auto" means beside a model: for weights of the package, the detector of the
+    package, so that nothing is fetched. Anything else stays what it is."""
+    return PACKAGED if detector == "auto" and cfg.source.packaged else detector
 
 
 def check_name(name: str) -> None:

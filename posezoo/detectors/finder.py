@@ -24,8 +24,6 @@ _log = logging.getLogger(__name__)
 Found = tuple[NDArray[np.float64], NDArray[np.float32]]
 """Boxes (N, 4) xyxy in image pixels, and their scores (N,)."""
 
-_THRESHOLD = 0.5  # of detectors by name
-
 
 @runtime_checkable
 class _Detections(Protocol):
@@ -57,7 +55,8 @@ class PeopleFinder:
             supervision's `Detections`. None takes the whole image as one person. A detector by
             name is loaded when the first image arrives.
         device: where a detector by name runs.
-        threshold: smallest box score kept; None is 0.5 for a detector by name, else 0.
+        threshold: smallest box score kept; None is that of `build_detector` for a
+            detector by name, else 0.
         max_people: most people of an image, those with the best scores; None is no limit.
         min_size: pixels; a box with a shorter side is left out.
         person_class: the `class_id` of a person where detections have one and no `class_name` in
@@ -125,8 +124,9 @@ class PeopleFinder:
 
     def _loaded(self) -> BatchDetector | Detector | None:
         if isinstance(self.detector, str):
-            threshold = _THRESHOLD if self.threshold is None else self.threshold
-            self.detector = build_detector(self.detector, device=self.device, threshold=threshold)
+            self.detector = build_detector(
+                self.detector, device=self.device, threshold=self.threshold
+            )
         return self.detector
 
     def _checked(self, answer: Any, image_size: tuple[int, ...]) -> Found:

@@ -32,7 +32,7 @@ from .web import Web
 
 __all__ = ["VerifyReport", "find_converted", "find_weights", "verify_cached"]
 
-_ASSETS = Path(__file__).parents[1] / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +63,7 @@ def find_weights(
     """
     pins = packaged_pins() if pins is None else pins
     if cfg.source.packaged and cfg.source.sha256:
-        path = _ASSETS / cfg.source.packaged
+        path = ASSETS / cfg.source.packaged
         verify_file(path, cfg.source.sha256, cache_dir=cache_dir)
         return Located(path=path, sha256=cfg.source.sha256)
     if not cfg.has_weights and cfg.name not in pins:
@@ -227,7 +227,7 @@ def verify_cached(patterns: list[str], cache_dir: CacheDir = None) -> Iterator[V
 def _present(cfg: PretrainedCfg, cache_dir: CacheDir) -> Iterator[tuple[Path, str]]:
     """Yield weights files of a variant on this machine with the hash that they should have."""
     if cfg.source.packaged and cfg.source.sha256:
-        yield _ASSETS / cfg.source.packaged, cfg.source.sha256
+        yield ASSETS / cfg.source.packaged, cfg.source.sha256
     folder = converted_dir(cfg, cache_dir)
     if (folder / HASH_FILE).is_file() and (folder / WEIGHTS_FILE).is_file():
         yield folder / WEIGHTS_FILE, (folder / HASH_FILE).read_text().strip()
