@@ -40,7 +40,7 @@ SECONDS = {  # most time of a step
     "machine": 60, "forward": 120, "detectors": 60, "harness": 120,
 }  # fmt: skip
 SIDE_BY_SIDE = ("compiled", "training", "tests", "parity")
-COMPILING = {"TORCHINDUCTOR_COMPILE_THREADS": "2"}  # of each process; by default one per core
+COMPILING = {"TORCHINDUCTOR_COMPILE_THREADS": "6"}  # of each process; by default one per core
 
 
 class Turns:
@@ -52,11 +52,18 @@ class Turns:
     """
 
     def __init__(self, count: int, end: float) -> None:
-        self.preparing, self.end = count, end
+        self.preparing, self.started, self.end = count, 0, end
         self.cores = Semaphore(os.cpu_count() or 4)
         self.counter, self.machine, self.all_ready = Lock(), Lock(), Event()
 
-    def done(self) -> None:
+    def start(self) -> int:
+        """Wait for a core; return the niceness of who starts: the first have the longest way."""
+        self.cores.acquire()
+        with self.counter:
+            self.started += 1
+            return min(19, self.started - 1)
+
+    def prepared(self) -> None:
         """Say that an item is prepared, or failed."""
         self.cores.release()
         with self.counter:
@@ -64,10 +71,11 @@ class Turns:
             if not self.preparing:
                 self.all_ready.set()
 
-    def take(self) -> None:
-        """Wait until the machine is ours."""
+    def take(self) -> Callable[[], None]:
+        """Wait until the machine is ours; return what gives it back."""
         self.all_ready.wait(max(0.0, self.end - time.monotonic()))
         self.machine.acquire()
+        return self.machine.release
 
 
 def child(args: argparse.Namespace) -> None:
@@ -87,12 +95,15 @@ def child(args: argparse.Namespace) -> None:
         print(f"DONE {name}", flush=True)
 
 
-def start(args: argparse.Namespace, step: str, items: list[str], seconds: float) -> Any:
+def start(
+    args: argparse.Namespace, step: str, items: list[str], seconds: float, nice: int = 0
+) -> Any:
     """Start a process for items of a step."""
     command = [sys.executable, __file__, "--step", step, "--device", args.device]
     command += ["--quick"] * args.quick + ["--items", *items]
     return subprocess.Popen(
-        ["timeout", str(max(1, round(seconds))), *command], text=True, cwd=HERE.parent,
+        ["nice", "-n", str(nice), "timeout", str(max(1, round(seconds))), *command],
+        text=True, cwd=HERE.parent,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**COMPILING, **os.environ, "PYTHONPATH": str(HERE.parent)},
     )  # fmt: skip
@@ -129,29 +140,31 @@ def run_beside(
     keep: Callable[[str, Row], None],
 ) -> None:  # fmt: skip
     """Run one item of what is prepared beside others, and then measured alone."""
-    turns.cores.acquire()
-    process = start(args, step, [item], end - time.monotonic())
+    nice = turns.start()
+    process = start(args, step, [item], end - time.monotonic(), nice)
     late = Timer(max(0.0, turns.end - time.monotonic()), process.terminate)
     late.start()
-    ready = False
+    leave = turns.prepared
     try:
         for line in process.stdout:
             if line.startswith("ROW "):
                 keep(step, json.loads(line[4:]))
             elif line.startswith("READY"):
                 late.cancel()
-                turns.done()
-                turns.take()
-                ready = True
+                turns.prepared()
+                leave = turns.take()
                 process.stdin.write("go\n")
                 process.stdin.flush()
+            elif line.startswith("DONE "):
+                leave()  # not when the process has ended, which takes another second
+                leave = int
         if process.wait():
             keep(step, {"item": item, "failed": why(process)})
     except OSError as error:  # it ended while it waited
-        keep(step, {"item": item, "failed": f"{error}"})
+        keep(step, {"item": item, "failed": str(error)})
     finally:
         late.cancel()
-        turns.machine.release() if ready else turns.done()
+        leave()
 
 
 def run_steps(args: argparse.Namespace, end: float, keep: Callable[[str, Row], None]) -> None:
