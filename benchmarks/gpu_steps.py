@@ -122,6 +122,7 @@ class Forwards:
         self.args, self.name, self.dtype, self.batches = args, name, dtype, batches
         self.device = torch.device(args.device)
         self.model = posezoo.create_model(name).to(self.device)
+        self.macs = multiply_adds(name)
         self.cases: list[tuple[str, Callable[[], Any], int, float]] = []
 
     def start(self, modes: tuple[str, ...]) -> None:
@@ -138,12 +139,12 @@ class Forwards:
                     run()
                     synchronise(self.args.device)
                 self.cases.append((mode, run, batch, time.perf_counter() - start))
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # for those beside
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # for those beside
 
     def rows(self) -> Iterator[Row]:
         """Time each."""
-        macs, weights = multiply_adds(self.name), sum(p.numel() for p in self.model.parameters())
+        weights = sum(p.numel() for p in self.model.parameters())
         product, copy = limits(self.args, self.dtype)
         for mode, run, batch, first in self.cases:
             with torch.inference_mode(), self.autocast(mode):
@@ -153,7 +154,7 @@ class Forwards:
             yield {
                 "item": self.name, "mode": mode, "dtype": self.dtype, "batch": batch,
                 "ms": round(1e3 * seconds, 3), "images/s": round(batch / seconds, 1),
-                "of product": round(macs * batch / seconds / product, 3),
+                "of product": round(self.macs * batch / seconds / product, 3),
                 "of copy": round(traffic / seconds / copy, 3), "first s": round(first, 2),
             }  # fmt: skip
 
