@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 SECONDS = {  # most time of a step
     "machine": 60, "forward": 120, "detectors": 60, "harness": 120,
 }  # fmt: skip
-SIDE_BY_SIDE = ("compiled", "training", "tests", "parity")
+SIDE_BY_SIDE = ("training", "compiled", "tests", "parity")
 COMPILING = {"TORCHINDUCTOR_COMPILE_THREADS": "6"}  # of each process; by default one per core
 
 
@@ -57,7 +57,7 @@ class Turns:
         self.counter, self.machine, self.all_ready = Lock(), Lock(), Event()
 
     def start(self) -> int:
-        """Wait for a core; return the niceness of who starts: the first have the longest way."""
+        """Wait for a core; return the niceness of who starts: the first need the most time."""
         self.cores.acquire()
         with self.counter:
             self.started += 1
