@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import math
 import os
 import platform
 import statistics
@@ -33,10 +34,11 @@ from posezoo.training.optimizers import make_optimizer
 
 HERE = Path(__file__).parent
 
-FAMILIES = (
-    "vitpose_b_simple_256x192", "uniformer_s_256x192", "tcformer_mta_256x192", "pct_swin_base",
-    "tmpose_b_256x192", "tokenpose_t_256x192", "hrnet_xs_192x144",
+FAMILIES = (  # what takes longest to compile first
+    "tcformer_mta_256x192", "pct_swin_base", "tmpose_b_256x192", "uniformer_s_256x192",
+    "vitpose_b_simple_256x192", "tokenpose_t_256x192", "hrnet_xs_192x144",
 )  # fmt: skip
+EVALUATED = ("vitpose_b_simple_256x192", "pct_swin_base")
 RECIPES = ("uniformer_s_256x192", "tcformer_mta_256x192", "tmpose_b_256x192", "pct_swin_base")
 QUICK = ("hrnet_xs_128x96", "tokenpose_xs_128x96")
 
@@ -92,57 +94,73 @@ def machine(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
 
 def forward(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
     """Eager and optimised forwards."""
-    yield from forwards(args, names, ("eager", "optimised"))
-
-
-def prepare(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
-    """Compile models for the first time; what comes later finds torch's cache."""
-    for item in names:
-        name, dtype = item.split()
-        for row in forwards(args, [name], ("compiled",), (dtype,), budget=0.0):
-            yield {"item": item, "batch": row["batch"], "first s": row["first s"]}
-
-
-def compiled(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
-    """Compiled forwards of the optimised model."""
-    yield from forwards(args, names, ("compiled",))
-
-
-def forwards(
-    args: argparse.Namespace, names: list[str], modes: tuple[str, ...],
-    dtypes: tuple[str, ...] = ("bfloat16", "float32"), budget: float = 0.3,
-) -> Iterator[Row]:  # fmt: skip
-    """Time per forward, with the shares of the limits that it reaches."""
-    exact_float32()
-    device = torch.device(args.device)
     for name in names:
+        for dtype in ("bfloat16", "float32"):
+            cases = Forwards(args, name, dtype, (4, 1) if args.quick else (64, 1))
+            cases.start(("eager", "optimised"))
+            yield from cases.rows()
+
+
+def compiled(args: argparse.Namespace, names: list[str]) -> Iterator[Row | None]:
+    """Eager, optimised and compiled forwards in one process."""
+    for item in names:
+        name, dtype, batch = item.split()
+        cases = Forwards(args, name, dtype, (int(batch),))
+        cases.start(("eager", "optimised", "compiled"))
+        yield None
+        yield from cases.rows()
+
+
+class Forwards:
+    """Forms of a model, started, and then timed, with the shares of the limits that they reach."""
+
+    def __init__(
+        self, args: argparse.Namespace, name: str, dtype: str, batches: tuple[int, ...]
+    ) -> None:
+        exact_float32()
         torch.manual_seed(0)
-        model = posezoo.create_model(name).to(device)
-        macs, weights = multiply_adds(name), sum(p.numel() for p in model.parameters())
-        for dtype in dtypes:
-            product, copy = limits(args, dtype) if budget else (1.0, 1.0)
-            for mode in modes:
-                run = model
-                if mode != "eager":
-                    run = posezoo.optimize(model, dtype=dtype, compile=mode == "compiled")
-                is_half = mode == "eager" and dtype == "bfloat16"
-                for batch in (4, 1) if args.quick else (64, 1):
-                    images = torch.randn(batch, 3, *model.pretrained_cfg.input.size, device=device)
-                    start = time.perf_counter()
-                    half = torch.autocast(device.type, torch.bfloat16, enabled=is_half)
-                    with torch.inference_mode(), half:
-                        run(images)
-                        synchronise(args.device)
-                        ready = time.perf_counter() - start
-                        seconds = seconds_of(functools.partial(run, images), args.device, budget)
-                    size = 4 if dtype == "float32" else 2
-                    traffic = weights * size + images.nbytes
-                    yield {
-                        "item": name, "mode": mode, "dtype": dtype, "batch": batch,
-                        "ms": round(1e3 * seconds, 3), "images/s": round(batch / seconds, 1),
-                        "of product": round(macs * batch / seconds / product, 3),
-                        "of copy": round(traffic / seconds / copy, 3), "first s": round(ready, 2),
-                    }  # fmt: skip
+        self.args, self.name, self.dtype, self.batches = args, name, dtype, batches
+        self.device = torch.device(args.device)
+        self.model = posezoo.create_model(name).to(self.device)
+        self.macs = multiply_adds(name)
+        self.cases: list[tuple[str, Callable[[], Any], int, float]] = []
+
+    def start(self, modes: tuple[str, ...]) -> None:
+        """Run each form once on each batch, and compile it."""
+        size = self.model.pretrained_cfg.input.size
+        for mode in modes:
+            fast = self.model
+            if mode != "eager":
+                fast = posezoo.optimize(self.model, dtype=self.dtype, compile=mode == "compiled")
+            for batch in self.batches:
+                images = torch.randn(batch, 3, *size, device=self.device)
+                run, start = functools.partial(fast, images), time.perf_counter()
+                with torch.inference_mode(), self.autocast(mode):
+                    run()
+                    synchronise(self.args.device)
+                self.cases.append((mode, run, batch, time.perf_counter() - start))
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # for those beside
+
+    def rows(self) -> Iterator[Row]:
+        """Time each."""
+        weights = sum(p.numel() for p in self.model.parameters())
+        product, copy = limits(self.args, self.dtype)
+        for mode, run, batch, first in self.cases:
+            with torch.inference_mode(), self.autocast(mode):
+                seconds = seconds_of(run, self.args.device, 0.3)
+            size = 4 if self.dtype == "float32" else 2
+            traffic = weights * size + batch * 12 * math.prod(self.model.pretrained_cfg.input.size)
+            yield {
+                "item": self.name, "mode": mode, "dtype": self.dtype, "batch": batch,
+                "ms": round(1e3 * seconds, 3), "images/s": round(batch / seconds, 1),
+                "of product": round(self.macs * batch / seconds / product, 3),
+                "of copy": round(traffic / seconds / copy, 3), "first s": round(first, 2),
+            }  # fmt: skip
+
+    def autocast(self, mode: str) -> torch.autocast:
+        enabled = mode == "eager" and self.dtype == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
 
 def detectors(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
@@ -160,20 +178,22 @@ def detectors(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
 
 def harness(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
     """A run of `posezoo eval` on made photos: boxes per second, and the network's share."""
-    for name in names:
+    for item in names:
+        name, dtype = item.split()
         images = 8 if args.quick else 2000
-        for dtype in ("float32", "bfloat16"):
-            options = ["--images", images, "--boxes", 4, "--device", args.device, "--dtype", dtype]
-            options += ["--workers", min(16, os.cpu_count() or 4), "--loop", 20]
-            result = last_line([sys.executable, HERE / "harness.py", name, *options])
-            whole = result["seconds_per_box"]["all of a run"]
-            yield {
-                "item": name, "dtype": dtype, "boxes/s": round(1 / whole, 1),
-                "network busy": round(1 - result["outside_network"], 3),
-            }  # fmt: skip
+        options = ["--images", images, "--boxes", 4, "--device", args.device, "--dtype", dtype]
+        options += ["--workers", min(16, os.cpu_count() or 4), "--loop", 10]
+        result = last_line([sys.executable, HERE / "harness.py", name, *options])
+        spent = result["seconds_per_box"]
+        ms = {f"{stage}, ms per box": round(1e3 * s, 3) for stage, s in spent.items()}
+        yield {
+            "item": name, "dtype": dtype, "boxes/s": round(1 / spent["all of a run"], 1),
+            "network busy": round(1 - result["outside_network"], 3), **ms,
+            "waited for images, s": result["seconds"]["wait for images"],
+        }  # fmt: skip
 
 
-def training(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
+def training(args: argparse.Namespace, names: list[str]) -> Iterator[Row | None]:
     """Steps of recipes in bfloat16, at their own batch per GPU, on one batch that is there."""
     from training import data_for, tokenizer_for  # not of tests/, where this may be imported
 
@@ -199,7 +219,11 @@ def training(args: argparse.Namespace, names: list[str]) -> Iterator[Row]:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-        seconds = seconds_of(step, args.device, 0 if args.quick else 1.5)
+        step()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # for those beside
+        yield None
+        seconds = seconds_of(step, args.device, 0 if args.quick else 1.0)
         row = {"item": name, "batch": batch_size, "images/s": round(batch_size / seconds, 1)}
         if device.type == "cuda":
             row["peak MiB"] = round(torch.cuda.max_memory_allocated() / 2**20)
@@ -214,26 +238,32 @@ def last_line(command: list[Any]) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-STEPS: dict[str, Callable[[argparse.Namespace, list[str]], Iterator[Row]]] = {
-    "tests": tests, "parity": parity, "prepare": prepare, "machine": machine, "forward": forward,
-    "detectors": detectors, "harness": harness, "training": training, "compiled": compiled,
+STEPS: dict[str, Callable[[argparse.Namespace, list[str]], Iterator[Row | None]]] = {
+    "compiled": compiled, "training": training, "tests": tests, "parity": parity,
+    "machine": machine, "forward": forward, "detectors": detectors, "harness": harness,
 }  # fmt: skip
+"""None among the rows is for what follows to be measured alone."""
 
 
-def items_of(step: str, quick: bool) -> list[str]:
-    """Return what a step goes through."""
+def items_of(step: str, quick: bool, only: list[str] | None = None) -> list[str]:
+    """Return what a step goes through.
+
+    Args:
+        only: of that, items or all with such a first word.
+    """
     small = ("hrnet_xs_128x96", "uniformer_s_256x192", "tcformer_mta_256x192", "pct_swin_base",
              "tokenpose_t_256x192", "vitpose_b_simple_256x192")  # fmt: skip
     stored = ("tokenpose", "uniformer", "tcformer", "pct", "vitpose")
-    models = QUICK if quick else FAMILIES
+    models, dtypes = QUICK if quick else FAMILIES, ("bfloat16", "float32")
     items = {
-        "machine": ("this machine",), "tests": (*(small[:1] if quick else small), "pytest"),
-        "parity": stored[:1] if quick else stored, "forward": models, "compiled": models,
-        "prepare": [f"{name} {dtype}" for name in models for dtype in ("bfloat16", "float32")],
+        "machine": ("this machine",), "tests": ("pytest", *(small[:1] if quick else small)),
+        "parity": stored[:1] if quick else stored, "forward": models,
+        "compiled": [f"{n} {d} {b}" for n in models for d in dtypes for b in (64, 1)],
         "detectors": ("ssdlite",) if quick else ("fasterrcnn", "fasterrcnn_mobilenet", "ssdlite"),
-        "harness": QUICK[:1] if quick else (FAMILIES[0], "pct_swin_base"),
+        "harness": [f"{n} {d}" for n in (QUICK[:1] if quick else EVALUATED) for d in dtypes],
         "training": QUICK[:1] if quick else RECIPES,
     }  # fmt: skip
-    if quick and step in ("compiled", "prepare"):
-        return list(items[step])[:1]
-    return list(items[step])
+    if quick and step == "compiled":
+        return [f"{QUICK[0]} bfloat16 4"]
+    chosen = list(items[step])
+    return [i for i in chosen if not only or i in only or i.split()[0] in only]

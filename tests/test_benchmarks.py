@@ -189,7 +189,7 @@ def test_trainings_side_by_side_leave_weights_and_survive_one_that_fails(tmp_pat
 def test_gpu_script_writes_after_each_step_and_survives_a_failing_one(tmp_path):
     """A device that is not there fails every item of every step, each in its own process."""
     for device, status in (("cpu", 0), ("meta:7", 1)):
-        options = ["--device", device, "--quick", "--steps", "machine", "forward"]
+        options = ["--device", device, "--quick", "--steps", "machine", "compiled"]
         done = subprocess.run(
             [sys.executable, str(BENCHMARKS / "gpu.py"), *options, "--out", str(tmp_path)],
             capture_output=True, text=True,
@@ -197,8 +197,8 @@ def test_gpu_script_writes_after_each_step_and_survives_a_failing_one(tmp_path):
         assert done.returncode == status, done.stderr
         results = json.loads((tmp_path / "results.json").read_text())["results"]
         failed = [row for rows in results.values() for row in rows if "failed" in row]
-        assert bool(failed) == (device != "cpu") and set(results) == {"machine", "forward"}
-        assert "### forward" in (tmp_path / "report.md").read_text()
+        assert bool(failed) == (device != "cpu") and set(results) == {"machine", "compiled"}
+        assert "### compiled" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.slow

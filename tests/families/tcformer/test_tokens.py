@@ -146,6 +146,33 @@ def test_tokens_and_maps_average_over_cells(grid, map_size):
         torch.testing.assert_close(map2token[b], back / (sizes.double() + 1e-6)[:, None], **close)
 
 
+@pytest.mark.parametrize("make", [tokens.pair_table, tokens.matrix_table])
+def test_all_tables_give_the_same_sums(make):
+    draw = torch.Generator().manual_seed(0)
+    group = torch.cat([torch.arange(5).expand(2, -1), torch.randint(5, (2, 19), generator=draw)], 1)
+    source = torch.randint(7, (1, 24), generator=draw)
+    x = torch.randn(2, 7, 3, generator=draw, dtype=torch.float64)
+    expected = tokens.row_table(group, 5, source, 7, x.dtype).sum(x)
+    torch.testing.assert_close(
+        make(group, 5, source, 7, x.dtype).sum(x), expected, rtol=0, atol=1e-14
+    )
+
+
+@pytest.mark.cuda
+def test_cuda_maps_in_half_precision_are_those_of_the_cpu_and_the_same_again():
+    draw = torch.Generator().manual_seed(0)
+    owners = torch.arange(24).repeat(2, 8)[:, torch.randperm(192, generator=draw)]  # of 16x12 cells
+    x = torch.randn(2, 24, 64, generator=draw)
+    slow = tokens.locate_tokens(owners, 24, (16, 12), (8, 6), x.dtype)
+    with torch.autocast("cuda", torch.bfloat16):
+        fast = tokens.locate_tokens(owners.cuda(), 24, (16, 12), (8, 6), x.dtype)
+        maps = [fast.token2map(x.cuda()) for _ in range(2)]
+        back = fast.map2token(maps[0])
+    assert torch.equal(*maps) and maps[0].dtype == x.dtype
+    torch.testing.assert_close(maps[0].cpu(), slow.token2map(x), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(back.cpu(), slow.map2token(maps[0].cpu()), rtol=0.02, atol=0.02)
+
+
 def test_the_untouched_grid_is_a_reshape():
     regions = tokens.grid_regions(2, (3, 4), torch.device("cpu"))
     x = torch.randn(2, 12, 5)
