@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .device import Download
+from .geometry import CropConvention
 from .transforms import TopDownCrop
 
-__all__ = ["Batch", "Rows", "Running", "halves"]
+__all__ = ["Batch", "CropRequest", "Rows", "Running", "halves"]
 
 
 def halves(output: Any, count: int) -> tuple[Any, Any]:
@@ -20,6 +22,15 @@ def halves(output: Any, count: int) -> tuple[Any, Any]:
     if isinstance(output, Tensor):
         return output[:count], output[count:]
     return type(output)(*(t[:count] for t in output)), type(output)(*(t[count:] for t in output))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropRequest:
+    """The persons of one image: uint8 RGB (H, W, 3), `centers` and `box_sizes` (N, 2)."""
+
+    image: np.ndarray
+    centers: np.ndarray
+    box_sizes: np.ndarray
 
 
 class Rows:
@@ -39,24 +50,28 @@ class Batch:
 
     Args:
         cut: how crops are cut and normalised.
+        convention: how boxes become crops.
         kept_pixels: images wait until they have more than so many, and are then cut together; 0
             cuts each at once, and none is kept.
     """
 
-    def __init__(self, cut: TopDownCrop, kept_pixels: int) -> None:
-        self.cut, self.kept_pixels = cut, kept_pixels
+    def __init__(self, cut: TopDownCrop, convention: CropConvention, kept_pixels: int) -> None:
+        self.cut, self.convention, self.kept_pixels = cut, convention, kept_pixels
         self.count = 0
         self.centers: list[np.ndarray] = []
         self.box_sizes: list[np.ndarray] = []
         self.targets: list[tuple[Rows, slice]] = []
         self._crops: list[Tensor] = []
-        self._waiting: list[tuple[Tensor, np.ndarray]] = []
+        self._waiting: list[Tensor] = []
         self._waiting_pixels = 0
 
-    def add(self, image: Tensor, matrices: np.ndarray) -> None:
-        """Add the crops of an image, see `TopDownCrop`."""
-        self.count += len(matrices)
-        self._waiting.append((image, matrices))
+    def add(self, image: Tensor, request: CropRequest, rows: Rows, part: slice) -> None:
+        """Add the boxes `part` of a request, whose image is on the device."""
+        self.count += part.stop - part.start
+        self.centers.append(request.centers[part])
+        self.box_sizes.append(request.box_sizes[part])
+        self.targets.append((rows, part))
+        self._waiting.append(image)
         self._waiting_pixels += image.shape[0] * image.shape[1]
         if self._waiting_pixels > self.kept_pixels:
             self._cut_waiting()
@@ -67,11 +82,17 @@ class Batch:
         return torch.cat(self._crops) if len(self._crops) > 1 else self._crops[0]
 
     def _cut_waiting(self) -> None:
+        if not self._waiting:
+            return
+        centers, box_sizes = (a[-len(self._waiting) :] for a in (self.centers, self.box_sizes))
+        matrices = self.convention.crop_matrices(
+            np.concatenate(centers), np.concatenate(box_sizes), self.cut.size
+        )
         if len(self._waiting) == 1:
-            self._crops.append(self.cut(*self._waiting[0]))
-        elif self._waiting:
-            images, matrices = zip(*self._waiting)
-            self._crops.append(self.cut.many(images, matrices))
+            self._crops.append(self.cut(self._waiting[0], matrices))
+        else:
+            ends = np.cumsum([len(c) for c in centers])
+            self._crops.append(self.cut.many(self._waiting, np.split(matrices, ends[:-1])))
         self._waiting, self._waiting_pixels = [], 0
 
 

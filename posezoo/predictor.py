@@ -11,7 +11,6 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ from .engines.network import ExportedNetwork, require_device
 from .engines.opening import dtypes_of, open_network, runs_exported
 from .errors import InputError
 from .geometry import check_bboxes, get_convention
-from .inflight import Batch, Rows, Running, halves
+from .inflight import Batch, CropRequest, Rows, Running, halves
 from .optimization import optimize, ready
 from .results import PoseResult
 from .transforms import TopDownCrop, load_image, warp_crops
@@ -51,16 +50,6 @@ Item = tuple[ImageLike, np.ndarray | None, np.ndarray | None]
 """An image, boxes or None for the detector's, and their scores or None."""
 _Located = tuple[np.ndarray, np.ndarray, np.ndarray]
 """An image, boxes (N, 4) and scores (N,)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CropRequest:
-    """The persons of one image: uint8 RGB (H, W, 3), `centers` and `box_sizes` (N, 2)."""
-
-    image: np.ndarray
-    centers: np.ndarray
-    box_sizes: np.ndarray
-
 
 _NOBODY = CropRequest(
     image=np.zeros((1, 1, 3), np.uint8),
@@ -327,7 +316,7 @@ class PosePredictor:
         batch is fetched after the next one was started.
         """
         waiting: deque[Rows] = deque()
-        batch, running = Batch(self.crop, self._kept_pixels), Running()
+        batch, running = Batch(self.crop, self.convention, self._kept_pixels), Running()
         for request in requests:
             rows = Rows(len(request.centers), self.skeleton.num_keypoints)
             waiting.append(rows)
@@ -335,11 +324,11 @@ class PosePredictor:
             first = 0
             while image is not None and first < len(request.centers):
                 last = min(first + self.batch_size - batch.count, len(request.centers))
-                self._fill(batch, image, request, rows, slice(first, last))
+                batch.add(image, request, rows, slice(first, last))
                 if batch.count == self.batch_size:
                     previous, running = running, self._start(batch)
                     previous.finish()
-                    batch = Batch(self.crop, self._kept_pixels)
+                    batch = Batch(self.crop, self.convention, self._kept_pixels)
                 first = last
             while waiting and not waiting[0].missing:
                 yield waiting.popleft().result
@@ -400,19 +389,8 @@ class PosePredictor:
             people = next(found)
             yield people if isinstance(people, InputError) else (image, *people)
 
-    def _matrices(self, request: CropRequest, part: slice = slice(None)) -> np.ndarray:
-        return self.convention.crop_matrices(
-            request.centers[part], request.box_sizes[part], self.cfg.input.size
-        )
-
-    def _fill(
-        self, batch: Batch, image: Tensor, request: CropRequest, rows: Rows, part: slice
-    ) -> None:
-        """Add the boxes `part` of an image to the batch."""
-        batch.add(image, self._matrices(request, part))
-        batch.centers.append(request.centers[part])
-        batch.box_sizes.append(request.box_sizes[part])
-        batch.targets.append((rows, part))
+    def _matrices(self, request: CropRequest) -> np.ndarray:
+        return self.convention.crop_matrices(request.centers, request.box_sizes, self.crop.size)
 
     def _start(self, batch: Batch) -> Running:
         """Run one batch; nothing here waits for the device."""

@@ -19,8 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import posezoo
 from posezoo import PosePredictor
 from posezoo.errors import InputError
-from posezoo.inflight import Batch
-from posezoo.predictor import CropRequest
+from posezoo.inflight import Batch, CropRequest, Rows
 
 BOXES = np.array([[10.0, 20.0, 90.0, 150.0], [30.0, 5.0, 120.0, 110.0], [0.0, 0.0, 60.0, 60.0]])
 
@@ -180,7 +179,14 @@ def test_images_are_not_held_until_their_batch_is_full(network, picture):
 def test_crops_of_a_batch_do_not_depend_on_how_many_are_cut_together(picture, kept_pixels):
     predictor = PosePredictor("hrnet_xs_192x144.rendered")
     images = [picture, picture[:150], picture[:, :130].copy()]
-    batch, expected, alive = Batch(predictor.crop, kept_pixels), [], []
+    asked, expected, alive = [], [], []
+
+    class Noted(type(predictor.convention)):
+        def crop_matrices(self, centers, *others):
+            asked.append(len(centers))
+            return super().crop_matrices(centers, *others)
+
+    batch = Batch(predictor.crop, Noted(), kept_pixels)
     for image in images:
         request = predictor.request(image, BOXES)
         matrices = predictor.convention.crop_matrices(
@@ -188,12 +194,13 @@ def test_crops_of_a_batch_do_not_depend_on_how_many_are_cut_together(picture, ke
         )
         on_device = torch.tensor(image)
         alive.append(weakref.ref(on_device))
-        batch.add(on_device, matrices)
+        batch.add(on_device, request, Rows(3, 17), slice(0, 3))
         expected.append(predictor.crop(on_device, matrices))
         del on_device
     waiting = [reference() is not None for reference in alive]
     assert waiting == [kept_pixels == 10**9] * 2 + [kept_pixels > 0]
     assert batch.count == 9 and torch.equal(batch.crops(), torch.cat(expected))
+    assert asked == {0: [3, 3, 3], 40_000: [6, 3], 10**9: [9]}[kept_pixels]
 
 
 _GROWTH = """
