@@ -24,6 +24,7 @@ from torchvision.ops import box_iou
 
 import posezoo
 from posezoo.detectors import DETECTORS, PeopleFinder
+from posezoo.detectors.bodies import BODIES_THRESHOLD
 from posezoo.draw import draw_poses
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 
@@ -99,7 +100,9 @@ def main() -> None:
     )
     parser.add_argument("model", help="architecture.tag of a COCO model")
     parser.add_argument("--detector", choices=list(DETECTORS), default="bodies")
-    parser.add_argument("--threshold", type=float, default=0.3, help="of what is counted and drawn")
+    parser.add_argument(
+        "--threshold", type=float, default=BODIES_THRESHOLD, help="of what is counted and drawn"
+    )
     parser.add_argument("--annotations", type=Path, required=True, help="COCO's form")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--sheet", type=Path, help="PNG of the poses to write")

@@ -4,9 +4,9 @@
     python benchmarks/gallery.py --only masks    # one of them
 
 All people but one in a photo are rendered by posezoo.synthetic and seeds are fixed, so the same
-machine draws the same bytes. Poses are what packaged weights find, drawn as they come. Two pictures
-show no trained network, and their captions say so: `whole_body` draws the annotation, `regions`
-what TCFormer's clustering does with random weights.
+machine draws the same bytes. Poses are what packaged weights find, drawn as they come. One picture
+shows no trained network, and its caption says so: `regions`, what TCFormer's clustering does with
+random weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from complete_pose import complete, draw
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import posezoo
 from posezoo.cli.rendered import photo_row
@@ -31,9 +31,9 @@ from posezoo.tokenview import token_rows
 Picture = NDArray[np.uint8]
 
 OUT = Path(__file__).parents[1] / "docs" / "assets"
-POSE, TOKENS = "hrnet_xs_192x144.rendered", "tokenpose_xs_128x96.rendered"
+POSE, BODIES = "hrnet_xs_192x144.rendered", "hrnet_s_192x144.bodies"
+WHOLE_BODY, TOKENS = "hrnet_s_wholebody_256x192.bodies", "tmpose_s_192x144.bodies"
 TOKENIZER = "pct_tokenizer_swin_base_woimgguide.rendered"
-WHOLE_BODY = posezoo.get_skeleton("coco_wholebody")
 PERSON = 279, (360, 300), 1  # seed, (H, W), people: one person, all in sight
 GAP = 6  # pixels between pictures
 
@@ -66,7 +66,7 @@ def bodies() -> Picture:
     """The first eight rendered photographs of a seed, and the poses found in them."""
     photographer = Photographer(2026, (256, 192))
     shots = photographer.shoot(0, 8)
-    predictor = posezoo.PosePredictor("hrnet_s_192x144.bodies", device="cpu")
+    predictor = posezoo.PosePredictor(BODIES, device="cpu")
     pictures = []
     for image, box in zip(shots.images, shots.boxes):
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
@@ -76,21 +76,34 @@ def bodies() -> Picture:
 
 def photo() -> Picture:
     """The photo in the package, and the pose found in it."""
-    return photo_row(posezoo.PosePredictor("hrnet_s_192x144.bodies", device="cpu"))
+    return photo_row(posezoo.PosePredictor(BODIES, device="cpu"))
+
+
+def people() -> Picture:
+    """Rendered photos of another seed, the people found in them, and their poses."""
+    shots = Photographer(2026, (288, 288), is_whole=True).shoot(0, 8)
+    predictor = posezoo.PosePredictor(BODIES, device="cpu")
+    pictures = []
+    for image in shots.images:
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        found = predictor(pixels)
+        drawn = draw_poses(pixels, found)
+        pen = ImageDraw.Draw(drawn)
+        for box in found.bboxes.tolist():
+            pen.rectangle(box, outline=(255, 255, 255))
+        pictures.append(np.asarray(drawn))
+    return rows(pictures, columns=4)
 
 
 def whole_body() -> Picture:
-    """133 keypoints of a rendered person, as they are annotated."""
+    """Rendered people, and the 133 keypoints found in them."""
+    shots = Photographer(2026, (400, 300)).shoot(1, 8)
+    predictor = posezoo.PosePredictor(WHOLE_BODY, device="cpu")
     pictures = []
-    for seed in (65, 104):
-        scene = render_scene(seed, (400, 400), people=1, skeleton=WHOLE_BODY)
-        points = scene.keypoints  # (1, 133, 3)
-        result = posezoo.PoseResult(
-            keypoints=points[..., :2], keypoint_scores=(points[..., 2] > 0).astype(np.float32),
-            bboxes=scene.bboxes, bbox_scores=np.ones(1), skeleton=WHOLE_BODY,
-            image_size=scene.image.shape[:2],
-        )  # fmt: skip
-        pictures.append(np.asarray(draw_poses(scene.image, result)))
+    for i in range(4):
+        pixels = np.ascontiguousarray(shots.images[i].permute(1, 2, 0).numpy())
+        found = predictor(pixels, shots.boxes[i : i + 1].numpy())
+        pictures.append(np.asarray(draw_poses(pixels, found)))
     return row(pictures)
 
 
@@ -124,19 +137,19 @@ def regions() -> Picture:
 
 
 def masks() -> Picture:
-    """All visual tokens of a small TokenPose, and 80, 60 and 40 % of them, with the poses found."""
+    """All visual tokens of a small TMPose, and 80, 60 and 40 % of them, with the poses found."""
     model = posezoo.create_model(TOKENS, pretrained=True)
     scene = render_scene(*PERSON)
     columns = []
     for ratio in (1.0, 0.8, 0.6, 0.4):
-        if ratio < 1:
-            model.set_mask("uniform", ratio)
+        model.set_mask_ratio(ratio)
         predictor = posezoo.PosePredictor(model, device="cpu")
         drawn = draw_poses(scene.image, predictor(scene.image, scene.bboxes), threshold=0.2)
         crop = predictor.crops(scene.image, scene.bboxes)[0].permute(1, 2, 0).numpy()
-        seen = larger(crop, 2)  # (256, 192, 3)
+        seen = larger(crop, 2)  # (384, 288, 3)
         if ratio < 1:
-            seen = np.asarray(token_rows(predictor, scene.image, scene.bboxes))[:, 192:]
+            seen = np.asarray(token_rows(predictor, scene.image, scene.bboxes))
+            seen = seen[:, -seen.shape[1] // 2 :]  # beside the crop
         seen = Image.fromarray(seen).resize((270, 360), Image.Resampling.NEAREST)
         columns.append(np.vstack([np.asarray(seen), np.asarray(drawn)[:, 15:285]]))
     return row(columns)
@@ -176,8 +189,10 @@ def heatmaps() -> Picture:
 
 PICTURES: dict[str, Callable[[], Picture]] = {
     function.__name__: function
-    for function in (poses, bodies, photo, whole_body, film, regions, masks, completion, heatmaps)
-}
+    for function in (
+        poses, bodies, people, photo, whole_body, film, regions, masks, completion, heatmaps
+    )
+}  # fmt: skip
 
 
 def main() -> None:

@@ -7,11 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from posezoo import load_checkpoint
-from posezoo.detectors.bodies import CELL, SIZE, BodiesDetector, boxes_of, build_network
+from posezoo.cli import main
+from posezoo.detectors import build_detector
+from posezoo.detectors.bodies import (
+    CELL,
+    SIZE,
+    WEIGHTS,
+    BodiesDetector,
+    boxes_of,
+    build_network,
+)
+from posezoo.errors import IntegrityError
 from posezoo.training.finder import Photos, _second_views, finder_loss, train_finder
+from posezoo.weights.locate import ASSETS
 
 CELLS = SIZE // CELL
 BOXES = torch.tensor([[[40.0, 60, 120, 220], [150, 20, 210, 90], [0, 0, 0, 0]]])
@@ -125,6 +139,34 @@ def test_second_views_keep_boxes_around_people() -> None:
 @pytest.fixture(scope="module")
 def photos() -> Photos:
     return Photos(5, 16)
+
+
+def test_the_packaged_weights_find_large_people(photos: Photos) -> None:
+    images, boxes = photos[0]
+    detector = build_detector("bodies")
+    large = found = 0
+    for image, rows in zip(images[:8], boxes[:8]):
+        own = rows[(rows[:, 2:] - rows[:, :2]).amax(1) > 0.3 * SIZE]
+        kept = torch.from_numpy(detector(image.permute(1, 2, 0).numpy().copy())[0])
+        large += len(own)
+        found += int((box_iou(own, kept) > 0.5).any(1).sum()) if len(kept) else 0
+    assert large >= 5 and found >= 0.7 * large
+
+
+def test_changed_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / WEIGHTS).write_bytes((ASSETS / WEIGHTS).read_bytes()[:-1] + b"x")
+    monkeypatch.setattr("posezoo.detectors.bodies.ASSETS", tmp_path)
+    with pytest.raises(IntegrityError):
+        build_detector("bodies")
+
+
+def test_a_photo_is_predicted_offline_in_one_line(photos: Photos, tmp_path: Path) -> None:
+    images, _ = photos[0]
+    file = tmp_path / "photo.png"
+    Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(file)
+    result = CliRunner().invoke(main, ["predict", str(file), "--model", "hrnet_s_192x144.bodies"])
+    assert result.exit_code == 0, result.output
+    assert "1 photo, " in result.output and "no people" not in result.output
 
 
 def test_rendered_photos_come_with_a_box_for_everyone(photos: Photos) -> None:

@@ -21,6 +21,7 @@ from posezoo.detectors import (
     BatchDetector,
     PeopleFinder,
     build_detector,
+    suited,
 )
 from posezoo.detectors.rtdetr import RTDetrDetector
 from posezoo.detectors.torchvision_models import TorchvisionDetector
@@ -348,3 +349,29 @@ def test_auto_is_quick_on_the_cpu_and_the_best_elsewhere(
     with pytest.raises(WeightsUnavailableError, match=r"cannot be fetched \(no network\)"):
         build_detector("auto", device=device)
     assert asked == [builder] and builder in DETECTORS.values()
+
+
+@pytest.mark.parametrize(
+    ("model", "detector", "expected"),
+    [
+        ("hrnet_s_192x144.bodies", "auto", "bodies"),
+        ("hrnet_s_192x144.bodies", "ssdlite", "ssdlite"),
+        ("hrnet_s_192x144.bodies", None, None),
+        ("vitpose_b_simple_256x192", "auto", "auto"),
+    ],
+)
+def test_auto_fetches_nothing_beside_a_model_of_the_package(
+    model: str, detector: str | None, expected: str | None
+) -> None:
+    assert suited(detector, posezoo.get_pretrained_cfg(model)) == expected
+
+
+def test_a_message_without_network_names_the_detector_of_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def get_model(name: str, weights: Any) -> nn.Module:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models.get_model", get_model)
+    with pytest.raises(WeightsUnavailableError, match="--detector bodies"):
+        build_detector("ssdlite")

@@ -314,7 +314,9 @@ def album(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["hrnet_s_128x96.bodies", "hrnet_s_192x144.bodies"])
+@pytest.mark.parametrize(
+    "name", ["hrnet_s_128x96.bodies", "hrnet_s_192x144.bodies", "tmpose_s_192x144.bodies"]
+)
 def test_packaged_weights_find_rendered_bodies(name, album):
     model = posezoo.create_model(name, pretrained=True)
     settings = EvaluationSettings(boxes="gt")

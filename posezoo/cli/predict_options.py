@@ -33,10 +33,15 @@ _OPTIONS = (
     ),
     options.category,
     click.option("--whole-image", is_flag=True, help="No boxes: the whole image is one person."),
-    click.option("--detector", default="auto", show_default=True, help="Finds the people."),
+    click.option(
+        "--detector", default="auto", show_default=True,
+        help="Finds the people; auto is bodies, which is in the package, for a model of the "
+        "package.",
+    ),
     click.option(
         "--box-threshold", type=float,
-        help="Smallest box score used; default: 0.5 for a detector, 0.3 for bodies, 0 for --boxes.",
+        help="Smallest box score used; default: 0.5 for a detector, 0.25 for bodies, 0 for "
+        "--boxes.",
     ),
     click.option(
         "--max-people", type=click.IntRange(min=1),

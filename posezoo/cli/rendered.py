@@ -25,13 +25,12 @@ from ..synthetic.bodies import Photographer
 from ..zoo.catalog import OFFLINE_MODEL
 from ..zoo.factory import create_model
 
-__all__ = ["MODEL", "PHOTO_BOX", "DemoReport", "load_photo", "photo_row", "run_demo"]
+__all__ = ["MODEL", "DemoReport", "load_photo", "photo_row", "run_demo"]
 
 MODEL = "hrnet_xs_192x144.rendered"
 _CROPS = (4, 7)  # which of a shoot are shown
 _SEED = 20_260_101  # not one of the training's
 _SCENE = (360, 480)
-PHOTO_BOX = np.array([[0.0, 8.0, 314.0, 320.0]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +109,13 @@ def _bodies_row(predictor: PosePredictor, width: int) -> NDArray[np.uint8]:
 
 
 def load_photo() -> NDArray[np.uint8]:
-    """Return the photo in the package, (320, 480, 3); its person is in `PHOTO_BOX`."""
+    """Return the photo in the package, (320, 480, 3)."""
     with resources.as_file(resources.files("posezoo") / "assets" / "cameraman.jpg") as file:
         return load_image(file)
 
 
 def photo_row(predictor: PosePredictor) -> NDArray[np.uint8]:
-    """Return the photo in the package, and with the pose found in it, (320, 960, 3)."""
+    """Return the photo in the package, and with what detector and model find in it, (320, 960,
+    3)."""
     photo = load_photo()
-    return np.hstack([photo, np.asarray(draw_poses(photo, predictor(photo, PHOTO_BOX)))])
+    return np.hstack([photo, np.asarray(draw_poses(photo, predictor(photo)))])

@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 WEIGHTS = "finder.bodies.safetensors"  # in posezoo/assets
-SHA256 = "075cc41feda696f60b1cc4008e3cab6bd2fa32dfde0a14f110fa9cef58624fbb"
-BODIES_THRESHOLD = 0.3
+SHA256 = "b311425eeccc87d13cae52f0cffde7c944a78a6c11eec8f8405709e535229712"
+BODIES_THRESHOLD = 0.25
 SIZE = 256  # pixels of a side of the input, into which whole photos are brought
 CELL = 4  # pixels of a side of a cell
 _NECK = 64  # channels before the last layer

@@ -44,7 +44,7 @@ def build_detector(
         name: a key of `DETECTORS`, or "auto": "fasterrcnn_mobilenet" on the CPU, where the better
             "fasterrcnn" takes six times as long, and "fasterrcnn" elsewhere.
         device: where it runs.
-        threshold: smallest box score kept; None is 0.5, and 0.3 for "bodies".
+        threshold: smallest box score kept; None is 0.5, and 0.25 for "bodies".
 
     Raises:
         InputError: unknown name, or "rtdetr" without the package transformers.

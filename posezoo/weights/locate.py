@@ -126,10 +126,7 @@ def _nothing_found(
     lines = [f"no weights for {cfg.name}" + (":" if failures else "")]
     lines += [f"  {', '.join(places)}: {reason}" for reason, places in reasons.items()]
     if any("no connection" in reason or "offline" in reason for reason in reasons):
-        ready = (
-            f"; without a network, --model {OFFLINE_MODEL} --whole-image uses what is in the "
-            "package"
-        )
+        ready = f"; without a network, --model {OFFLINE_MODEL} uses what is in the package"
         lines.append(
             f"While online, `posezoo fetch {cfg.name}` puts them into {cache_root(cache_dir)}"
             + ready * (cfg.task == "pose")

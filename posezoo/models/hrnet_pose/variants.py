@@ -1,6 +1,6 @@
 """Two narrow HRNets at two sizes, with the weights that come with the package: `rendered` knows
-painted figures only, `bodies` was trained on rendered people with a real body. One more for faces
-and hands, whose weights do not exist yet."""
+painted figures only, `bodies` was trained on rendered people with a real body. One more for feet,
+faces and hands."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ S_WHOLEBODY = PretrainedCfg(
     description=f"{_BODIES}; with feet, face and hands",
     model_args={"num_keypoints": 133},
     source=SourceCfg(
-        unavailable="not trained yet; posezoo train hrnet_s_wholebody_256x192 --data render:SEED",
+        packaged="hrnet_s_wholebody_256x192.bodies.safetensors",
+        sha256="c8799fedea03c2764c608fdf8309c7aac80afcac0d72584a9665978f79990108",
+        license="apache-2.0",
         dataset_license=_FROM_ANNY,
         paper="Deep High-Resolution Representation Learning, CVPR 2019, arXiv:1902.09212",
     ),

