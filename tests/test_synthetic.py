@@ -186,9 +186,10 @@ def test_head_boxes_go_around_the_head():
             assert (seen[:, 1] > y1 - margin).all() and (seen[:, 1] < y2 + margin).all()
 
 
+@pytest.mark.parametrize("people", [[], ["--bodies"]], ids=["drawn", "bodies"])
 @pytest.mark.parametrize("kind", ["coco", "wholebody", "mpii"])
-def test_folder_of_every_kind_is_evaluated(tmp_path, kind):
-    options = ["--kind", kind, "--train", "1", "--val", "8", "--seed", "3"]
+def test_folder_of_every_kind_is_evaluated(tmp_path, kind, people):
+    options = ["--kind", kind, *people, "--train", "1", "--val", "8", "--seed", "3"]
     result = CliRunner().invoke(main, [str(tmp_path), *options], catch_exceptions=False)
     assert result.exit_code == 0 and len(result.output.split()) == 2
     dataset = {"coco": "coco", "wholebody": "coco_wholebody", "mpii": "mpii"}[kind]

@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 
 import posezoo
+from posezoo.datasets import read_mpii_truth
 from posezoo.datasets.coco import read_annotations
 from posezoo.errors import InputError
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.evaluation.metrics.coco import evaluate_wholebody
-from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133
+from posezoo.evaluation.metrics.pckh import evaluate_pckh
+from posezoo.skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16
 from posezoo.synthetic.bodies import Photographer, write_people
 from posezoo.synthetic.bodies.album import as_annotated
 from posezoo.synthetic.bodies.crowd import sample_people
@@ -241,6 +243,24 @@ def test_a_data_set_is_written_in_cocos_form(tmp_path):
         assert row["area"] <= row["bbox"][2] * row["bbox"][3]
     with pytest.raises(InputError, match="data set of 0 images"):
         write_people(tmp_path, 0)
+
+
+def test_joints_of_mpii_are_where_they_belong(tmp_path):
+    file = write_people(tmp_path, 12, 7, height=128, skeleton=MPII_16)
+    truth = read_mpii_truth(tmp_path / "annot" / "gt_valid.mat")
+    rows = json.loads(file.read_text())
+    assert evaluate_pckh(np.array([row["joints"] for row in rows]) - 1, truth).mean == 1
+    size = truth.head_sizes / 0.6  # a diagonal
+    known = ~truth.is_missing
+    names = MPII_16.keypoint_names
+    for one, other, least, most in (
+        ("head_top", "upper_neck", 0.3, 1.1), ("upper_neck", "thorax", 0.02, 0.7),
+        ("pelvis", "thorax", 0.5, 2.5),
+    ):  # fmt: skip
+        i, j = names.index(one), names.index(other)
+        both = known[:, i] & known[:, j]
+        apart = np.linalg.norm(truth.keypoints[:, i] - truth.keypoints[:, j], axis=1) / size
+        assert both.sum() >= 6 and least < np.median(apart[both]) < most
 
 
 def test_faces_and_hands_are_where_they_belong():

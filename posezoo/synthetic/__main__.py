@@ -7,20 +7,21 @@ from pathlib import Path
 
 import click
 
-from ..skeletons import COCO_17, COCO_WHOLEBODY_133
+from ..skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16
 from .bodies import write_people
 from .writing import write_coco, write_mpii
 
 _COUNT = click.IntRange(min=1)
+_KINDS = {"coco": COCO_17, "wholebody": COCO_WHOLEBODY_133, "mpii": MPII_16}
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--kind", type=click.Choice(list(_KINDS)), default="coco", show_default=True)
 @click.option(
-    "--kind",
-    type=click.Choice(["coco", "wholebody", "mpii", "bodies"]),
-    default="coco",
-    show_default=True,
+    "--bodies",
+    is_flag=True,
+    help="People of a real body model, as in photographs, one to an image, instead of drawn ones.",
 )
 @click.option("--train", type=_COUNT, default=24000, show_default=True, help="Images to train on.")
 @click.option("--val", type=_COUNT, default=400, show_default=True, help="Images to validate on.")
@@ -28,22 +29,17 @@ _COUNT = click.IntRange(min=1)
     "--seed", type=click.IntRange(min=0), default=1, show_default=True,
     help="Of validation; training has the next.",
 )  # fmt: skip
-def main(folder: Path, kind: str, train: int, val: int, seed: int) -> None:
-    """Render a data set in the layout of COCO, COCO-WholeBody or MPII into FOLDER.
-
-    The kind "bodies" is COCO's too, with people of a real body model instead of drawn ones.
-    """
-    if kind == "bodies":
-        click.echo(write_people(folder, val, seed))
-        click.echo(write_people(folder, train, seed + 1, split="train2017"))
-        return
-    if kind == "mpii":
-        click.echo(write_mpii(folder, val, seed))
-        click.echo(write_mpii(folder, train, seed + 1, split="train"))
-        return
-    skeleton = COCO_17 if kind == "coco" else COCO_WHOLEBODY_133
-    click.echo(write_coco(folder, val, seed, skeleton=skeleton))
-    click.echo(write_coco(folder, train, seed + 1, split="train2017", skeleton=skeleton))
+def main(folder: Path, kind: str, bodies: bool, train: int, val: int, seed: int) -> None:
+    """Render a data set in the layout of COCO, COCO-WholeBody or MPII into FOLDER."""
+    skeleton = _KINDS[kind]
+    splits = ("valid", "train") if skeleton is MPII_16 else ("val2017", "train2017")
+    for split, images, own in zip(splits, (val, train), (seed, seed + 1)):
+        if bodies:
+            click.echo(write_people(folder, images, own, split=split, skeleton=skeleton))
+        elif skeleton is MPII_16:
+            click.echo(write_mpii(folder, images, own, split=split))
+        else:
+            click.echo(write_coco(folder, images, own, split=split, skeleton=skeleton))
 
 
 @click.command()

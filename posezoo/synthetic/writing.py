@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from ..files import replacing
 from ..skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16, Skeleton
 from .scene import Scene, render_scene
 
-__all__ = ["coco_annotations", "write_coco", "write_mpii"]
+__all__ = [
+    "check_count",
+    "coco_annotations",
+    "write_coco",
+    "write_coco_scenes",
+    "write_mpii",
+    "write_mpii_scenes",
+]
 
 Array = NDArray[np.float64]
 
@@ -61,7 +69,71 @@ def _xywh(box: Array) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def _check_count(images: int) -> None:
+def write_coco_scenes(
+    folder: Path, scenes: Iterable[Scene], split: str, skeleton: Skeleton
+) -> Path:  # fmt: skip
+    """Write scenes, rendered with the skeleton, as a split in the layout of COCO or
+    COCO-WholeBody; return the annotation file."""
+    files = (COCO_WHOLEBODY if skeleton is COCO_WHOLEBODY_133 else COCO).split(split)
+    (folder / files.images).mkdir(parents=True, exist_ok=True)
+    (folder / "annotations").mkdir(exist_ok=True)
+    people: list[dict[str, Any]] = []
+    pictures = []
+    for image_id, scene in enumerate(scenes, 1):
+        name = f"{image_id:012d}.jpg"
+        Image.fromarray(scene.image).save(folder / files.images / name, quality=92)
+        height, width = scene.image.shape[:2]
+        pictures.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        people += coco_annotations(scene, image_id, len(people) + 1, skeleton)
+    file = folder / "annotations" / files.annotations[0]
+    body = list(skeleton.keypoint_names[slice(*skeleton.parts["body"])])
+    categories = [{"id": PERSON, "name": "person", "keypoints": body}]
+    content = {"images": pictures, "annotations": people, "categories": categories}
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(content))
+    return file
+
+
+def write_mpii_scenes(folder: Path, scenes: Iterable[Scene], split: str) -> Path:
+    """Write scenes of MPII's joints as `write_mpii` does; return the annotation file."""
+    from scipy.io import savemat
+
+    files = MPII.split(split)
+    for name in (files.images, "annot"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    heads = []
+    for number, scene in enumerate(scenes, 1):
+        name = f"{split}_{number:06d}.jpg"
+        Image.fromarray(scene.image).save(folder / files.images / name, quality=92)
+        for points, box in zip(scene.keypoints, scene.bboxes):
+            labelled = points[:, 2] > 0
+            scale = float((box[2:] - box[:2]).max()) / 200
+            center = (box[:2] + box[2:]) / 2 + 1 - [0, 15 * scale]
+            joints = np.where(labelled[:, None], np.round(points[:, :2], 2) + 1, -1.0)
+            rows.append({
+                "image": name, "center": center.tolist(), "scale": scale,
+                "joints": joints.tolist(), "joints_vis": labelled.astype(int).tolist(),
+            })  # fmt: skip
+        heads += list(scene.head_bboxes.reshape(-1, 2, 2) + 1)
+    file = folder / "annot" / files.annotations[0]
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(rows))
+    savemat(folder / "annot" / f"gt_{split}.mat", {
+        "dataset_joints": np.array([MAT_NAMES], dtype=object),
+        "jnt_missing": 1 - np.array([row["joints_vis"] for row in rows], dtype=float).T,
+        "pos_gt_src": np.moveaxis(np.array([row["joints"] for row in rows]), 0, -1),
+        "headboxes_src": np.moveaxis(np.array(heads), 0, -1),
+    })  # fmt: skip
+    return file
+
+
+def check_count(images: int) -> None:
+    """Refuse a data set without images.
+
+    Raises:
+        InputError: it would have none.
+    """
     if images < 1:
         raise InputError(f"cannot write a data set of {images} images; give at least 1")
 
@@ -91,27 +163,9 @@ def write_coco(
     Raises:
         InputError: no images, or no such split; else see `render_scene`.
     """
-    _check_count(images)
-    files = (COCO_WHOLEBODY if skeleton is COCO_WHOLEBODY_133 else COCO).split(split)
-    (folder / files.images).mkdir(parents=True, exist_ok=True)
-    (folder / "annotations").mkdir(exist_ok=True)
-    people: list[dict[str, Any]] = []
-    pictures = []
-    for image_id in range(1, images + 1):
-        scene = render_scene((seed, image_id), size, skeleton=skeleton)
-        name = f"{image_id:012d}.jpg"
-        Image.fromarray(scene.image).save(folder / files.images / name, quality=92)
-        pictures.append(
-            {"id": image_id, "file_name": name, "height": size[0], "width": size[1]}
-        )  # fmt: skip
-        people += coco_annotations(scene, image_id, len(people) + 1, skeleton)
-    file = folder / "annotations" / files.annotations[0]
-    body = list(skeleton.keypoint_names[slice(*skeleton.parts["body"])])
-    categories = [{"id": PERSON, "name": "person", "keypoints": body}]
-    content = {"images": pictures, "annotations": people, "categories": categories}
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(content))
-    return file
+    check_count(images)
+    scenes = (render_scene((seed, i), size, skeleton=skeleton) for i in range(1, images + 1))
+    return write_coco_scenes(folder, scenes, split, skeleton)
 
 
 def write_mpii(
@@ -131,35 +185,6 @@ def write_mpii(
     Raises:
         InputError: no images, or no such split; else see `render_scene`.
     """
-    from scipy.io import savemat
-
-    _check_count(images)
-    files = MPII.split(split)
-    for name in (files.images, "annot"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    heads = []
-    for number in range(1, images + 1):
-        scene = render_scene((seed, number), size, skeleton=MPII_16)
-        name = f"{split}_{number:06d}.jpg"
-        Image.fromarray(scene.image).save(folder / files.images / name, quality=92)
-        for points, box in zip(scene.keypoints, scene.bboxes):
-            labelled = points[:, 2] > 0
-            scale = float((box[2:] - box[:2]).max()) / 200
-            center = (box[:2] + box[2:]) / 2 + 1 - [0, 15 * scale]
-            joints = np.where(labelled[:, None], np.round(points[:, :2], 2) + 1, -1.0)
-            rows.append({
-                "image": name, "center": center.tolist(), "scale": scale,
-                "joints": joints.tolist(), "joints_vis": labelled.astype(int).tolist(),
-            })  # fmt: skip
-        heads += list(scene.head_bboxes.reshape(-1, 2, 2) + 1)
-    file = folder / "annot" / files.annotations[0]
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(rows))
-    savemat(folder / "annot" / f"gt_{split}.mat", {
-        "dataset_joints": np.array([MAT_NAMES], dtype=object),
-        "jnt_missing": 1 - np.array([row["joints_vis"] for row in rows], dtype=float).T,
-        "pos_gt_src": np.moveaxis(np.array([row["joints"] for row in rows]), 0, -1),
-        "headboxes_src": np.moveaxis(np.array(heads), 0, -1),
-    })  # fmt: skip
-    return file
+    check_count(images)
+    scenes = (render_scene((seed, i), size, skeleton=MPII_16) for i in range(1, images + 1))
+    return write_mpii_scenes(folder, scenes, split)

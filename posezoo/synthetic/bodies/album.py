@@ -1,81 +1,83 @@
-"""Rendered photographs of people as a data set in the layout of COCO."""
+"""Rendered photographs of people as data sets in the layouts of COCO, COCO-WholeBody and MPII."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ...datasets.categories import PERSON
-from ...datasets.descriptors import COCO, COCO_WHOLEBODY
-from ...errors import InputError
-from ...files import replacing
-from ...skeletons import COCO_17, Skeleton
-from .photographer import Photographer
+from ...skeletons import COCO_17, COCO_WHOLEBODY_133, MPII_16, Skeleton
+from ..scene import Scene
+from ..writing import check_count, write_coco_scenes, write_mpii_scenes
+from .photographer import Photographer, Shots
 
 __all__ = ["as_annotated", "write_people"]
 
 _AT_ONCE = 32
 _LEAST = 8.0  # pixels of the longer side of a hand or face that somebody would annotate
-_BOXED = {"face": "face", "left_hand": "lefthand", "right_hand": "righthand"}  # as COCO says
+_SEEN = 3  # keypoints of the body in sight of somebody who would be annotated
+_NECK = 0.6  # of the way from between the shoulders to between the ears: MPII's upper neck
+_HALVES = {"pelvis": "hip", "thorax": "shoulder", "between_ears": "ear"}
 
 
 def write_people(
-    folder: Path, images: int, seed: int = 0, *, split: str = "val2017", height: int = 256,
+    folder: Path, images: int, seed: int = 0, *, split: str | None = None, height: int = 256,
     skeleton: Skeleton = COCO_17,
 ) -> Path:  # fmt: skip
-    """Write one split, one annotated person per image; return the annotation file.
+    """Write one split, at most one annotated person per image; return the annotation file.
 
     Args:
         folder: of the data set.
         images: how many.
         seed: of all of them.
-        split: "train2017" or "val2017".
+        split: "train2017" or "val2017", for MPII "train" or "valid"; None is that of validation.
         height: of the images in pixels; they are three quarters as wide.
-        skeleton: COCO's, or that of COCO-WholeBody, see `as_annotated`.
+        skeleton: COCO's, that of COCO-WholeBody, see `as_annotated`, or MPII's.
 
     Raises:
-        InputError: no images.
+        InputError: no images, or no such split.
     """
-    if images < 1:
-        raise InputError(f"cannot write a data set of {images} images; give at least 1")
-    files = (COCO if skeleton == COCO_17 else COCO_WHOLEBODY).split(split)
-    (folder / files.images).mkdir(parents=True, exist_ok=True)
-    (folder / "annotations").mkdir(exist_ok=True)
-    size = (height, height * 3 // 4)
-    photographer = Photographer(seed, size, 1.35)
-    chosen = [photographer.human.keypoint_names.index(n) for n in skeleton.keypoint_names]
-    people: list[dict[str, Any]] = []
-    pictures: list[dict[str, Any]] = []
+    check_count(images)
+    scenes = _scenes(images, seed, height, skeleton)
+    if skeleton == MPII_16:
+        return write_mpii_scenes(folder, scenes, split or "valid")
+    return write_coco_scenes(folder, scenes, split or "val2017", skeleton)
+
+
+def _scenes(images: int, seed: int, height: int, skeleton: Skeleton) -> Iterator[Scene]:
+    photographer = Photographer(seed, (height, height * 3 // 4), 1.35)
     for first in range(0, images, _AT_ONCE):
         shots = photographer.shoot(first, min(_AT_ONCE, images - first))
-        keypoints = as_annotated(shots.keypoints[:, chosen], skeleton)
+        body = shots.keypoints[:, : COCO_17.num_keypoints, 2]
+        is_seen = (body == 2).sum(1) >= _SEEN  # else hidden by something
+        keypoints = _of_skeleton(photographer, shots, skeleton)
         for i, image in enumerate(shots.images):
-            number = first + i + 1
-            name = f"{number:012d}.jpg"
-            pixels = image.permute(1, 2, 0).numpy()
-            Image.fromarray(pixels).save(folder / files.images / name, quality=92)
-            pictures.append(
-                {"id": number, "file_name": name, "height": size[0], "width": size[1]}
+            kept = slice(i, i + int(is_seen[i]))
+            yield Scene(
+                image=image.permute(1, 2, 0).numpy(), keypoints=keypoints[kept].double().numpy(),
+                bboxes=shots.boxes[kept].double().numpy(), areas=shots.areas[kept].double().numpy(),
+                head_bboxes=shots.heads[kept].double().numpy(),
             )  # fmt: skip
-            if (keypoints[i, :17, 2] == 2).sum() < 3:
-                continue  # hidden by something
-            box = shots.boxes[i].tolist()
-            people.append({
-                "id": number, "image_id": number, "category_id": PERSON, "iscrowd": 0,
-                "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-                "area": float(shots.areas[i]), **_fields(keypoints[i], skeleton),
-            })  # fmt: skip
-    file = folder / "annotations" / files.annotations[0]
-    categories = [{"id": PERSON, "name": "person", "keypoints": list(COCO_17.keypoint_names)}]
-    content = {"images": pictures, "annotations": people, "categories": categories}
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(content))
-    return file
+
+
+def _of_skeleton(photographer: Photographer, shots: Shots, skeleton: Skeleton) -> Tensor:
+    """Return the keypoints (B, K, 3) of a skeleton as they would be annotated."""
+    named = dict(zip(photographer.human.keypoint_names, shots.keypoints.unbind(1)))
+    if skeleton == MPII_16:
+        for name, side in _HALVES.items():
+            named[name] = _between(named[f"left_{side}"], named[f"right_{side}"], 0.5)
+        named["upper_neck"] = _between(named["thorax"], named["between_ears"], _NECK)
+        named["head_top"] = shots.crowns
+    return as_annotated(torch.stack([named[n] for n in skeleton.keypoint_names], 1), skeleton)
+
+
+def _between(one: Tensor, other: Tensor, share: float) -> Tensor:
+    """Return points (B, 3) a share of the way from one to the other, known where both are."""
+    v = torch.minimum(one[:, 2], other[:, 2])
+    points = one[:, :2] + share * (other[:, :2] - one[:, :2])
+    return torch.cat([points * (v > 0)[:, None], v[:, None]], 1)
 
 
 def as_annotated(keypoints: Tensor, skeleton: Skeleton) -> Tensor:
@@ -85,10 +87,12 @@ def as_annotated(keypoints: Tensor, skeleton: Skeleton) -> Tensor:
 
     Args:
         keypoints: (B, K, 3) x, y in pixels and v.
-        skeleton: whose; COCO's 17 stay as they are.
+        skeleton: whose; only those with faces and hands lose any.
     """
     kept = keypoints.clone()
-    for part in [part for part in _BOXED if part in skeleton.parts]:
+    if skeleton != COCO_WHOLEBODY_133:
+        return kept
+    for part in ("face", "left_hand", "right_hand"):
         own = slice(*skeleton.parts[part])
         points, v = keypoints[:, own, :2], keypoints[:, own, 2]
         known = (v > 0)[..., None]
@@ -103,22 +107,3 @@ def as_annotated(keypoints: Tensor, skeleton: Skeleton) -> Tensor:
             good &= (v == 2).float().mean(1) >= 0.5
         kept[~good, own] = 0
     return kept
-
-
-def _fields(points: Tensor, skeleton: Skeleton) -> dict[str, Any]:
-    """Return the keypoints (K, 3) of somebody as COCO's fields, with boxes of hands and face."""
-    fields: dict[str, Any] = {"num_keypoints": int((points[:17, 2] > 0).sum())}
-    for field, span in skeleton.coco_fields.items():
-        own = points[slice(*span)]
-        fields[field] = [round(value, 2) for value in own.flatten().tolist()]
-        if field != "keypoints":
-            fields[field.replace("_kpts", "_valid")] = bool((own[:, 2] > 0).any())
-    for part in [part for part in _BOXED if part in skeleton.parts]:
-        own = points[slice(*skeleton.parts[part])]
-        known = own[own[:, 2] > 0, :2]
-        box = [0.0] * 4
-        if len(known):
-            low, high = known.amin(0), known.amax(0)
-            box = [round(value, 2) for value in torch.cat([low, high - low]).tolist()]
-        fields[f"{_BOXED[part]}_box"] = box
-    return fields

@@ -55,7 +55,7 @@ class Human:
             of hand and eye.
         on_head: (V, 3) position about the middle of the ears in units of 0.1 m.
         seat, trunk: vertices of what one sits on, and of what a back rest touches.
-        crown: (1,) the vertex highest on the head.
+        head: vertices of the head's skin, and `crown (1,)`, the highest of them.
         faces_of_vertex: (V, F) sparse, 1 where a vertex is a corner; `neighbours (V, V)`, sparse,
             takes the mean over a vertex and those beside it.
     """
@@ -93,6 +93,7 @@ class Human:
         named = dict(zip(self.keypoint_names, keypoints.numpy().astype(np.float64)))
         self.attributes, self.on_head = _attributes(self, named)
         self.seat, self.trunk = _behind(self)
+        self.head = (self.attributes[: self.num_skin, 0] > 0.5).nonzero()[:, 0]
         self.crown = self.on_head[:, 2].argmax(0, keepdim=True)
         self.faces_of_vertex, self.neighbours = _connections(self.faces, self.num_vertices)
 

@@ -8,7 +8,7 @@ pieces are larger on CUDA, so shoots of more than `_PIECE` people differ from th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,6 +56,8 @@ class Shots:
         keypoints: (B, K, 3) x, y in pixels and v: 2 in sight, 1 hidden, 0 outside the photo.
         boxes: (B, 4) xyxy around what is in sight of the person, and `areas (B,)`, its pixels.
         people: (B, 4, 4) such boxes of the person and of others, 0 where there is nobody.
+        heads: (B, 4) xyxy around the head, hair aside, in sight or not; `crowns (B, 3)`, its top,
+            like a keypoint.
     """
 
     images: Tensor
@@ -63,6 +65,8 @@ class Shots:
     boxes: Tensor
     areas: Tensor
     people: Tensor
+    heads: Tensor
+    crowns: Tensor
 
 
 class Photographer:
@@ -133,12 +137,9 @@ class Photographer:
             mesh = self._mesh(some, things.part(part.start, part.stop))
             crops = self._crops(rng, some, eyes[part], axes[part], close[part])
             made.append(self._expose(rng, atlas, some, mesh, crops, eyes[part]))
-        return Shots(
-            images=torch.cat([m.images for m in made]),
-            keypoints=torch.cat([m.keypoints for m in made]),
-            boxes=torch.cat([m.boxes for m in made]), areas=torch.cat([m.areas for m in made]),
-            people=torch.cat([m.people for m in made]),
-        )  # fmt: skip
+        return Shots(**{
+            field.name: torch.cat([getattr(m, field.name) for m in made]) for field in fields(Shots)
+        })  # fmt: skip
 
     def _crops(
         self, rng: np.random.Generator, people: People, eyes: Array, axes: Tensor,
@@ -247,7 +248,10 @@ class Photographer:
     ) -> Shots:  # fmt: skip
         """Find what is in sight of the first body of each picture."""
         count, size = len(images), (inside.shape[1], inside.shape[2])
-        plane, depth = camera.project(people.keypoints[:count], crops.eye, crops.axes)
+        human = self._mesh.human
+        crown = people.vertices[:count].index_select(1, human.crown)
+        points = torch.cat([people.keypoints[:count], crown], 1)
+        plane, depth = camera.project(points, crops.eye, crops.axes)
         found = crops.to_pixels(plane)
         in_photo = ((plane > crops.photo[:, None, :2]) & (plane < crops.photo[:, None, 2:])).all(-1)
         in_photo &= depth > camera.NEAR
@@ -270,9 +274,12 @@ class Photographer:
         keypoints = torch.cat(
             [(found + 0.5) * factor - 0.5, (in_photo * (1 + seen.long()))[..., None]], -1
         )
-        keypoints = keypoints * in_photo[..., None]
+        keypoints = (keypoints * in_photo[..., None]).cpu()
+        head = people.vertices[:count].index_select(1, human.head)
+        around = crops.to_pixels(camera.project(head, crops.eye, crops.axes)[0]) * factor
         return Shots(
-            images=images, keypoints=keypoints.cpu(),
+            images=images, keypoints=keypoints[:, :-1], crowns=keypoints[:, -1],
+            heads=torch.cat([around.amin(1), around.amax(1)], 1).cpu(),
             boxes=(_boxes_of(inside) * factor.repeat(2)).cpu(),
             areas=(inside.flatten(1).sum(1) * factor.prod()).cpu(),
             people=(_boxes_of_all(people, mesh, hits, everyone) * factor.repeat(2)).cpu(),
