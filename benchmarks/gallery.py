@@ -20,6 +20,7 @@ import torch
 from complete_pose import complete, draw
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from sheets import Picture, larger, row, rows
 
 import posezoo
 from posezoo.cli.rendered import photo_row
@@ -28,31 +29,11 @@ from posezoo.synthetic import render_film, render_scene
 from posezoo.synthetic.bodies import Photographer
 from posezoo.tokenview import token_rows
 
-Picture = NDArray[np.uint8]
-
 OUT = Path(__file__).parents[1] / "docs" / "assets"
 POSE, BODIES = "hrnet_xs_192x144.rendered", "hrnet_s_192x144.bodies"
 WHOLE_BODY, TOKENS = "hrnet_s_wholebody_256x192.bodies", "tmpose_s_192x144.bodies"
 TOKENIZER = "pct_tokenizer_swin_base_woimgguide.rendered"
 PERSON = 279, (360, 300), 1  # seed, (H, W), people: one person, all in sight
-GAP = 6  # pixels between pictures
-
-
-def row(pictures: list[Picture]) -> Picture:
-    """Put pictures of one height side by side on white."""
-    bar = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
-    return np.hstack([part for p in pictures for part in (p, bar)][:-1])
-
-
-def rows(pictures: list[Picture], columns: int) -> Picture:
-    """Put pictures of one size into rows of so many."""
-    lines = [row(pictures[i : i + columns]) for i in range(0, len(pictures), columns)]
-    bar = np.full((GAP, lines[0].shape[1], 3), 255, np.uint8)
-    return np.vstack([part for line in lines for part in (line, bar)][:-1])
-
-
-def larger(picture: Picture, times: int) -> Picture:
-    return picture.repeat(times, 0).repeat(times, 1)
 
 
 def poses() -> Picture:
