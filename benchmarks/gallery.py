@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import posezoo
-from posezoo.cli.rendered import photo_row
+from posezoo.cli.rendered import beside, load_photo
 from posezoo.draw import draw_poses
 from posezoo.synthetic import render_film, render_scene
 from posezoo.synthetic.bodies import Photographer
@@ -56,10 +56,14 @@ def larger(picture: Picture, times: int) -> Picture:
 
 
 def poses() -> Picture:
-    """A rendered scene, and the poses found in it."""
-    scene = render_scene((20_260_101, 1009), (360, 480), people=3)
-    result = posezoo.PosePredictor(POSE, device="cpu")(scene.image, scene.bboxes)
-    return row([scene.image, np.asarray(draw_poses(scene.image, result))])
+    """Two rendered scenes, and the people and poses found in them."""
+    shots = Photographer(2026, (320, 480), is_whole=True).shoot(1, 16)
+    predictor = posezoo.PosePredictor(BODIES, device="cpu")
+    pictures = []
+    for i in (4, 11):
+        pixels = np.ascontiguousarray(shots.images[i].permute(1, 2, 0).numpy())
+        pictures.append(np.asarray(draw_poses(pixels, predictor(pixels))))
+    return row(pictures)
 
 
 def bodies() -> Picture:
@@ -76,7 +80,8 @@ def bodies() -> Picture:
 
 def photo() -> Picture:
     """The photo in the package, and the pose found in it."""
-    return photo_row(posezoo.PosePredictor(BODIES, device="cpu"))
+    pixels = load_photo()
+    return beside(pixels, posezoo.PosePredictor(BODIES, device="cpu")(pixels))
 
 
 def people() -> Picture:
