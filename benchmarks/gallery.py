@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from sheets import Picture, larger, row, rows
 
 import posezoo
-from posezoo.cli.rendered import photo_row
+from posezoo.cli.rendered import beside, load_photo
 from posezoo.draw import draw_poses
 from posezoo.synthetic import render_film, render_scene
 from posezoo.synthetic.bodies import Photographer
@@ -37,10 +37,14 @@ PERSON = 279, (360, 300), 1  # seed, (H, W), people: one person, all in sight
 
 
 def poses() -> Picture:
-    """A rendered scene, and the poses found in it."""
-    scene = render_scene((20_260_101, 1009), (360, 480), people=3)
-    result = posezoo.PosePredictor(POSE, device="cpu")(scene.image, scene.bboxes)
-    return row([scene.image, np.asarray(draw_poses(scene.image, result))])
+    """Two rendered scenes, and the people and poses found in them."""
+    shots = Photographer(2026, (320, 480), is_whole=True).shoot(1, 16)
+    predictor = posezoo.PosePredictor(BODIES, device="cpu")
+    pictures = []
+    for i in (4, 11):
+        pixels = np.ascontiguousarray(shots.images[i].permute(1, 2, 0).numpy())
+        pictures.append(np.asarray(draw_poses(pixels, predictor(pixels))))
+    return row(pictures)
 
 
 def bodies() -> Picture:
@@ -57,7 +61,8 @@ def bodies() -> Picture:
 
 def photo() -> Picture:
     """The photo in the package, and the pose found in it."""
-    return photo_row(posezoo.PosePredictor(BODIES, device="cpu"))
+    pixels = load_photo()
+    return beside(pixels, posezoo.PosePredictor(BODIES, device="cpu")(pixels))
 
 
 def people() -> Picture:

@@ -13,14 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import posezoo
 from posezoo.cli import main
-from posezoo.cli.rendered import MODEL, load_photo
+from posezoo.cli.rendered import load_photo
+from posezoo.cli.rendered import render_scene as render_demo
 from posezoo.evaluation import EvaluationSettings, RunOptions, evaluate_model
 from posezoo.files import sha256_of
 from posezoo.synthetic import render_scene, write_coco
 from posezoo.weights.locate import find_weights
 from posezoo.zoo.catalog import OFFLINE_MODEL
 
-TOKENS = "tokenpose_xs_128x96.rendered"
+MODEL, TOKENS = "hrnet_xs_192x144.rendered", "tokenpose_xs_128x96.rendered"
 ALL = posezoo.list_models(tags=True)
 PACKAGED = [name for name in ALL if posezoo.get_pretrained_cfg(name).source.packaged]
 # the model cards state the AP on 400 images; these are 30 others
@@ -100,6 +101,11 @@ def test_packaged_detector_and_model_are_right_on_the_photo_in_the_package():
     for name, (x, y) in seen.items():
         point = result[0][name]
         assert np.hypot(point[0] - x, point[1] - y) < 15 and point[2] > 0.3, (name, point)
+
+
+def test_packaged_detector_finds_both_people_of_the_scene_in_the_demo():
+    result = posezoo.PosePredictor(OFFLINE_MODEL, device="cpu")(render_demo())
+    assert len(result) == 2 and (result.keypoint_scores > 0.3).sum() >= 20
 
 
 def test_demo_draws_and_prints_an_ap(tmp_path):

@@ -25,21 +25,23 @@ __all__ = ["demo"]
     help="Rendered images to score.",
 )
 def demo(out: Path, images: int) -> None:
-    """Find poses in rendered people with the weights in the package; offline."""
-    from .rendered import MODEL, run_demo
+    """Find people and poses in a rendered scene and a photo with what comes in the package."""
+    from ..zoo.catalog import OFFLINE_MODEL
+    from .rendered import run_demo
 
     report = run_demo(out, images)
     values = "  ".join(f"{k} {100 * report.statistics[k]:.1f}" for k in ("AP", "AP50", "AP75"))
     click.echo(
-        f"model    {MODEL}: {report.params / 1e6:.1f} M parameters, in the package\n"
-        f"picture  {out}: {report.found} people, "
-        f"poses found in {1000 * report.pose_seconds:.0f} ms on the CPU\n"
+        f"model    {OFFLINE_MODEL}: {report.params / 1e6:.1f} M parameters, in the package, as is\n"
+        "         the detector of people\n"
+        f"picture  {out}: {report.found} people in a rendered scene and a photo, found\n"
+        f"         with their poses in {1000 * report.pose_seconds:.0f} ms on the CPU\n"
         f"scored   {values}\n"
         f"         {report.people} rendered people in {report.images} images the model has never "
         "seen; boxes given, flip test\n"
         f"time     {report.seconds:.0f} s, no network\n\n"
-        "The poses below, in rendered bodies and in a photo, are found by hrnet_s_192x144.bodies,\n"
-        "also in the package, which is for photos without a network. For better poses:\n"
-        "  posezoo list --pretrained\n"
-        "  posezoo predict photo.jpg --draw poses.png"
+        "The same for a photo of yours, without a network, and with a better model:\n"
+        f"  posezoo predict photo.jpg --model {OFFLINE_MODEL} --draw poses.png\n"
+        "  posezoo predict photo.jpg --draw poses.png\n"
+        "  posezoo list --pretrained"
     )

@@ -1,4 +1,4 @@
-"""Rendered people and a photo: find their poses, draw them, score a small data set.
+"""A rendered scene and a photo: find the people and their poses, draw them, score a small data set.
 
 Nothing is downloaded.
 """
@@ -20,17 +20,15 @@ from ..evaluation import EvaluationSettings, RunOptions, evaluate_model
 from ..files import replacing
 from ..images import load_image
 from ..predictor import PosePredictor
-from ..synthetic import render_scene, write_coco
-from ..synthetic.bodies import Photographer
+from ..results import PoseResult
+from ..synthetic.bodies import Photographer, write_people
 from ..zoo.catalog import OFFLINE_MODEL
 from ..zoo.factory import create_model
 
-__all__ = ["MODEL", "DemoReport", "load_photo", "photo_row", "run_demo"]
+__all__ = ["DemoReport", "beside", "load_photo", "render_scene", "run_demo"]
 
-MODEL = "hrnet_xs_192x144.rendered"
-_CROPS = (4, 7)  # which of a shoot are shown
 _SEED = 20_260_101  # not one of the training's
-_SCENE = (360, 480)
+_SCENE_SEED, _CHOSEN = 2026, (1, 4)  # a shoot, and which of it is shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class DemoReport:
     Attributes:
         picture: the file written.
         params: parameters of the model.
-        found: people in the picture.
+        found: people in scene and photo.
         images, people: size of the data set that was scored.
         statistics: COCO's, as fractions.
         pose_seconds: what the picture's poses took.
@@ -58,27 +56,24 @@ class DemoReport:
 
 
 def run_demo(picture: Path, images: int = 150) -> DemoReport:
-    """Draw one rendered scene with the poses found in it, and score `images` others.
+    """Find poses in a rendered scene and in a photo, and score `images` other rendered pictures.
 
     Args:
-        picture: PNG to write, painted people, rendered bodies and a photo on the left, and with
-            their poses on the right.
+        picture: PNG to write, scene and photo on the left, and with their poses on the right.
         images: how many others.
     """
     start = time.monotonic()
-    model = create_model(MODEL, pretrained=True)
-    scene = render_scene((_SEED, 1009), _SCENE, people=3)
+    model = create_model(OFFLINE_MODEL, pretrained=True)
     predictor = PosePredictor(model, device="cpu")
+    pictures = [render_scene(), load_photo()]
     before = time.monotonic()
-    result = predictor(scene.image, scene.bboxes)
+    found = [predictor(pixels) for pixels in pictures]
     pose_seconds = time.monotonic() - before
-    drawn = np.asarray(draw_poses(scene.image, result))
-    bodies = PosePredictor(create_model(OFFLINE_MODEL, pretrained=True), device="cpu")
-    rows = [np.hstack([scene.image, drawn]), _bodies_row(bodies, _SCENE[1] // len(_CROPS))]
+    rows = [beside(pixels, result) for pixels, result in zip(pictures, found)]
     with replacing(picture) as temporary:
-        Image.fromarray(np.vstack([*rows, photo_row(bodies)])).save(temporary, "PNG")
+        Image.fromarray(np.vstack(rows)).save(temporary, "PNG")
     with tempfile.TemporaryDirectory(prefix="posezoo-demo-") as folder:
-        write_coco(Path(folder), images, _SEED)
+        write_people(Path(folder), images, _SEED)
         record = evaluate_model(
             model, Path(folder), EvaluationSettings(boxes="gt"), RunOptions(device="cpu")
         )
@@ -87,7 +82,7 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     return DemoReport(
         picture=picture,
         params=sum(p.numel() for p in model.parameters()),
-        found=len(result),
+        found=sum(map(len, found)),
         images=record.images,
         people=record.results,
         statistics=dict(record.statistics),
@@ -96,16 +91,11 @@ def run_demo(picture: Path, images: int = 150) -> DemoReport:
     )
 
 
-def _bodies_row(predictor: PosePredictor, width: int) -> NDArray[np.uint8]:
-    """Return crops of rendered bodies, plain on the left and with the poses found on the right."""
-    shots = Photographer(_SEED, (width * 4 // 3, width)).shoot(0, 8)
-    plain, drawn = [], []
-    for i in _CROPS:
-        pixels = shots.images[i].permute(1, 2, 0).numpy().copy()
-        plain.append(pixels)
-        found = predictor(pixels, shots.boxes[i : i + 1].numpy())
-        drawn.append(np.asarray(draw_poses(pixels, found)))
-    return np.hstack(plain + drawn)
+def render_scene() -> NDArray[np.uint8]:
+    """Render the scene of the demo, two people in a room, (320, 480, 3)."""
+    shoot, chosen = _CHOSEN
+    shots = Photographer(_SCENE_SEED, (320, 480), is_whole=True).shoot(shoot, 16)
+    return np.ascontiguousarray(shots.images[chosen].permute(1, 2, 0).numpy())
 
 
 def load_photo() -> NDArray[np.uint8]:
@@ -114,8 +104,6 @@ def load_photo() -> NDArray[np.uint8]:
         return load_image(file)
 
 
-def photo_row(predictor: PosePredictor) -> NDArray[np.uint8]:
-    """Return the photo in the package, and with what detector and model find in it, (320, 960,
-    3)."""
-    photo = load_photo()
-    return np.hstack([photo, np.asarray(draw_poses(photo, predictor(photo)))])
+def beside(pixels: NDArray[np.uint8], found: PoseResult) -> NDArray[np.uint8]:
+    """Return an image (H, 2 W, 3), plain and with the poses found in it."""
+    return np.hstack([pixels, np.asarray(draw_poses(pixels, found))])

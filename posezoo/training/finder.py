@@ -126,10 +126,10 @@ def finder_loss(maps: Tensor, boxes: Tensor) -> Tensor:
     ]
     unsure = (inside[1][..., None] & inside[0][:, :, None] & tiny[..., None, None]).any(1)
     logits = maps[:, 0]
-    chance = logits.sigmoid()
+    probability = logits.sigmoid()
     is_peak = heat == 1
-    good = (1 - chance) ** 2 * F.logsigmoid(logits) * is_peak
-    bad = (1 - heat) ** 4 * chance**2 * F.logsigmoid(-logits) * ~(is_peak | unsure)
+    good = (1 - probability) ** 2 * F.logsigmoid(logits) * is_peak
+    bad = (1 - heat) ** 4 * probability**2 * F.logsigmoid(-logits) * ~(is_peak | unsure)
     focal = -(good + bad).sum() / is_peak.sum().clamp(min=1)
     weight = (heat * (heat > _BOXED)).flatten()
     target = cells.gather(1, owner.flatten(1)[..., None].expand(-1, -1, 4)).flatten(0, 1)
