@@ -49,8 +49,7 @@ def poses() -> Picture:
 
 def bodies() -> Picture:
     """The first eight rendered photographs of a seed, and the poses found in them."""
-    photographer = Photographer(2026, (256, 192))
-    shots = photographer.shoot(0, 8)
+    shots = Photographer(2026, (256, 192)).shoot(0, 8)
     predictor = posezoo.PosePredictor(BODIES, device="cpu")
     pictures = []
     for image, box in zip(shots.images, shots.boxes):
@@ -73,8 +72,7 @@ def people() -> Picture:
     for image in shots.images:
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
         found = predictor(pixels)
-        drawn = draw_poses(pixels, found)
-        pen = ImageDraw.Draw(drawn)
+        pen = ImageDraw.Draw(drawn := draw_poses(pixels, found))
         for box in found.bboxes.tolist():
             pen.rectangle(box, outline=(255, 255, 255))
         pictures.append(np.asarray(drawn))
