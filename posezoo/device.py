@@ -103,7 +103,10 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 def upload(array: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
     """Return an array or CPU tensor as a tensor on the device."""
-    tensor = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+    if not isinstance(array, Tensor):
+        # torch wants to be able to write
+        array = torch.from_numpy(np.require(array, requirements=("C", "W")))
+    tensor = array
     if device.type == "cuda":
         tensor = tensor.pin_memory()  # from torch's pool of such memory, kept until it is copied
     return tensor.to(device, non_blocking=True)

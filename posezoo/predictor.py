@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .codecs import build_codec
-from .detectors import BatchDetector, Detector, PeopleFinder, suited
+from .detectors import BatchDetector, Detector, PeopleFinder
 from .device import Download, choose_device, choose_dtype, has_fast_bfloat16, upload, weight_dtype
 from .engines.network import ExportedNetwork, require_device
 from .engines.opening import dtypes_of, open_network, runs_exported
@@ -131,8 +131,8 @@ class PosePredictor:
         self.crop = TopDownCrop(self.cfg.input.size, self.cfg.input.mean, self.cfg.input.std)
         self._kept_pixels = 0 if self.device.type == "cpu" else _KEPT_PIXELS
         if not isinstance(detector, PeopleFinder):
-            detector = PeopleFinder(suited(detector, self.cfg), device=self.device)
-        self.finder = detector
+            detector = PeopleFinder(detector, device=self.device)
+        self.finder = detector.beside(self.cfg)
 
     def __call__(
         self,

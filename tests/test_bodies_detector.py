@@ -23,8 +23,9 @@ from posezoo.detectors.bodies import (
     boxes_of,
     build_network,
 )
-from posezoo.errors import IntegrityError
-from posezoo.training.finder import Photos, _second_views, finder_loss, train_finder
+from posezoo.errors import InputError, IntegrityError
+from posezoo.training.finder import Photos, finder_loss, second_views, train_finder
+from posezoo.training.finder.__main__ import main as finder
 from posezoo.weights.locate import ASSETS
 
 CELLS = SIZE // CELL
@@ -125,7 +126,7 @@ def test_second_views_keep_boxes_around_people() -> None:
         x, y = 3 + i, 30 - i
         images[i, :, y : y + 20, x : x + 12] = 1
         people[i, 0] = torch.tensor([x, y, x + 12, y + 20])
-    views, boxes = _second_views(images, people, np.random.default_rng(1))
+    views, boxes = second_views(images, people, np.random.default_rng(1))
     counts = (boxes[..., 2] > 0).sum(1)
     assert set(counts.tolist()) == {1, 4}
     for view, rows in zip(views, boxes):
@@ -182,9 +183,68 @@ def test_rendered_photos_come_with_a_box_for_everyone(photos: Photos) -> None:
 
 
 def test_a_training_writes_weights_that_another_goes_on_from(tmp_path: Path) -> None:
-    out = tmp_path / "finder.safetensors"
-    train_finder(seed=1, minutes=0.001, out=out, batch_size=16, device="cpu")
+    out, said = tmp_path / "new" / "finder.safetensors", []
+    options = {"seed": 1, "minutes": 0.001, "out": out, "batch_size": 2, "device": "cpu"}
+    assert train_finder(**options, report=said.append) == 1  # type: ignore[arg-type]
+    assert f"--init {out} --first 1" in said[-1] and out.stat().st_mode & 0o044
     network = build_network()
     load_checkpoint(network, out)
     assert boxes_of(network.eval()(torch.zeros(1, 3, SIZE, SIZE))).shape == (1, CELLS, CELLS, 4)
-    train_finder(seed=1, minutes=0.001, out=out, init=str(out), batch_size=16, device="cpu")
+    torch.manual_seed(1)
+    moved = [
+        not torch.equal(a, b.half().float())
+        for a, b in zip(network.parameters(), build_network().parameters())
+    ]
+    assert any(moved)
+    options |= {"init": str(out), "first": 1, "minutes": 60, "stop": lambda: True}
+    assert train_finder(**options, report=said.append) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--minutes", "0"], "minutes is 0"),
+        (["--batch-size", "3"], "batch_size is 3; give an even number"),
+        (["--lr", "nan"], "lr is nan"),
+        (["--init", "none.safetensors"], "no such file"),
+        (["--init", "tokenpose_xs_128x96.rendered"], "fills 41%"),
+        (["--device", "gpu"], "device is 'gpu'"),
+        (["--out", "."], "it is no file"),
+    ],
+)
+def test_bad_options_of_a_training_are_told_in_a_line_before_it_starts(
+    options: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["--seed", "1", "--minutes", "1", "--out", "f.safetensors", "--device", "cpu", *options]
+    result = CliRunner().invoke(finder, given)
+    assert result.exit_code in (1, 2) and words in result.output
+    assert result.output.startswith("posezoo: error: ") and result.output.count("\n") == 1
+    assert not list(tmp_path.glob("*.*"))
+
+
+def test_images_of_any_size_are_looked_at_together_and_others_refused() -> None:
+    detector = BodiesDetector(Fixed(maps_of(BOXES)), "cpu", 0.5)
+    images = [np.zeros(size, np.uint8) for size in ((256, 512, 3), (90, 60, 3), (1, 1, 3))]
+    together = detector.detect(images)
+    for image, (boxes, _) in zip(images, together):
+        np.testing.assert_array_equal(boxes, detector(image)[0])
+    assert detector.detect([]) == []
+    for bad in (np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3), np.float32)):
+        with pytest.raises(InputError, match="give uint8 RGB"):
+            detector(bad)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="from 0 to 1"):
+        build_detector("bodies", threshold=float("nan"))
+
+
+def test_a_detector_that_cannot_be_loaded_leaves_earlier_results_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    out = tmp_path / "out.csv"
+    out.write_text("earlier\n")
+    monkeypatch.setattr("posezoo.detectors.bodies.ASSETS", tmp_path)
+    options = ["--model", "hrnet_s_192x144.bodies", "--out", str(out)]
+    result = CliRunner().invoke(main, ["predict", str(tmp_path / "photo.png"), *options])
+    assert result.exit_code == 1 and "install posezoo again" in result.output
+    assert out.read_text() == "earlier\n" and len(list(tmp_path.glob("*.*"))) == 2

@@ -21,7 +21,6 @@ from posezoo.detectors import (
     BatchDetector,
     PeopleFinder,
     build_detector,
-    suited,
 )
 from posezoo.detectors.rtdetr import RTDetrDetector
 from posezoo.detectors.torchvision_models import TorchvisionDetector
@@ -363,7 +362,9 @@ def test_auto_is_quick_on_the_cpu_and_the_best_elsewhere(
 def test_auto_fetches_nothing_beside_a_model_of_the_package(
     model: str, detector: str | None, expected: str | None
 ) -> None:
-    assert suited(detector, posezoo.get_pretrained_cfg(model)) == expected
+    finder = PeopleFinder(detector, max_people=3)
+    beside = finder.beside(posezoo.get_pretrained_cfg(model))
+    assert beside.detector == expected and beside.max_people == 3 and finder.detector == detector
 
 
 def test_a_message_without_network_names_the_detector_of_the_package(

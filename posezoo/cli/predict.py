@@ -100,7 +100,9 @@ def predict(
         name, checkpoint, device=chosen_device, dtype=dtype, compile=compile, engine=engine,
         batch_size=batch_size, flip_test=flip_test,
     )  # fmt: skip
-    predictor.finder = chosen.finder(predictor.cfg, predictor.device)
+    predictor.finder = chosen.finder(predictor.device).beside(predictor.cfg)
+    if boxes is None:
+        predictor.finder.load()  # before anything is written
     about = {
         "model": name, "checkpoint": str(checkpoint), "device": str(predictor.device),
         "dtype": str(predictor.dtype).removeprefix("torch."), "compile": compile,

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..datasets.boxes import PhotoBoxes
     from ..detectors import PeopleFinder
     from ..streaming import StreamOptions
-    from ..zoo.config import PretrainedCfg
 
 __all__ = ["PredictOptions", "predict_options"]
 
@@ -136,16 +135,14 @@ class PredictOptions:
                 option = "--" + name.replace("_", "-")
                 raise InputError(f"{option} is {value}; valid: a finite number")
         check_name(self.detector)
-        self.stream, self.finder(None, "cpu")  # noqa: B018  refuse what is out of range
+        self.stream, self.finder("cpu")  # noqa: B018  refuse what is out of range
 
-    def finder(self, cfg: PretrainedCfg | None, device: torch.device | str) -> PeopleFinder:
-        """Return what finds the people in images without boxes, for a model if one is given."""
+    def finder(self, device: torch.device | str) -> PeopleFinder:
+        """Return what finds the people in images without boxes."""
         from ..detectors import PeopleFinder
-        from ..detectors.build import suited
 
-        named = None if self.whole_image else self.detector
         return PeopleFinder(
-            named if cfg is None else suited(named, cfg),
+            None if self.whole_image else self.detector,
             device=device,
             threshold=self.box_threshold,
             max_people=self.max_people,

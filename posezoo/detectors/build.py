@@ -8,13 +8,12 @@ from typing import Any
 import torch
 
 from ..errors import InputError, WeightsUnavailableError
-from ..zoo.config import PretrainedCfg
-from .base import BatchDetector, Detector
+from .base import BatchDetector
 from .bodies import BODIES_THRESHOLD, WEIGHTS, BodiesDetector, load_network
 from .rtdetr import RTDetrDetector
 from .torchvision_models import TorchvisionDetector
 
-__all__ = ["DETECTORS", "PACKAGED", "build_detector", "check_name", "suited"]
+__all__ = ["DETECTORS", "PACKAGED", "build_detector", "check_name"]
 
 PACKAGED = "bodies"
 
@@ -42,7 +41,8 @@ def build_detector(
 
     Args:
         name: a key of `DETECTORS`, or "auto": "fasterrcnn_mobilenet" on the CPU, where the better
-            "fasterrcnn" takes six times as long, and "fasterrcnn" elsewhere.
+            "fasterrcnn" takes six times as long, and "fasterrcnn" elsewhere. A predictor with a
+            model of the package means "bodies" by it, see `PeopleFinder.beside`.
         device: where it runs.
         threshold: smallest box score kept; None is 0.5, and 0.25 for "bodies".
 
@@ -71,14 +71,6 @@ def build_detector(
             f"give boxes, or take {PACKAGED!r} (--detector {PACKAGED}), which is in the package"
         ) from error
     return TorchvisionDetector(model, device, threshold)
-
-
-def suited(
-    detector: str | BatchDetector | Detector | None, cfg: PretrainedCfg
-) -> str | BatchDetector | Detector | None:
-    """Return what "auto" means beside a model: for weights of the package, the detector of the
-    package, so that nothing is fetched. Anything else stays what it is."""
-    return PACKAGED if detector == "auto" and cfg.source.packaged else detector
 
 
 def check_name(name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from ..errors import InputError, PoseZooError
 from ..geometry import bbox_problems
+from ..zoo.config import PretrainedCfg
 from .base import BatchDetector, Detector, Image
-from .build import build_detector, check_name
+from .build import PACKAGED, build_detector, check_name
 
 __all__ = ["PeopleFinder"]
 
@@ -85,12 +87,34 @@ class PeopleFinder:
             )
         if threshold is not None and not math.isfinite(threshold):
             raise InputError(f"threshold is {threshold}; valid: a finite number")
+        if threshold is not None and isinstance(detector, str) and not 0 <= threshold <= 1:
+            raise InputError(
+                f"threshold is {threshold}; valid for detector {detector!r}: a score from 0 to 1"
+            )
         if max_people is not None and max_people < 1:
             raise InputError(f"max_people is {max_people}; valid: at least 1, or None")
         if not (math.isfinite(min_size) and min_size >= 0):
             raise InputError(f"min_size is {min_size}; valid: pixels, 0 or more")
         self.detector, self.device, self.threshold = detector, device, threshold
         self.max_people, self.min_size, self.person_class = max_people, min_size, person_class
+
+    def beside(self, cfg: PretrainedCfg) -> PeopleFinder:
+        """Return the finder to use with a model: where "auto" was asked for and the weights of the
+        model are in the package, a copy with the detector of the package, so that nothing is
+        fetched; else this one."""
+        if self.detector != "auto" or not cfg.source.packaged:
+            return self
+        finder = copy(self)
+        finder.detector = PACKAGED
+        return finder
+
+    def load(self) -> None:
+        """Load a detector by name now.
+
+        Raises:
+            InputError, WeightsUnavailableError, IntegrityError: it cannot be loaded.
+        """
+        self._loaded()
 
     @property
     def batch_size(self) -> int:
