@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import posezoo
 from posezoo.errors import InputError
@@ -76,6 +78,31 @@ def check_compiled_once(model: Any, like: ZooModel, dtype: torch.dtype, backend:
             torch._dynamo.mark_dynamic(x, 0)
         assert_close(run(compiled, inputs), run(model, inputs), rtol=1e-4, atol=1e-5)
     assert not counters["graph_break"] and counters["stats"]["unique_graphs"] == 1
+
+
+def check_traced_on_cuda(model: ZooModel, dtype: torch.dtype) -> None:
+    """One graph without breaks for any batch size, of a model that is on CUDA as far as its trace
+    can tell: no such device is needed."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+
+    def far(tensor: Tensor) -> Tensor:
+        with mode:
+            return torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda"
+            )
+
+    given, model = inputs_of(model, 4), copy.deepcopy(model)
+    for module in model.modules():
+        for name, weight in [*module.named_parameters(recurse=False)]:
+            setattr(module, name, torch.nn.Parameter(far(weight), requires_grad=False))
+        for name, buffer in [*module.named_buffers(recurse=False)]:
+            setattr(module, name, far(buffer))
+    inputs = tuple(map(far, given))
+    shapes = tuple({0: torch.export.Dim("batch", min=2, max=64)} for _ in inputs)
+    with torch.no_grad(), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=True)
+    made = [node.meta["val"] for node in program.graph.nodes if node.op == "call_function"]
+    assert {x.device.type for x in made if isinstance(x, Tensor)} == {"cuda"}
 
 
 class Promises:
@@ -169,6 +196,11 @@ class Promises:
         program = torch.export.export(model, inputs, dynamic_shapes=shapes).module()
         other = inputs_of(model, 3)
         assert_close(run(program, other), run(model, other), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    def test_is_one_graph_on_cuda_too(self, model, dtype):
+        check_traced_on_cuda(model, dtype)
 
     def test_recomputing_blocks_keeps_less_and_changes_no_gradient(self, model):
         inputs, found, kept = inputs_of(model, 2), [], []
