@@ -24,8 +24,8 @@ from posezoo.detectors.bodies import (
     build_network,
 )
 from posezoo.errors import InputError, IntegrityError
-from posezoo.training.finder import Photos, finder_loss, second_views, train_finder
-from posezoo.training.finder.__main__ import main as finder
+from posezoo.training.detector import Photos, detector_loss, second_views, train_detector
+from posezoo.training.detector.__main__ import main as train
 from posezoo.weights.locate import ASSETS
 
 CELLS = SIZE // CELL
@@ -64,27 +64,27 @@ class Fixed(nn.Module):
 
 def test_the_loss_of_right_maps_is_small_and_grows_with_every_fault() -> None:
     right = maps_of(BOXES)
-    lowest = finder_loss(right, BOXES)
+    lowest = detector_loss(right, BOXES)
     assert lowest < 0.3
     moved = BOXES + torch.tensor([8.0, 0, 8, 0]) * (BOXES > 0)
     missed = torch.cat([BOXES, torch.tensor([[[10.0, 100, 35, 180]]])], 1)
     wider = BOXES.clone()
     wider[0, 0, 2] += 30
     for other in (moved, missed, wider, BOXES[:, 1:]):
-        assert finder_loss(right, other) > lowest + 0.1
+        assert detector_loss(right, other) > lowest + 0.1
 
 
 def test_people_too_small_to_be_found_cost_nothing_either_way() -> None:
     small = torch.tensor([[[200.0, 200, 206, 211]]])
     told = torch.cat([BOXES, small], 1)
     for maps in (maps_of(BOXES), maps_of(told)):
-        assert finder_loss(maps, told) < 0.3
-    assert finder_loss(maps_of(told), BOXES) > 1
+        assert detector_loss(maps, told) < 0.3
+    assert detector_loss(maps_of(told), BOXES) > 1
 
 
 def test_nobody_in_a_batch_is_a_loss_that_can_be_learnt_from() -> None:
     maps = torch.zeros(2, 5, CELLS, CELLS, requires_grad=True)
-    finder_loss(maps, torch.zeros(2, 3, 4)).backward()
+    detector_loss(maps, torch.zeros(2, 3, 4)).backward()
     assert maps.grad is not None and bool(maps.grad.isfinite().all())
     assert bool((maps.grad[:, 0] > 0).all())
 
@@ -183,9 +183,9 @@ def test_rendered_photos_come_with_a_box_for_everyone(photos: Photos) -> None:
 
 
 def test_a_training_writes_weights_that_another_goes_on_from(tmp_path: Path) -> None:
-    out, said = tmp_path / "new" / "finder.safetensors", []
+    out, said = tmp_path / "new" / "detector.safetensors", []
     options = {"seed": 1, "minutes": 0.001, "out": out, "batch_size": 2, "device": "cpu"}
-    assert train_finder(**options, report=said.append) == 1  # type: ignore[arg-type]
+    assert train_detector(**options, report=said.append) == 1  # type: ignore[arg-type]
     assert f"--init {out} --first 1" in said[-1] and out.stat().st_mode & 0o044
     network = build_network()
     load_checkpoint(network, out)
@@ -197,7 +197,7 @@ def test_a_training_writes_weights_that_another_goes_on_from(tmp_path: Path) -> 
     ]
     assert any(moved)
     options |= {"init": str(out), "first": 1, "minutes": 60, "stop": lambda: True}
-    assert train_finder(**options, report=said.append) == 2  # type: ignore[arg-type]
+    assert train_detector(**options, report=said.append) == 2  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_bad_options_of_a_training_are_told_in_a_line_before_it_starts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = ["--seed", "1", "--minutes", "1", "--out", "f.safetensors", "--device", "cpu", *options]
-    result = CliRunner().invoke(finder, given)
+    result = CliRunner().invoke(train, given)
     assert result.exit_code in (1, 2) and words in result.output
     assert result.output.startswith("posezoo: error: ") and result.output.count("\n") == 1
     assert not list(tmp_path.glob("*.*"))

@@ -17,18 +17,18 @@ import click
 from ..version import __version__
 from .app import app
 from .demo import demo
+from .errors import ErrorLineGroup
 from .evaluate import eval_command
 from .export import export
 from .models import info, list_command
 from .predict import predict
-from .telling import TellingGroup
 from .train import train
 from .weights import convert, fetch, publish, push, verify
 
 __all__ = ["main"]
 
 
-@click.group(cls=TellingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=ErrorLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="posezoo")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:

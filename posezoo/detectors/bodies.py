@@ -34,7 +34,7 @@ __all__ = [
     "normalised",
 ]
 
-WEIGHTS = "finder.bodies.safetensors"  # in posezoo/assets
+WEIGHTS = "detector.bodies.safetensors"  # in posezoo/assets
 SHA256 = "b311425eeccc87d13cae52f0cffde7c944a78a6c11eec8f8405709e535229712"
 BODIES_THRESHOLD = 0.25
 SIZE = 256  # pixels of a side of the input, into which whole photos are brought

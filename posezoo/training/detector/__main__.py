@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from ...cli.telling import TellingCommand
+from ...cli.errors import ErrorLineCommand
 from ...runs.stopping import Stop
-from .loop import train_finder
+from .loop import train_detector
 
 _COUNT = click.IntRange(min=0)
 
 
-@click.command(cls=TellingCommand)
+@click.command(cls=ErrorLineCommand)
 @click.option("--seed", type=_COUNT, required=True, help="Of all that is random.")
 @click.option("--minutes", type=float, required=True, help="How long, from the first batch on.")
 @click.option(
@@ -38,7 +38,7 @@ def main(**given: Any) -> None:
     Ctrl-C and SIGTERM end it with the file written; the last line says how to go on.
     """
     with Stop() as stop:
-        train_finder(**given, stop=lambda: stop.requested)
+        train_detector(**given, stop=lambda: stop.requested)
     sys.exit(stop.status)
 
 

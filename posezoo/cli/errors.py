@@ -12,10 +12,10 @@ import click
 
 from ..errors import InputError, PoseZooError, UnknownModelError
 
-__all__ = ["TellingCommand", "TellingGroup"]
+__all__ = ["ErrorLineCommand", "ErrorLineGroup"]
 
 
-class _Telling(click.Command):
+class _ErrorLine(click.Command):
     def main(self, *args: Any, **options: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -37,12 +37,12 @@ class _Telling(click.Command):
             sys.exit(2 if isinstance(error, (InputError, UnknownModelError)) else 1)
 
 
-class TellingCommand(_Telling):
-    """A command that tells errors so."""
+class ErrorLineCommand(_ErrorLine):
+    """A command whose errors are one line."""
 
 
-class TellingGroup(_Telling, click.Group):
-    """A group that tells errors so, and lists its commands in the order in which they came."""
+class ErrorLineGroup(_ErrorLine, click.Group):
+    """A group whose errors are one line; it lists its commands in the order in which they came."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

@@ -26,10 +26,10 @@ from ...files import replacing, writing
 from ...models.hrnet_pose.network import HRNetPose
 from ...runs.stopping import never, uninterruptible
 from ..budget import TimeBudget
-from .loss import finder_loss
+from .loss import detector_loss
 from .photos import Photos
 
-__all__ = ["train_finder"]
+__all__ = ["train_detector"]
 
 _WARMUP, _FIRST = 0.03, 0.001  # of the time: in which the rate rises, and where it begins
 _WEIGHT_DECAY, _CLIP = 0.02, 5.0
@@ -40,7 +40,7 @@ _ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 _FITTING = 0.9  # of the parameters, that weights under a name must fill
 
 
-def train_finder(
+def train_detector(
     *, seed: int, minutes: float, out: Path, init: str | None = None, batch_size: int = 64,
     lr: float = 2e-3, device: str | None = None, workers: int = 0, first: int = 0,
     report: Callable[[str], None] = print, stop: Callable[[], bool] = never,
@@ -69,7 +69,7 @@ def train_finder(
     torch.manual_seed(seed)
     training = _Training(_filled(init, report).to(chosen), lr)
     photos = Photos(seed, batch_size, chosen)
-    budget, telling, written, step = None, _Telling(batch_size, report), time.monotonic(), first
+    budget, progress, written, step = None, _Progress(batch_size, report), time.monotonic(), first
     for images, boxes in _batches(photos, first, workers, chosen):
         budget = budget or TimeBudget(minutes)
         rate = training.set_rate(budget.share())
@@ -77,7 +77,7 @@ def train_finder(
                                boxes.to(chosen, non_blocking=True))  # fmt: skip
         step += 1
         is_last = budget.is_over or stop()
-        telling.note(step, loss, rate, is_last)
+        progress.note(step, loss, rate, is_last)
         if is_last or time.monotonic() - written > _WRITTEN_EVERY:
             _write(training.average.module, out)
             written = time.monotonic()
@@ -120,7 +120,7 @@ class _Training:
         """Do one step on images uint8 (B, 3, H, W) and boxes (B, M, 4); return the loss."""
         with torch.autocast(images.device.type, torch.bfloat16):
             maps = self.network(normalised(images.float() / 255))
-        loss = finder_loss(maps.float(), boxes)
+        loss = detector_loss(maps.float(), boxes)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
         self.optimizer.step()
@@ -129,7 +129,7 @@ class _Training:
         return loss.detach()
 
 
-class _Telling:
+class _Progress:
     """Reports the mean loss since the last line, now and then."""
 
     def __init__(self, batch_size: int, report: Callable[[str], None]) -> None:

@@ -9,7 +9,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from ...detectors.bodies import CELL, boxes_of
 
-__all__ = ["finder_loss"]
+__all__ = ["detector_loss"]
 
 _SMALLEST = 12.0  # pixels of the longer side of a person that is to be found
 _SPREAD = 0.09  # of a peak, as a share of the box (TTFNet, arXiv 1909.00700: 0.54 / 6)
@@ -17,7 +17,7 @@ _BOXED = 0.3  # height of a peak from which on boxes are learnt
 _BOX_LOSS = 3.0
 
 
-def finder_loss(maps: Tensor, boxes: Tensor) -> Tensor:
+def detector_loss(maps: Tensor, boxes: Tensor) -> Tensor:
     """Return the focal loss of middles (Objects as Points, equation 1) and the generalised IoU loss
     of boxes near them, weighted as in TTFNet.
 
