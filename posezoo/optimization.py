@@ -9,7 +9,8 @@ from .device import autocast, choose_device, choose_dtype, weight_dtype
 from .engines.network import ExportedNetwork
 from .engines.opening import open_network
 from .errors import InputError
-from .packing import can_pack, pack_linear_layers
+from .memory import keep_freed_memory
+from .packing import can_pack, pack_layers
 from .zoo.model import Foldable, Tokenizer, ZooModel
 from .zoo.wrapped import copy_sharing_weights, unwrap
 
@@ -57,6 +58,8 @@ def optimize(
         return network
     weights = next(network.parameters(), torch.empty(0))
     chosen = weights.device if device is None else choose_device(device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     fast = copy_sharing_weights(network).to(chosen, weight_dtype(dtype))
     if isinstance(fast, ZooModel):
         with torch.no_grad():
@@ -67,7 +70,7 @@ def optimize(
                 _store_in(dtype, fast)
         fast = fast.to(memory_format=torch.channels_last)
         if can_pack(chosen, dtype) and not compile:
-            pack_linear_layers(fast, dtype)
+            pack_layers(fast, dtype)
     return FastNetwork(fast, chosen, dtype, compile) if compile or dtype in _HALF else fast
 
 

@@ -1,9 +1,9 @@
-"""Linear layers whose weights are stored as oneDNN multiplies by them, on x86 processors.
+"""Layers whose weights are stored as oneDNN multiplies by them, on x86 processors.
 
 torch's own linear layer hands float32 to MKL, which packs the weights at every call; oneDNN with
-weights packed once is 10 to 30 % faster here, in bfloat16 5 to 20 %. Packed convolutions gain
-5 % in wide trunks, and some narrow ones take three times as long, so they stay as they are. This is
-the operator that torch.compile uses.
+weights packed once is 10 to 30 % faster here, in bfloat16 5 to 20 %. Convolutions gain 5 to 15 %,
+most with few images and many channels, and give the same bits. These are the operators that
+torch.compile uses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .device import has_fast_bfloat16
 
-__all__ = ["PackedLinear", "can_pack", "pack_linear_layers", "packed_linear"]
+__all__ = ["PackedConv2d", "PackedLinear", "can_pack", "pack_layers", "packed_linear"]
 
 _ROWS = 256  # what the layout is best for; any number works
 
@@ -70,8 +70,44 @@ class PackedLinear(nn.Linear):
         return self._run(x)
 
 
-def pack_linear_layers(network: nn.Module, dtype: torch.dtype) -> None:
-    """Replace linear layers of this type; others compute in their own."""
+class PackedConv2d(nn.Conv2d):
+    """A convolution for inference; its weight is that of `layer`, for those who look at it.
+
+    The best layout depends on the size of the maps, not on their number: the weight is packed for
+    the first size that comes, and maps of others are convolved as usual.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+        sizes: dict[str, Any] = {name: getattr(layer, name) for name in names}
+        has_bias = layer.bias is not None
+        super().__init__(
+            layer.in_channels, layer.out_channels, **sizes, bias=has_bias, device="meta"
+        )
+        self.weight, self.bias = layer.weight, layer.bias
+        self._packed: tuple[torch.Size, Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_packed": None}  # oneDNN's tensors cannot be copied or pickled
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, h, w), channels last, in the type of the weight."""
+        x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
+        geometry = (self.padding, self.stride, self.dilation, self.groups)
+        if self._packed is None and x.numel():
+            weight = self.weight.detach().to_mkldnn()
+            packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *geometry, x.shape)
+            self._packed = x.shape[2:], packed
+        if self._packed is None or self._packed[0] != x.shape[2:] or not x.numel():
+            return self._conv_forward(x, self.weight, self.bias)
+        found: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self._packed[1], self.bias, *geometry, "none", [], ""
+        )
+        return found
+
+
+def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:
+    """Replace linear layers and convolutions of this type; others compute in their own."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if child._forward_pre_hooks:
@@ -79,3 +115,7 @@ def pack_linear_layers(network: nn.Module, dtype: torch.dtype) -> None:
             if isinstance(child, nn.Linear) and type(child) in (nn.Linear, PackedLinear):
                 if child.weight.dtype == dtype:
                     setattr(module, name, PackedLinear(child))
+            elif isinstance(child, nn.Conv2d) and type(child) in (nn.Conv2d, PackedConv2d):
+                pads = child.padding_mode == "zeros" and not isinstance(child.padding, str)
+                if child.weight.dtype == dtype and pads:
+                    setattr(module, name, PackedConv2d(child))

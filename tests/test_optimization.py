@@ -17,7 +17,7 @@ from posezoo.errors import InputError
 from posezoo.models.layers import FoldedNorm
 from posezoo.models.uniformer.blocks import PositionalConv
 from posezoo.optimization import FastNetwork
-from posezoo.packing import PackedLinear, can_pack
+from posezoo.packing import PackedConv2d, PackedLinear, can_pack, pack_layers
 from posezoo.zoo.model import Tokenizer
 from posezoo.zoo.wrapped import unwrap
 
@@ -138,12 +138,42 @@ def test_compiled_copy_takes_any_batch_size_without_compiling_again(model, dtype
 def test_layers_are_packed_where_that_is_faster_and_can_be_copied():
     model = small("tmpose_b_256x192")
     fast, inputs = optimize(model), inputs_of(model, 2)
-    packed = [m for m in fast.modules() if isinstance(m, PackedLinear)]
-    assert bool(packed) == can_pack(torch.device("cpu"), torch.float32)
+    for kind in (PackedLinear, PackedConv2d):
+        packed = any(isinstance(m, kind) for m in fast.modules())
+        assert packed == can_pack(torch.device("cpu"), torch.float32)
     again = pickle.loads(pickle.dumps(copy.deepcopy(fast)))
     assert all(torch.equal(a, b) for a, b in zip(run(again, inputs), run(fast, inputs)))
     assert all(len(x) == 0 for x in run(fast, tuple(x[:0] for x in inputs)))
-    assert not any(isinstance(m, PackedLinear) for m in optimize(model, dtype="float64").modules())
+    kinds = (PackedLinear, PackedConv2d)
+    assert not any(isinstance(m, kinds) for m in optimize(model, dtype="float64").modules())
+
+
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="needs x86")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False),
+        nn.Conv2d(16, 16, 5, padding=2, groups=16),
+        nn.Conv2d(6, 12, 3, padding=2, dilation=2, groups=2),
+        nn.Conv2d(12, 24, 1),
+    ],
+    ids=str,
+)
+def test_packed_convolutions_take_any_size_batch_and_memory_format(layer: nn.Conv2d):
+    packed = PackedConv2d(layer)
+    with torch.inference_mode():
+        for shape in ((2, 16, 12), (5, 16, 12), (0, 16, 12), (3, 9, 20), (1, 16, 12)):
+            x = torch.randn(shape[0], layer.in_channels, *shape[1:])
+            for given in (x, x.contiguous(memory_format=torch.channels_last)):
+                torch.testing.assert_close(packed(given), layer(x), rtol=1e-5, atol=1e-5)
+
+
+def test_other_paddings_are_not_packed():
+    block = nn.Sequential(
+        nn.Conv2d(3, 3, 3, padding="same"), nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")
+    )
+    pack_layers(block, torch.float32)
+    assert [type(layer) for layer in block] == [nn.Conv2d, nn.Conv2d]
 
 
 def test_heads_of_optimised_models_can_be_replaced():
