@@ -19,6 +19,7 @@ __all__ = [
     "Mlp",
     "affine_of_norm",
     "as_linear",
+    "attend",
     "check_images",
     "depthwise_gelu",
     "drop_path",
@@ -182,6 +183,18 @@ def affine_of_norm(norm: Any) -> tuple[Tensor, Tensor]:
     return scale, norm.bias - norm.running_mean * scale
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
+    """Return softmax(scale q k^T) v of queries (B, heads, T, D), keys and values (B, heads, S, D).
+
+    The fused operator takes 1.2 to 1.9 times as long as its three steps in bfloat16 on a CPU, where
+    it converts numbers one by one.
+    """
+    fuse = q.dtype != torch.bfloat16 or not q.is_cpu or q.requires_grad
+    if fuse or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    return ((q * scale) @ k.mT).softmax(-1) @ v
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over tokens (B, T, D) -> (B, T, D), one projection for q, k, v."""
 
@@ -195,7 +208,7 @@ class Attention(nn.Module):
         batch, tokens, dim = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D / heads) each
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = attend(q, k, v, scale=q.shape[-1] ** -0.5)
         return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))  # (B, T, D)
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...weights.keys import Conversion, rename_keys
-from ..layers import nchw, run_block
+from ..layers import as_linear, nchw, run_block
 from .keys import BACKBONE_PREFIXES, DERIVED, backbone_rules
 
 __all__ = ["INPUT_SIZE", "STRIDE", "SwinBackbone", "without_autocast"]
@@ -34,6 +34,14 @@ def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
     if like.is_meta:  # has no autocast
         return nullcontext()
     return torch.autocast(like.device.type, enabled=False)
+
+
+def attention_dtype(like: Tensor) -> torch.dtype:
+    """Return the type of attention in a model whose weights are like this one."""
+    device = like.device.type
+    if like.is_meta or not torch.is_autocast_enabled(device):
+        return like.dtype
+    return torch.get_autocast_dtype(device)
 
 
 def split_windows(x: Tensor, size: int) -> Tensor:
@@ -65,6 +73,11 @@ def attention_bias(block: Any) -> Tensor:
     return (block.attn_mask[:, None] + bias).flatten(0, 1)[None]
 
 
+def qkv_bias(attn: Any) -> Tensor:
+    """Return the bias (3 C,) of the layer to queries, keys and values."""
+    return torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
+
+
 def window_attention(block: Any, x: Tensor, bias: Tensor) -> Tensor:
     """Scaled cosine attention of a block of timm's in (shifted) windows of x (B, h, w, C)."""
     attn, window, shift = block.attn, block.window_size[0], block.shift_size[0]
@@ -72,7 +85,8 @@ def window_attention(block: Any, x: Tensor, bias: Tensor) -> Tensor:
     if shift:
         x = x.roll((-shift, -shift), (1, 2))
     x = split_windows(x, window)  # (B, windows, T, C)
-    qkv = F.linear(x, attn.qkv.weight, torch.cat((attn.q_bias, attn.k_bias, attn.v_bias)))
+    is_folded = attn.qkv.bias is not None
+    qkv = attn.qkv(x) if is_folded else F.linear(x, attn.qkv.weight, qkv_bias(attn))
     qkv = qkv.unflatten(-1, (3, attn.num_heads, -1))  # (B, windows, T, 3, heads, C / heads)
     qk, v = qkv[..., :2, :, :], qkv[..., 2, :, :]
     # cosine times scale: queries and keys get the root of it each
@@ -107,8 +121,8 @@ class _KeptBias:
     versions: tuple[int, ...]
     values: tuple[Tensor, ...]
 
-    def is_of(self, weights: tuple[Tensor, ...]) -> bool:
-        return all(
+    def is_of(self, weights: tuple[Tensor, ...], dtype: torch.dtype) -> bool:
+        return self.bias.dtype == dtype and all(
             old.data_ptr() == new.data_ptr()
             and version == new._version
             and (not new.is_cpu or torch.equal(value, new))
@@ -201,6 +215,13 @@ class SwinBackbone(nn.Module):
             | {key: "not part of the backbone" for key in state if key not in inside},
         )
 
+    def fold(self) -> None:
+        """Give the layers to queries, keys and values their bias."""
+        for stage in self.layers:
+            for attn in (block.attn for block in stage.blocks):
+                if attn.qkv.bias is None:
+                    attn.qkv = as_linear(attn.qkv.weight, qkv_bias(attn))
+
     def train(self, mode: bool = True) -> SwinBackbone:
         self._kept.clear()
         return super().train(mode)
@@ -215,7 +236,7 @@ class SwinBackbone(nn.Module):
         if learns or torch.compiler.is_compiling() or any(w.is_inference() for w in weights):
             return self._make_bias(block)
         kept = self._kept.get(block)
-        if kept is None or not kept.is_of(weights):
+        if kept is None or not kept.is_of(weights, attention_dtype(weights[0])):
             with torch.inference_mode(False), torch.no_grad():
                 kept = _KeptBias(
                     bias=self._make_bias(block),
@@ -227,8 +248,9 @@ class SwinBackbone(nn.Module):
         return kept.bias
 
     def _make_bias(self, block: Any) -> Tensor:
+        dtype = attention_dtype(self.norm.weight)
         with without_autocast(self.norm.weight):
-            return attention_bias(block)
+            return attention_bias(block).to(dtype)
 
     def _run_stage(self, stage: Any, x: Tensor) -> Tensor:
         if self.plain:

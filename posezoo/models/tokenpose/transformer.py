@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import Mlp
+from ..layers import Mlp, attend
 
 __all__ = ["WIDTH", "Block", "make_head"]
 
@@ -27,7 +26,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, count: int) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, heads, D / heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D / heads) each
-        x = F.scaled_dot_product_attention(q[:, :, :count], k, v, scale=self.scale)
+        x = attend(q[:, :, :count], k, v, scale=self.scale)
         return self.proj(x.transpose(1, 2).flatten(2))  # (B, count, D)
 
 
