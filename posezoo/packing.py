@@ -90,8 +90,13 @@ class PackedConv2d(nn.Conv2d):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": None}  # oneDNN's tensors cannot be copied or pickled
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, h, w), channels last, in the type of the weight."""
+    def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
+        """(B, C, H, W) -> (B, D, h, w), channels last, in the type of the weight.
+
+        Args:
+            add: (B, D, h, w), added to the result.
+            relu: whether ReLU follows, in the same pass.
+        """
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
         geometry = (self.padding, self.stride, self.dilation, self.groups)
         if self._packed is None and x.numel():
@@ -99,11 +104,15 @@ class PackedConv2d(nn.Conv2d):
             packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *geometry, x.shape)
             self._packed = x.shape[2:], packed
         if self._packed is None or self._packed[0] != x.shape[2:] or not x.numel():
-            return self._conv_forward(x, self.weight, self.bias)
-        found: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._packed[1], self.bias, *geometry, "none", [], ""
-        )
-        return found
+            y = self._conv_forward(x, self.weight, self.bias)
+            y = y if add is None else y + add
+            return y.relu() if relu else y
+        weights = (self._packed[1], self.bias, *geometry)
+        operator, after = torch.ops.mkldnn._convolution_pointwise, "relu" if relu else "none"
+        if add is None:
+            return operator(x, *weights, after, [], "")
+        add = add.to(x.dtype)
+        return operator.binary(x, add, *weights, "add", 1.0, "relu" if relu else None, [], None)
 
 
 def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:

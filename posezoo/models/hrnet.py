@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..packing import PackedConv2d
 from .layers import FoldedNorm, fold_norms
 
 __all__ = ["HRNET_S", "HRNET_XS", "STEM_PARTS", "HRNetStem", "HRNetTrunk"]
@@ -44,13 +45,30 @@ def affine_of_norms(module: nn.Module) -> Affine:
     return dict(zip(norms, zip(scale.split(widths), shift.split(widths))))
 
 
-def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module, affine: Affine) -> Tensor:
-    """Apply `norm(conv(x))`; in evaluation the norm folds into the weights of `conv`."""
+def conv_norm(
+    x: Tensor,
+    conv: nn.Conv2d,
+    norm: nn.Module,
+    affine: Affine,
+    *,
+    add: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Apply `norm(conv(x))`, then add a map, then ReLU.
+
+    In evaluation the norm folds into the weights of `conv`; packed ones do all in one pass.
+    """
+    if isinstance(conv, PackedConv2d) and isinstance(norm, FoldedNorm):
+        return conv(x, add, relu)
     if norm not in affine or conv._forward_pre_hooks:  # pruning makes the weights in a hook
-        return norm(conv(x))
-    scale, shift = affine[norm]
-    weight = conv.weight * scale.view(-1, 1, 1, 1)
-    return F.conv2d(x, weight, shift, conv.stride, conv.padding)
+        y = norm(conv(x))
+    else:
+        scale, shift = affine[norm]
+        weight = conv.weight * scale.view(-1, 1, 1, 1)
+        y = F.conv2d(x, weight, shift, conv.stride, conv.padding)
+    if add is not None:
+        y += add
+    return F.relu(y, inplace=True) if relu else y
 
 
 def run_layers(x: Tensor, layers: nn.Module, affine: Affine) -> Tensor:
@@ -67,23 +85,22 @@ def run_layers(x: Tensor, layers: nn.Module, affine: Affine) -> Tensor:
 
 def run_basic(x: Tensor, block: Any, affine: Affine) -> Tensor:
     """Run timm's BasicBlock."""
-    y = F.relu(conv_norm(x, block.conv1, block.bn1, affine), inplace=True)
-    y = conv_norm(y, block.conv2, block.bn2, affine)
-    return add_shortcut(x, y, block, affine)
+    y = conv_norm(x, block.conv1, block.bn1, affine, relu=True)
+    shortcut = run_shortcut(x, block, affine)
+    return conv_norm(y, block.conv2, block.bn2, affine, add=shortcut, relu=True)
 
 
 def run_bottleneck(x: Tensor, block: Any, affine: Affine) -> Tensor:
     """Run timm's Bottleneck."""
-    y = F.relu(conv_norm(x, block.conv1, block.bn1, affine), inplace=True)
-    y = F.relu(conv_norm(y, block.conv2, block.bn2, affine), inplace=True)
-    y = conv_norm(y, block.conv3, block.bn3, affine)
-    return add_shortcut(x, y, block, affine)
+    y = conv_norm(x, block.conv1, block.bn1, affine, relu=True)
+    y = conv_norm(y, block.conv2, block.bn2, affine, relu=True)
+    shortcut = run_shortcut(x, block, affine)
+    return conv_norm(y, block.conv3, block.bn3, affine, add=shortcut, relu=True)
 
 
-def add_shortcut(x: Tensor, y: Tensor, block: Any, affine: Affine) -> Tensor:
-    """Add the input of a residual block to `y`, what its convolutions made of it."""
-    y += x if block.downsample is None else run_layers(x, block.downsample, affine)
-    return F.relu(y, inplace=True)
+def run_shortcut(x: Tensor, block: Any, affine: Affine) -> Tensor:
+    """Return what a residual block adds to what its convolutions make of its input."""
+    return x if block.downsample is None else run_layers(x, block.downsample, affine)
 
 
 def run_module(branches: list[Tensor], module: Any, affine: Affine) -> list[Tensor]:
@@ -196,7 +213,7 @@ class HRNetStem(nn.Module):
     def _run(self, x: Tensor, affine: Affine) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
-            x = F.relu(conv_norm(x, conv, norm, affine), inplace=True)
+            x = conv_norm(x, conv, norm, affine, relu=True)
         for block in self.layer1:  # x is (B, 64, H / 4, W / 4)
             x = run_bottleneck(x, block, affine)  # (B, 256, H / 4, W / 4)
         return x
