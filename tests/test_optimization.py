@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from families import SMALL, fill, small
 from promises import inputs_of, run
 from torch import nn
@@ -14,7 +15,7 @@ from torch import nn
 import posezoo
 from posezoo import PosePredictor, optimize
 from posezoo.errors import InputError
-from posezoo.models.layers import FoldedNorm
+from posezoo.models.layers import FoldedNorm, attend
 from posezoo.models.uniformer.blocks import PositionalConv
 from posezoo.optimization import FastNetwork
 from posezoo.packing import PackedConv2d, PackedLinear, can_pack, pack_layers
@@ -166,6 +167,31 @@ def test_packed_convolutions_take_any_size_batch_and_memory_format(layer: nn.Con
             x = torch.randn(shape[0], layer.in_channels, *shape[1:])
             for given in (x, x.contiguous(memory_format=torch.channels_last)):
                 torch.testing.assert_close(packed(given), layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="needs x86")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_convolutions_add_and_cut_off_in_the_same_pass(dtype: torch.dtype):
+    if not can_pack(torch.device("cpu"), dtype):
+        pytest.skip("no bfloat16 here")
+    layer = nn.Conv2d(8, 16, 3, padding=1).to(dtype)
+    packed = PackedConv2d(layer)
+    with torch.inference_mode():
+        for size in ((16, 12), (9, 20)):  # the second is not packed
+            x, add = torch.randn(2, 8, *size).to(dtype), torch.randn(2, 16, *size).to(dtype)
+            expected = (layer(x) + add).relu()
+            torch.testing.assert_close(packed(x, add, True), expected, rtol=0.02, atol=0.02)
+            torch.testing.assert_close(packed(x, None, True), layer(x).relu())
+
+
+def test_attention_in_bfloat16_is_that_of_float32_rounded():
+    q, k, v = torch.randn(3, 2, 4, 24, 8).unbind(0)
+    bias = torch.randn(1, 4, 24, 24)
+    for given in (None, bias):
+        expected = F.scaled_dot_product_attention(q, k, v, attn_mask=given, scale=0.3)
+        half = None if given is None else given.bfloat16()
+        found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), scale=0.3, bias=half)
+        assert found.dtype == torch.bfloat16 and (found - expected).abs().max() < 0.05
 
 
 def test_other_paddings_are_not_packed():

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...weights.keys import Conversion, rename_keys
-from ..layers import as_linear, nchw, run_block
+from ..layers import as_linear, attend, nchw, run_block
 from .keys import BACKBONE_PREFIXES, DERIVED, backbone_rules
 
 __all__ = ["INPUT_SIZE", "STRIDE", "SwinBackbone", "without_autocast"]
@@ -97,7 +97,7 @@ def window_attention(block: Any, x: Tensor, bias: Tensor) -> Tensor:
     start = 1 if shift else 0
     shape = v.shape
     q, k, v = (t.flatten(start, start + 1) for t in (q, k, v))
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+    y = attend(q, k, v, scale=1.0, bias=bias)
     y = y.reshape(shape).transpose(2, 3)  # (B, windows, T, heads, C / heads)
     y = merge_windows(attn.proj(y.flatten(-2)), window, height, width)
     return y.roll((shift, shift), (1, 2)) if shift else y
