@@ -37,8 +37,8 @@ def optimize(
     copy, which cannot be trained or saved.
 
     With glibc, a process that runs such copies on the CPU keeps up to 1 GiB of the memory that
-    forwards free, see `posezoo.memory`; the environment variable `MALLOC_TRIM_THRESHOLD_=131072`
-    keeps it from that.
+    forwards free, see `posezoo.memory`; a setting of malloc in its environment, such as
+    `MALLOC_ARENA_MAX=8`, keeps it from that.
 
     Args:
         model: a model or a network of one's own, in whatever wrapper.

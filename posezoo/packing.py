@@ -103,16 +103,19 @@ class PackedConv2d(nn.Conv2d):
             weight = self.weight.detach().to_mkldnn()
             packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *geometry, x.shape)
             self._packed = x.shape[2:], packed
+        y: Tensor
         if self._packed is None or self._packed[0] != x.shape[2:] or not x.numel():
             y = self._conv_forward(x, self.weight, self.bias)
-            y = y if add is None else y + add
-            return y.relu() if relu else y
+            y = y if add is None else y.add_(add)
+            return y.relu_() if relu else y
         weights = (self._packed[1], self.bias, *geometry)
-        operator, after = torch.ops.mkldnn._convolution_pointwise, "relu" if relu else "none"
+        operator: Any = torch.ops.mkldnn._convolution_pointwise
         if add is None:
-            return operator(x, *weights, after, [], "")
-        add = add.to(x.dtype)
-        return operator.binary(x, add, *weights, "add", 1.0, "relu" if relu else None, [], None)
+            y = operator(x, *weights, "relu" if relu else "none", [], "")
+        else:
+            after = "relu" if relu else None
+            y = operator.binary(x, add.to(x.dtype), *weights, "add", 1.0, after, [], None)
+        return y
 
 
 def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:
