@@ -6,6 +6,7 @@ CUDA both are plain copies.
 
 from __future__ import annotations
 
+import functools
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "autocast",
     "choose_device",
     "choose_dtype",
+    "has_bfloat16_tiles",
     "has_fast_bfloat16",
     "upload",
     "weight_dtype",
@@ -82,11 +84,21 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and not _BFLOAT16_FLAGS.isdisjoint(_cpu_flags())
+
+
+@functools.cache
+def has_bfloat16_tiles() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 by AMX."""
+    return "amx_bf16" in _cpu_flags()
+
+
+def _cpu_flags() -> list[str]:
+    """Return the words of /proc/cpuinfo, of which some are features; none where there is none."""
     try:
-        about = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:
-        return False
-    return device.type == "cpu" and not _BFLOAT16_FLAGS.isdisjoint(about.split())
+        return []
 
 
 def weight_dtype(dtype: torch.dtype) -> torch.dtype:

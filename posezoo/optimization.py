@@ -9,6 +9,7 @@ from .device import autocast, choose_device, choose_dtype, weight_dtype
 from .engines.network import ExportedNetwork
 from .engines.opening import open_network
 from .errors import InputError
+from .graphs import make_graphs
 from .memory import keep_freed_memory
 from .packing import can_pack, pack_layers
 from .zoo.model import Foldable, Tokenizer, ZooModel
@@ -75,6 +76,7 @@ def optimize(
         fast = fast.to(memory_format=torch.channels_last)
         if can_pack(chosen, dtype) and not compile:
             pack_layers(fast, dtype)
+            make_graphs(fast)
     return FastNetwork(fast, chosen, dtype, compile) if compile or dtype in _HALF else fast
 
 

@@ -35,39 +35,53 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 def packed_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """Return the linear layer (..., C) -> (..., D) with these weights as a function."""
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS)
+    return functools.partial(_run_linear, packed=_pack_linear(weight), bias=bias, after="none")
 
-    def run(x: Tensor) -> Tensor:
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-        return found
 
-    return run
+def _pack_linear(weight: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS)
+    return packed
+
+
+def _run_linear(x: Tensor, packed: Tensor, bias: Tensor | None, after: str) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, after, [], "none")
+    return found
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer for inference; its weight is that of `layer`, for those who look at it."""
+    """A linear layer for inference; its weight is that of `layer`, for those who look at it.
+
+    Attributes:
+        gelu: whether exact GELU follows, in the same pass: the same bits in float32.
+    """
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer.in_features, layer.out_features, layer.bias is not None, "meta")
         self.weight, self.bias = layer.weight, layer.bias
-        self._pack()
-
-    def _pack(self) -> None:
-        self._run = packed_linear(self.weight, self.bias)
+        self.gelu: bool = getattr(layer, "gelu", False)
+        self._packed: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_run"}
+        return self.__dict__ | {"_packed": None}  # oneDNN's tensors cannot be copied or pickled
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._pack()  # oneDNN's tensors can be neither copied nor pickled
+    def _apply(self, *args: Any, **kwargs: Any) -> PackedLinear:
+        self._packed = None  # on another device or in another type
+        return super()._apply(*args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., D), in the type of the weight, as under autocast."""
         x = x.to(self.weight.dtype)
-        if not x.numel():
-            return F.linear(x, self.weight, self.bias)
-        return self._run(x)
+        if torch.jit.is_tracing():
+            return self._plain(x)
+        if self._packed is None and can_pack(x.device, x.dtype):
+            self._packed = _pack_linear(self.weight)
+        if self._packed is None or not x.numel():
+            return self._plain(x)
+        return _run_linear(x, self._packed, self.bias, "gelu" if self.gelu else "none")
+
+    def _plain(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight, self.bias)
+        return F.gelu(y) if self.gelu else y
 
 
 class PackedConv2d(nn.Conv2d):
@@ -88,7 +102,11 @@ class PackedConv2d(nn.Conv2d):
         self._packed: tuple[torch.Size, Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None}  # oneDNN's tensors cannot be copied or pickled
+        return self.__dict__ | {"_packed": None}
+
+    def _apply(self, *args: Any, **kwargs: Any) -> PackedConv2d:
+        self._packed = None
+        return super()._apply(*args, **kwargs)
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
         """(B, C, H, W) -> (B, D, h, w), channels last, in the type of the weight.
@@ -97,13 +115,16 @@ class PackedConv2d(nn.Conv2d):
             add: (B, D, h, w), added to the result.
             relu: whether ReLU follows, in the same pass.
         """
+        if torch.jit.is_tracing():  # see graphs.py: oneDNN joins these by itself
+            y = self._conv_forward(x, self.weight, self.bias)
+            y = y if add is None else y + add
+            return F.relu(y) if relu else y
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
         geometry = (self.padding, self.stride, self.dilation, self.groups)
         if self._packed is None and x.numel():
             weight = self.weight.detach().to_mkldnn()
             packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *geometry, x.shape)
             self._packed = x.shape[2:], packed
-        y: Tensor
         if self._packed is None or self._packed[0] != x.shape[2:] or not x.numel():
             y = self._conv_forward(x, self.weight, self.bias)
             y = y if add is None else y.add_(add)
@@ -131,3 +152,11 @@ def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:
                 pads = child.padding_mode == "zeros" and not isinstance(child.padding, str)
                 if child.weight.dtype == dtype and pads:
                     setattr(module, name, PackedConv2d(child))
+        _join_gelu(module)
+
+
+def _join_gelu(module: nn.Module) -> None:
+    """Let the first layer of an MLP, `fc1`, apply the exact GELU `act` that follows."""
+    layer, act = getattr(module, "fc1", None), getattr(module, "act", None)
+    if isinstance(layer, PackedLinear) and isinstance(act, nn.GELU) and act.approximate == "none":
+        layer.gelu, module.act = True, nn.Identity()

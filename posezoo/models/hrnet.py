@@ -9,6 +9,7 @@ convolution. Forward hooks on timm's layers do not run.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 Affine = Mapping[nn.Module, tuple[Tensor, Tensor]]
 """Scale and shift (C,) of norms that are in evaluation, y = x * scale + shift."""
+
+NO_NORMS: Affine = MappingProxyType({})
 
 
 def affine_of_norms(module: nn.Module) -> Affine:
@@ -71,16 +74,30 @@ def conv_norm(
     return F.relu(y, inplace=True) if relu else y
 
 
-def run_layers(x: Tensor, layers: nn.Module, affine: Affine) -> Tensor:
-    """Run nested Sequentials in which every BatchNorm follows a convolution."""
-    for layer in layers.modules():
+def run_layers(
+    x: Tensor,
+    layers: nn.Module,
+    affine: Affine,
+    *,
+    add: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Run nested Sequentials in which every BatchNorm follows a convolution.
+
+    Then add a map, then ReLU.
+    """
+    leaves = [layer for layer in layers.modules() if not isinstance(layer, nn.Sequential)]
+    for layer in leaves:
         if isinstance(layer, nn.Conv2d):
             conv = layer
-        elif isinstance(layer, (*NORMS, FoldedNorm)):
-            x = conv_norm(x, conv, layer, affine)
-        elif not isinstance(layer, nn.Sequential):
+        elif not isinstance(layer, (*NORMS, FoldedNorm)):
             x = layer(x)
-    return x
+        elif layer is leaves[-1]:
+            return conv_norm(x, conv, layer, affine, add=add, relu=relu)
+        else:
+            x = conv_norm(x, conv, layer, affine)
+    x = x if add is None else x + add
+    return F.relu(x) if relu else x
 
 
 def run_basic(x: Tensor, block: Any, affine: Affine) -> Tensor:
@@ -98,6 +115,18 @@ def run_bottleneck(x: Tensor, block: Any, affine: Affine) -> Tensor:
     return conv_norm(y, block.conv3, block.bn3, affine, add=shortcut, relu=True)
 
 
+class Residuals(nn.Sequential):
+    """Residual blocks of timm's, one after the other: (B, C, H, W) -> (B, D, h, w)."""
+
+    is_row = True
+
+    def forward(self, x: Tensor, affine: Affine = NO_NORMS) -> Tensor:
+        for block in self:
+            run = run_bottleneck if hasattr(block, "conv3") else run_basic
+            x = run(x, block, affine)
+        return x
+
+
 def run_shortcut(x: Tensor, block: Any, affine: Affine) -> Tensor:
     """Return what a residual block adds to what its convolutions make of its input."""
     return x if block.downsample is None else run_layers(x, block.downsample, affine)
@@ -105,17 +134,13 @@ def run_shortcut(x: Tensor, block: Any, affine: Affine) -> Tensor:
 
 def run_module(branches: list[Tensor], module: Any, affine: Affine) -> list[Tensor]:
     """Run a module of HRNet: residual blocks per branch, then every output sums all branches."""
-    maps = []
-    for x, blocks in zip(branches, module.branches):
-        for block in blocks:
-            x = run_basic(x, block, affine)
-        maps.append(x)
+    maps = [blocks(x, affine) for x, blocks in zip(branches, module.branches)]
     fused = []
     for paths in module.fuse_layers:
         y = run_layers(maps[0], paths[0], affine)
         for x, path in zip(maps[1:], list(paths)[1:]):
-            y = y + run_layers(x, path, affine)
-        fused.append(F.relu(y, inplace=True))
+            y = run_layers(x, path, affine, add=y, relu=x is maps[-1])
+        fused.append(y)
     return fused
 
 
@@ -178,7 +203,7 @@ class HRNetStem(nn.Module):
     conv2: nn.Conv2d
     bn1: nn.Module
     bn2: nn.Module
-    layer1: Any  # timm's Bottlenecks
+    layer1: Residuals  # timm's Bottlenecks
 
     parts: tuple[str, ...] = STEM_PARTS
     unused: tuple[str, ...] = ("stage2", "stage3", "stage4")
@@ -191,6 +216,9 @@ class HRNetStem(nn.Module):
         net = HighResolutionNet(
             cfg, in_chans, head="", **{s: _smallest(cfg[s]) for s in self.unused}
         )
+        net.layer1 = Residuals(*net.layer1)
+        for module in (m for m in net.modules() if hasattr(m, "branches")):
+            module.branches = nn.ModuleList(Residuals(*blocks) for blocks in module.branches)
         for name in self.parts:
             self.add_module(name, getattr(net, name))
             for module in self.get_submodule(name).modules():
@@ -214,9 +242,9 @@ class HRNetStem(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
             x = conv_norm(x, conv, norm, affine, relu=True)
-        for block in self.layer1:  # x is (B, 64, H / 4, W / 4)
-            x = run_bottleneck(x, block, affine)  # (B, 256, H / 4, W / 4)
-        return x
+        # x is (B, 64, H / 4, W / 4)
+        y: Tensor = self.layer1(x, affine)  # (B, 256, H / 4, W / 4)
+        return y
 
 
 class HRNetTrunk(HRNetStem):

@@ -24,6 +24,7 @@ __all__ = [
     "Classifier",
     "DerivedBuffers",
     "Foldable",
+    "OperatorRow",
     "PoseModel",
     "PoseNetwork",
     "RecomputedBlocks",
@@ -53,6 +54,19 @@ class Foldable(Protocol):
         The module gives the same output as before, can no longer be trained, and its state dict
         fits no other module. `posezoo.optimize` does this to a copy.
         """
+
+
+@runtime_checkable
+class OperatorRow(Protocol):
+    """A module, map -> map, that runs the same operators for all inputs of one shape, in a row.
+
+    A residual is the only branch. `posezoo.optimize` may run it as one graph.
+
+    Attributes:
+        is_row: says so.
+    """
+
+    is_row: bool
 
 
 @runtime_checkable

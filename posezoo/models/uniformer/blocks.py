@@ -77,6 +77,7 @@ class ConvMlp(nn.Module):
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1: nn.Module = nn.Conv2d(dim, hidden, 1)
+        self.act = nn.GELU()
         self.fc2: nn.Module = nn.Conv2d(hidden, dim, 1)
 
 
@@ -114,7 +115,7 @@ class LocalBlock(nn.Module):
         y = nhwc(self.attn(nchw(norm_conv1x1(x, self.norm1, self.conv1))))
         y = conv1x1(y, self.conv2)
         x = x + drop_path(y, self.drop_path_rate, self.training)
-        y = F.gelu(norm_conv1x1(x, self.norm2, self.mlp.fc1))  # (B, h, w, 4 D)
+        y = self.mlp.act(norm_conv1x1(x, self.norm2, self.mlp.fc1))  # (B, h, w, 4 D)
         y = conv1x1(y, self.mlp.fc2)
         return x + drop_path(y, self.drop_path_rate, self.training)
 

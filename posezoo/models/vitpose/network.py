@@ -33,12 +33,13 @@ class ExpertMlp(nn.Module):
     def __init__(self, dim: int, hidden_dim: int, expert_dim: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_dim, dim - expert_dim)
         self.experts = module_list(nn.Linear(hidden_dim, expert_dim) for _ in EXPERTS)
         self.expert = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.fc1(x))  # (B, N, 4 D)
+        x = self.act(self.fc1(x))  # (B, N, 4 D)
         return torch.cat([self.fc2(x), self.experts[self.expert](x)], dim=-1)
 
 

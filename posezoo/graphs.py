@@ -1,0 +1,116 @@
+"""Parts of a network that oneDNN runs as one graph, on x86 processors.
+
+Called one by one, each of oneDNN's operators is described anew, which takes 25 to 100 microseconds:
+most of the time of a small HRNet. TorchScript's fuser hands oneDNN a row of them and keeps what it
+compiled. The fuser has faults (rows that branch gave wrong numbers), so that a graph is used only
+where it gave the same bits, and only for modules that say that they are a plain row.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .zoo.model import OperatorRow
+
+__all__ = ["Graph", "make_graphs"]
+
+_CALLS = 3  # the call of a shape that makes its graph: a shape that comes once is not worth it
+_SHAPES = 16  # of which a module has graphs; others run as usual
+_lock = threading.Lock()
+
+Run = Callable[[Tensor], Tensor]
+
+
+class Graph(nn.Module):
+    """A module for inference that runs as one graph from the third input of a shape on.
+
+    Making it takes 0.02 to 0.2 seconds. Where oneDNN cannot, or where one bit of the result
+    differs, the module itself runs.
+
+    Attributes:
+        module: what is run, tensor -> tensor.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._forget()
+
+    def _forget(self) -> None:
+        self._calls: dict[Any, int] = {}
+        self._graphs: dict[Any, Run | None] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_calls": {}, "_graphs": {}}  # copies make their own
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Graph:
+        self._forget()  # on another device or in another type
+        return super()._apply(*args, **kwargs)
+
+    def forward(self, x: Tensor, *others: Any) -> Tensor:
+        """Return what the module does; with more arguments than `x` it runs as usual."""
+        y: Tensor
+        if not any(others) and x.is_cpu and x.numel() and not torch.compiler.is_compiling():
+            graph = self._graph(x)
+            if graph is not None:
+                with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                    return graph(x)
+        y = self.module(x, *others)
+        return y
+
+    def _graph(self, x: Tensor) -> Run | None:
+        """Return the graph for inputs like `x`, which may be made now; None where there is none."""
+        key = (x.shape, x.dtype, torch.get_num_threads())
+        if key in self._graphs:
+            return self._graphs[key]
+        if key not in self._calls and len(self._calls) == _SHAPES:
+            return None
+        self._calls[key] = self._calls.get(key, 0) + 1
+        if self._calls[key] < _CALLS:
+            return None
+        with _lock:
+            if key not in self._graphs:
+                self._graphs[key] = _make(self.module, x)
+            return self._graphs[key]
+
+
+def _make(module: nn.Module, x: Tensor) -> Run | None:
+    """Return the graph of a module for inputs like `x`, or None where it does not do the same."""
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # TorchScript is not developed any more
+        inputs = x.clone(), x.flip(0, -1).contiguous(memory_format=torch.channels_last)
+        expected = [module(given) for given in inputs]
+        fuses: bool | None = None
+        try:
+            fuses = torch._C._jit_llga_enabled()
+            torch._C._jit_set_llga_enabled(True)
+            run = torch.jit.freeze(torch.jit.trace(module, inputs[0], check_trace=False))
+            for _ in range(2):  # the first is watched, the second compiled
+                run(inputs[0])
+            found = [run(given) for given in inputs]
+        except Exception:  # whatever a fuser cannot do: the module can
+            return None
+        finally:
+            if fuses is not None:
+                torch._C._jit_set_llga_enabled(fuses)
+        is_kept = torch.equal(inputs[0], x)
+        return run if is_kept and all(map(torch.equal, found, expected)) else None
+
+
+def make_graphs(network: nn.Module) -> None:
+    """Replace the modules inside that are plain rows of operators."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, OperatorRow) and not isinstance(module, Graph):
+                setattr(module, name, Graph(child))
