@@ -49,9 +49,10 @@ class Graph(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_calls": {}, "_graphs": {}}  # copies make their own
 
-    def _apply(self, *args: Any, **kwargs: Any) -> Graph:
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._forget()  # on another device or in another type
-        return super()._apply(*args, **kwargs)
+        apply: Any = super()._apply
+        return apply(*args, **kwargs)
 
     def forward(self, x: Tensor, *others: Any) -> Tensor:
         """Return what the module does; with more arguments than `x` it runs as usual."""
@@ -59,14 +60,13 @@ class Graph(nn.Module):
         if not any(others) and x.is_cpu and x.numel() and not torch.compiler.is_compiling():
             graph = self._graph(x)
             if graph is not None:
-                with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                    return graph(x)
+                return _run(graph, x)
         y = self.module(x, *others)
         return y
 
     def _graph(self, x: Tensor) -> Run | None:
         """Return the graph for inputs like `x`, which may be made now; None where there is none."""
-        key = (x.shape, x.dtype, torch.get_num_threads())
+        key = (x.shape, x.stride(), x.dtype, torch.get_num_threads())
         if key in self._graphs:
             return self._graphs[key]
         if key not in self._calls and len(self._calls) == _SHAPES:
@@ -80,8 +80,16 @@ class Graph(nn.Module):
             return self._graphs[key]
 
 
+def _run(graph: Run, x: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return graph(x)
+    return graph(x)
+
+
 def _make(module: nn.Module, x: Tensor) -> Run | None:
     """Return the graph of a module for inputs like `x`, or None where it does not do the same."""
+    jit: Any = torch.jit
     with (
         torch.inference_mode(False),
         torch.no_grad(),
@@ -89,13 +97,13 @@ def _make(module: nn.Module, x: Tensor) -> Run | None:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # TorchScript is not developed any more
-        inputs = x.clone(), x.flip(0, -1).contiguous(memory_format=torch.channels_last)
+        inputs = x.clone(), x.clone().copy_(x.flip(0, -1))
         expected = [module(given) for given in inputs]
         fuses: bool | None = None
         try:
             fuses = torch._C._jit_llga_enabled()
             torch._C._jit_set_llga_enabled(True)
-            run = torch.jit.freeze(torch.jit.trace(module, inputs[0], check_trace=False))
+            run = jit.freeze(jit.trace(module, inputs[0], check_trace=False))
             for _ in range(2):  # the first is watched, the second compiled
                 run(inputs[0])
             found = [run(given) for given in inputs]

@@ -48,6 +48,12 @@ def _run_linear(x: Tensor, packed: Tensor, bias: Tensor | None, after: str) -> T
     return found
 
 
+def _is_traced() -> bool:
+    """Whether the call becomes part of a graph, in which oneDNN packs and joins by itself."""
+    jit: Any = torch.jit
+    return bool(jit.is_tracing())
+
+
 class PackedLinear(nn.Linear):
     """A linear layer for inference; its weight is that of `layer`, for those who look at it.
 
@@ -64,14 +70,15 @@ class PackedLinear(nn.Linear):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": None}  # oneDNN's tensors cannot be copied or pickled
 
-    def _apply(self, *args: Any, **kwargs: Any) -> PackedLinear:
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._packed = None  # on another device or in another type
-        return super()._apply(*args, **kwargs)
+        apply: Any = super()._apply
+        return apply(*args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., D), in the type of the weight, as under autocast."""
         x = x.to(self.weight.dtype)
-        if torch.jit.is_tracing():
+        if _is_traced():
             return self._plain(x)
         if self._packed is None and can_pack(x.device, x.dtype):
             self._packed = _pack_linear(self.weight)
@@ -104,9 +111,10 @@ class PackedConv2d(nn.Conv2d):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": None}
 
-    def _apply(self, *args: Any, **kwargs: Any) -> PackedConv2d:
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._packed = None
-        return super()._apply(*args, **kwargs)
+        apply: Any = super()._apply
+        return apply(*args, **kwargs)
 
     def forward(self, x: Tensor, add: Tensor | None = None, relu: bool = False) -> Tensor:
         """(B, C, H, W) -> (B, D, h, w), channels last, in the type of the weight.
@@ -115,7 +123,8 @@ class PackedConv2d(nn.Conv2d):
             add: (B, D, h, w), added to the result.
             relu: whether ReLU follows, in the same pass.
         """
-        if torch.jit.is_tracing():  # see graphs.py: oneDNN joins these by itself
+        y: Tensor
+        if _is_traced():
             y = self._conv_forward(x, self.weight, self.bias)
             y = y if add is None else y + add
             return F.relu(y) if relu else y

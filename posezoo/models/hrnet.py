@@ -74,30 +74,17 @@ def conv_norm(
     return F.relu(y, inplace=True) if relu else y
 
 
-def run_layers(
-    x: Tensor,
-    layers: nn.Module,
-    affine: Affine,
-    *,
-    add: Tensor | None = None,
-    relu: bool = False,
-) -> Tensor:
-    """Run nested Sequentials in which every BatchNorm follows a convolution.
-
-    Then add a map, then ReLU.
-    """
+def run_layers(x: Tensor, layers: nn.Module, affine: Affine) -> Tensor:
+    """Run nested Sequentials, every BatchNorm after a convolution, every ReLU after a BatchNorm."""
     leaves = [layer for layer in layers.modules() if not isinstance(layer, nn.Sequential)]
-    for layer in leaves:
+    for layer, after in zip(leaves, [*leaves[1:], None]):
         if isinstance(layer, nn.Conv2d):
             conv = layer
-        elif not isinstance(layer, (*NORMS, FoldedNorm)):
+        elif isinstance(layer, (*NORMS, FoldedNorm)):
+            x = conv_norm(x, conv, layer, affine, relu=isinstance(after, nn.ReLU))
+        elif not isinstance(layer, nn.ReLU):
             x = layer(x)
-        elif layer is leaves[-1]:
-            return conv_norm(x, conv, layer, affine, add=add, relu=relu)
-        else:
-            x = conv_norm(x, conv, layer, affine)
-    x = x if add is None else x + add
-    return F.relu(x) if relu else x
+    return x
 
 
 def run_basic(x: Tensor, block: Any, affine: Affine) -> Tensor:
@@ -115,6 +102,11 @@ def run_bottleneck(x: Tensor, block: Any, affine: Affine) -> Tensor:
     return conv_norm(y, block.conv3, block.bn3, affine, add=shortcut, relu=True)
 
 
+def run_shortcut(x: Tensor, block: Any, affine: Affine) -> Tensor:
+    """Return what a residual block adds to what its convolutions make of its input."""
+    return x if block.downsample is None else run_layers(x, block.downsample, affine)
+
+
 class Residuals(nn.Sequential):
     """Residual blocks of timm's, one after the other: (B, C, H, W) -> (B, D, h, w)."""
 
@@ -127,9 +119,29 @@ class Residuals(nn.Sequential):
         return x
 
 
-def run_shortcut(x: Tensor, block: Any, affine: Affine) -> Tensor:
-    """Return what a residual block adds to what its convolutions make of its input."""
-    return x if block.downsample is None else run_layers(x, block.downsample, affine)
+class Path(nn.Sequential):
+    """Layers that lead from one branch to another: (B, C, H, W) -> (B, D, h, w)."""
+
+    is_row = True
+
+    def forward(self, x: Tensor, affine: Affine = NO_NORMS) -> Tensor:
+        return run_layers(x, self, affine)
+
+
+def make_rows(module: nn.Module) -> None:
+    """Replace the Sequentials of a net of timm's by those above; its state dict stays the same."""
+    for name, child in list(module.named_children()):
+        if type(child) is nn.Sequential:
+            kind = Residuals if hasattr(child[0], "conv2") else Path
+            setattr(module, name, kind(*child))
+        elif not hasattr(child, "conv2"):  # blocks run their own shortcut
+            make_rows(child)
+
+
+def follow(x: Tensor, path: nn.Module, affine: Affine) -> Tensor:
+    """Follow a path, where there is one."""
+    y: Tensor = x if isinstance(path, nn.Identity) else path(x, affine)
+    return y
 
 
 def run_module(branches: list[Tensor], module: Any, affine: Affine) -> list[Tensor]:
@@ -137,10 +149,10 @@ def run_module(branches: list[Tensor], module: Any, affine: Affine) -> list[Tens
     maps = [blocks(x, affine) for x, blocks in zip(branches, module.branches)]
     fused = []
     for paths in module.fuse_layers:
-        y = run_layers(maps[0], paths[0], affine)
-        for x, path in zip(maps[1:], list(paths)[1:]):
-            y = run_layers(x, path, affine, add=y, relu=x is maps[-1])
-        fused.append(y)
+        y, *others = (follow(x, path, affine) for x, path in zip(maps, paths))
+        for x in others:
+            y = y + x
+        fused.append(F.relu(y, inplace=True))
     return fused
 
 
@@ -216,15 +228,14 @@ class HRNetStem(nn.Module):
         net = HighResolutionNet(
             cfg, in_chans, head="", **{s: _smallest(cfg[s]) for s in self.unused}
         )
-        net.layer1 = Residuals(*net.layer1)
-        for module in (m for m in net.modules() if hasattr(m, "branches")):
-            module.branches = nn.ModuleList(Residuals(*blocks) for blocks in module.branches)
+        make_rows(net)
         for name in self.parts:
             self.add_module(name, getattr(net, name))
             for module in self.get_submodule(name).modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.normal_(module.weight, std=0.001)
         self.width = 256
+        self.first: Path | None = None  # all before the residual blocks, once it is folded
         self.init_non_persistent_buffers()
 
     def init_non_persistent_buffers(self) -> None:
@@ -234,14 +245,19 @@ class HRNetStem(nn.Module):
     def fold(self) -> None:
         """Fold the norms once instead of at each forward."""
         fold_norms(self)
+        layers = self.conv1, self.bn1, nn.ReLU(), self.conv2, self.bn2, nn.ReLU()
+        self.first = Path(*layers).eval()
 
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, affine_of_norms(self))
 
     def _run(self, x: Tensor, affine: Affine) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
-            x = conv_norm(x, conv, norm, affine, relu=True)
+        x = x.to(self.conv1.weight.dtype, memory_format=torch.channels_last)
+        if self.first is not None:
+            x = self.first(x, affine)
+        else:
+            for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
+                x = conv_norm(x, conv, norm, affine, relu=True)
         # x is (B, 64, H / 4, W / 4)
         y: Tensor = self.layer1(x, affine)  # (B, 256, H / 4, W / 4)
         return y
@@ -266,10 +282,10 @@ class HRNetTrunk(HRNetStem):
 
     def _run(self, x: Tensor, affine: Affine) -> Tensor:
         x = super()._run(x, affine)
-        maps = [run_layers(x, path, affine) for path in self.transition1]  # strides 4, 8
+        maps = [follow(x, path, affine) for path in self.transition1]  # strides 4, 8
         for module in self.stage2:
             maps = run_module(maps, module, affine)
-        maps.append(run_layers(maps[-1], self.transition2[-1], affine))  # strides 4, 8, 16
+        maps.append(follow(maps[-1], self.transition2[-1], affine))  # strides 4, 8, 16
         for module in self.stage3:
             maps = run_module(maps, module, affine)
         return maps[0]

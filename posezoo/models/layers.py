@@ -195,8 +195,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float, bias: Tensor | None
         k, v: keys and values (B, heads, S, D).
         bias: broadcast to (B, heads, T, S).
     """
-    in_half = v.dtype == torch.bfloat16 and v.is_cpu and not v.requires_grad
-    if not in_half or has_bfloat16_tiles() or torch.compiler.is_compiling():
+    is_half = v.dtype == torch.bfloat16 and v.is_cpu and not v.requires_grad
+    if not is_half or has_bfloat16_tiles() or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
     logits = (q * scale).to(v.dtype) @ k.to(v.dtype).mT
     if bias is not None:

@@ -1,0 +1,159 @@
+"""Rows of operators as graphs of oneDNN: the same bits, or not used."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from families import fill, small
+from torch import Tensor, nn
+
+from posezoo import graphs, optimize
+from posezoo.graphs import Graph
+from posezoo.models.hrnet import Residuals
+from posezoo.packing import can_pack
+
+HAS_GRAPHS = can_pack(torch.device("cpu"), torch.float32) and hasattr(torch._C, "_jit_llga_enabled")
+needs_graphs = pytest.mark.skipif(not HAS_GRAPHS, reason="needs x86 and oneDNN's fuser")
+BFLOAT16 = can_pack(torch.device("cpu"), torch.bfloat16)
+
+
+class Row(nn.Module):
+    """Two convolutions and a residual, as a row of operators, or what pretends to be one."""
+
+    is_row = True
+
+    def __init__(self, after=lambda x: x) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.after = after
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(x + self.second(self.first(x).relu()))
+
+
+def maps(batch: int) -> Tensor:
+    return torch.randn(batch, 8, 12, 6).contiguous(memory_format=torch.channels_last)
+
+
+def graphs_of(network: nn.Module) -> list:
+    return [g for m in network.modules() if isinstance(m, Graph) for g in m._graphs.values()]
+
+
+@needs_graphs
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["hrnet_xs_128x96", "tmpose_b_256x192"])
+def test_models_keep_their_bits_when_rows_become_graphs(name: str, dtype: str, monkeypatch):
+    if dtype == "bfloat16" and not BFLOAT16:
+        pytest.skip("needs a processor with bfloat16")
+    model = fill(small(name))
+    fast = optimize(model, dtype=dtype)
+    first, *later = ([fast(x) for x in inputs] for inputs in 4 * [images(model)])
+    made = graphs_of(fast)
+    assert made and (dtype == "bfloat16" or any(made))  # where one bit differs there is none
+    assert all(torch.equal(a, b) for found in later for a, b in zip(found, first, strict=True))
+    monkeypatch.setattr(graphs, "_CALLS", 99)
+    usual = [optimize(model, dtype=dtype)(x) for x in images(model)]
+    assert all(torch.equal(a, b) for a, b in zip(first, usual, strict=True))
+
+
+def images(model) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    size = model.pretrained_cfg.input.size
+    return [torch.randn(b, 3, *size, generator=generator) for b in (1, 2, 5)]
+
+
+@needs_graphs
+def test_a_shape_has_its_graph_from_its_third_input_on():
+    graph, x = Graph(Row()), maps(2)
+    for calls in range(1, 5):
+        assert torch.equal(graph(x), graph.module(x)), calls
+        assert len(graph._graphs) == (calls >= 3)
+    for _ in range(3):
+        assert len(graph._graphs) == 1
+        graph(maps(3))
+    assert len(graph._graphs) == 2
+
+
+@needs_graphs
+def test_a_row_that_is_none_runs_as_it_is():
+    numbers = iter(range(99))
+
+    def differ(x: Tensor) -> Tensor:
+        return x + next(numbers)
+
+    def fail(x: Tensor) -> Tensor:
+        if torch.jit.is_tracing():
+            raise ValueError("no graph")
+        return x
+
+    for after in (differ, fail):
+        graph = Graph(Row(after))
+        found = [graph(maps(2)) for _ in range(5)]
+        assert list(graph._graphs.values()) == [None]
+    assert len({float(x.mean()) for x in found}) == 5
+    x = maps(2)
+    assert torch.equal(graph(x), graph.module(x))
+
+
+def test_other_arguments_and_no_images_run_the_module():
+    class Two(Row):
+        def forward(self, x: Tensor, more: tuple[int, ...] = ()) -> Tensor:
+            return super().forward(x) + sum(more)
+
+    graph = Graph(Two())
+    for _ in range(4):
+        assert torch.equal(graph(maps(1) * 0, (2, 3)), graph.module(maps(1) * 0) + 5)
+        assert graph(maps(1)[:0]).shape == (0, 8, 12, 6)
+    assert not graph._graphs
+
+
+@needs_graphs
+def test_graphs_are_neither_copied_nor_kept_in_another_type():
+    graph, x = Graph(Row()), maps(1)
+    for _ in range(3):
+        expected = graph(x)
+    for again in (copy.deepcopy(graph), pickle.loads(pickle.dumps(Graph(Residuals()))), None):
+        again = again or copy.deepcopy(graph)
+        assert not again._graphs and not again._calls
+    assert torch.equal(copy.deepcopy(graph)(x), expected)
+    assert graph._graphs and not graph.double()._graphs
+    assert graph(x.double()).dtype == torch.float64
+
+
+@needs_graphs
+def test_few_shapes_have_graphs_and_the_others_run(monkeypatch):
+    monkeypatch.setattr(graphs, "_SHAPES", 2)
+    graph = Graph(Row())
+    for batch in (1, 2, 3):
+        for _ in range(4):
+            x = maps(batch)
+            assert torch.equal(graph(x), graph.module(x))
+    assert len(graph._graphs) == len(graph._calls) == 2
+
+
+@needs_graphs
+def test_threads_share_a_graph_and_the_setting_of_torch_stays():
+    graph = Graph(Row())
+    inputs = [maps(2) for _ in range(40)]
+    expected = [graph.module(x) for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(graph, inputs))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert not torch._C._jit_llga_enabled()
+
+
+@needs_graphs
+def test_graphs_run_with_gradients_and_autocast_on():
+    model = fill(small("hrnet_xs_128x96"))
+    fast, x = optimize(model), images(model)[0]
+    with torch.no_grad():
+        expected = fast(x)
+    for _ in range(4):
+        with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
+            found = fast(x)
+    assert torch.allclose(found.float(), expected, atol=0.05 * float(expected.std()) + 1e-6)
