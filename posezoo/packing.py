@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from .device import has_fast_bfloat16
 
-__all__ = ["PackedConv2d", "PackedLinear", "can_pack", "pack_layers", "packed_linear"]
+__all__ = [
+    "DoublingConv",
+    "PackedConv2d",
+    "PackedLinear",
+    "can_pack",
+    "pack_layers",
+    "packed_linear",
+]
 
 _ROWS = 256  # what the layout is best for; any number works
 
@@ -75,20 +82,26 @@ class PackedLinear(nn.Linear):
         apply: Any = super()._apply
         return apply(*args, **kwargs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., D), in the type of the weight, as under autocast."""
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """(..., C) -> (..., D), in the type of the weight, as under autocast.
+
+        Args:
+            add: (..., D), added to the result, in the same pass where it has the same type.
+        """
+        y: Tensor
         x = x.to(self.weight.dtype)
-        if _is_traced():
-            return self._plain(x)
         if self._packed is None and can_pack(x.device, x.dtype):
             self._packed = _pack_linear(self.weight)
-        if self._packed is None or not x.numel():
-            return self._plain(x)
-        return _run_linear(x, self._packed, self.bias, "gelu" if self.gelu else "none")
-
-    def _plain(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight, self.bias)
-        return F.gelu(y) if self.gelu else y
+        if self._packed is None or not x.numel() or _is_traced():
+            y = F.linear(x, self.weight, self.bias)
+            y = F.gelu(y) if self.gelu else y
+        elif add is not None and add.dtype == x.dtype and not self.gelu:
+            operator: Any = torch.ops.mkldnn._linear_pointwise.binary
+            y = operator(x, add, self._packed, self.bias, "add")
+            return y
+        else:
+            y = _run_linear(x, self._packed, self.bias, "gelu" if self.gelu else "none")
+        return y if add is None else add + y
 
 
 class PackedConv2d(nn.Conv2d):
@@ -130,7 +143,7 @@ class PackedConv2d(nn.Conv2d):
             return F.relu(y) if relu else y
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
         geometry = (self.padding, self.stride, self.dilation, self.groups)
-        if self._packed is None and x.numel():
+        if self._packed is None and x.numel() and can_pack(x.device, x.dtype):
             weight = self.weight.detach().to_mkldnn()
             packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *geometry, x.shape)
             self._packed = x.shape[2:], packed
@@ -148,6 +161,47 @@ class PackedConv2d(nn.Conv2d):
         return y
 
 
+class DoublingConv(nn.Module):
+    """A transposed convolution that doubles a map, kernel 4 and padding 1, for inference.
+
+    Each of the four pixels that a cell becomes sees 2x2 cells, so that one convolution gives all
+    of them. In bfloat16 that takes half the time of oneDNN's transposed convolution.
+    """
+
+    def __init__(self, layer: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        # rows (and columns) of the kernel for the cells before and after a pixel, then pixels
+        taps = torch.tensor([[3, 1], [2, 0]])
+        # (C, D, 2, 2, 2, 2): pixel and cell in y, then in x
+        weight = layer.weight.detach()[:, :, taps][..., taps]
+        weight = weight.permute(2, 4, 1, 0, 3, 5).flatten(0, 2)  # (4 D, C, 2, 2)
+        conv = nn.Conv2d(layer.in_channels, 4 * layer.out_channels, 2, padding=1, device="meta")
+        conv.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        bias = weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
+        conv.bias = nn.Parameter(bias.repeat(4), requires_grad=False)
+        self.conv = PackedConv2d(conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, D, 2 h, 2 w), channels last."""
+        height, width = x.shape[2:]
+        pixels: Tensor = self.conv(x).permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
+        # pixels is (B, h + 1, w + 1, 2, 2, D)
+        y: Tensor = pixels.new_empty(len(x), height, 2, width, 2, pixels.shape[-1])
+        for i in (0, 1):
+            for j in (0, 1):
+                y[:, :, i, :, j] = pixels[:, i : i + height, j : j + width, i, j]
+        return y.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
+def _doubles(layer: nn.ConvTranspose2d) -> bool:
+    """Whether a `DoublingConv` can take the place of a layer."""
+    return (layer.kernel_size, layer.stride, layer.padding) == ((4, 4), (2, 2), (1, 1)) and (
+        layer.groups,
+        layer.dilation,
+        layer.output_padding,
+    ) == (1, (1, 1), (0, 0))
+
+
 def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:
     """Replace linear layers and convolutions of this type; others compute in their own."""
     for module in list(network.modules()):
@@ -161,6 +215,9 @@ def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:
                 pads = child.padding_mode == "zeros" and not isinstance(child.padding, str)
                 if child.weight.dtype == dtype and pads:
                     setattr(module, name, PackedConv2d(child))
+            elif type(child) is nn.ConvTranspose2d and _doubles(child):
+                if child.weight.dtype == dtype == torch.bfloat16:  # in float32 both take as long
+                    setattr(module, name, DoublingConv(child))
         _join_gelu(module)
 
 

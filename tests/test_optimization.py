@@ -15,10 +15,11 @@ from torch import nn
 import posezoo
 from posezoo import PosePredictor, optimize
 from posezoo.errors import InputError
-from posezoo.models.layers import FoldedNorm, attend
+from posezoo.models import layers
+from posezoo.models.layers import FoldedNorm, Mlp, attend
 from posezoo.models.uniformer.blocks import PositionalConv
 from posezoo.optimization import FastNetwork
-from posezoo.packing import PackedConv2d, PackedLinear, can_pack, pack_layers
+from posezoo.packing import DoublingConv, PackedConv2d, PackedLinear, can_pack, pack_layers
 from posezoo.zoo.model import Tokenizer
 from posezoo.zoo.wrapped import unwrap
 
@@ -184,7 +185,9 @@ def test_packed_convolutions_add_and_cut_off_in_the_same_pass(dtype: torch.dtype
             torch.testing.assert_close(packed(x, None, True), layer(x).relu())
 
 
-def test_attention_in_bfloat16_is_that_of_float32_rounded():
+@pytest.mark.parametrize("tiles", [True, False])
+def test_attention_in_bfloat16_is_that_of_float32_rounded(tiles: bool, monkeypatch):
+    monkeypatch.setattr(layers, "has_bfloat16_tiles", lambda: tiles)
     q, k, v = torch.randn(3, 2, 4, 24, 8).unbind(0)
     bias = torch.randn(1, 4, 24, 24)
     for given in (None, bias):
@@ -192,6 +195,58 @@ def test_attention_in_bfloat16_is_that_of_float32_rounded():
         half = None if given is None else given.bfloat16()
         found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), scale=0.3, bias=half)
         assert found.dtype == torch.bfloat16 and (found - expected).abs().max() < 0.05
+
+
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="needs x86")
+def test_packed_mlp_applies_gelu_in_its_first_layer_and_adds_in_its_last():
+    mlp = Mlp(8, 24).eval().requires_grad_(False)
+    x, add = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    expected = mlp(x)
+    pack_layers(mlp, torch.float32)
+    assert isinstance(mlp.fc1, PackedLinear) and mlp.fc1.gelu and isinstance(mlp.act, nn.Identity)
+    torch.testing.assert_close(mlp(x), expected)
+    hidden = mlp.fc1(x)
+    torch.testing.assert_close(mlp.fc2(hidden, add), expected + add)
+    torch.testing.assert_close(mlp.fc2(hidden, add.double()), expected + add.double())
+    assert mlp(x[:0]).shape == (0, 5, 8)
+    again = copy.deepcopy(mlp)
+    pack_layers(again, torch.float32)
+    assert again.fc1.gelu and torch.equal(again(x), mlp(x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_convolution_doubles_a_map_as_the_transposed_one_does(bias: bool):
+    layer = nn.ConvTranspose2d(6, 5, 4, 2, 1, bias=bias).double().requires_grad_(False)
+    for shape in ((2, 6, 3, 5), (1, 6, 1, 1), (0, 6, 2, 2)):
+        x = torch.randn(shape).double()
+        torch.testing.assert_close(DoublingConv(layer)(x), layer(x), rtol=1e-12, atol=1e-12)
+
+
+def test_only_layers_that_double_a_map_are_replaced_by_one_that_does():
+    if not can_pack(torch.device("cpu"), torch.bfloat16):
+        pytest.skip("no bfloat16 here")
+    sizes = [
+        (4, 2, 1),
+        (4, 2, 1, 1),
+        (2, 2, 0),
+        (4, 2, 1, 0, 2),
+        (4, 4, 0),
+        (4, 2, 1, 0, 1, True, 2),
+    ]
+    block = nn.Sequential(*(nn.ConvTranspose2d(4, 4, *size) for size in sizes)).bfloat16()
+    pack_layers(block, torch.bfloat16)
+    kinds = [type(layer) for layer in block]
+    assert kinds == [DoublingConv] + 5 * [nn.ConvTranspose2d]
+
+
+def test_copy_of_an_optimised_model_in_another_type(model):
+    """What was packed for one type does not stay for the next."""
+    inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs_of(model, 2))
+    fast = optimize(model)
+    run(fast, inputs_of(model, 2))
+    assert (
+        spread(run(optimize(fast, dtype="float64"), inputs), run(fast, inputs_of(model, 2))) < 1e-4
+    )
 
 
 def test_other_paddings_are_not_packed():

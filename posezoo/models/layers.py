@@ -224,6 +224,8 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Linear, exact GELU, Linear on the last axis."""
 
+    is_row = True
+
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...packing import PackedLinear
 from ..layers import Attention, FoldedNorm, Mlp, affine_of_norm, as_linear, drop_path, nchw, nhwc
 
 __all__ = ["GlobalBlock", "LocalBlock"]
@@ -37,6 +38,13 @@ def conv1x1(x: Tensor, conv: nn.Module) -> Tensor:
     if isinstance(conv, nn.Conv2d):
         return F.linear(x, conv.weight.flatten(1), conv.bias)
     return conv(x)
+
+
+def add_branch(x: Tensor, y: Tensor, conv: nn.Module, rate: float, training: bool) -> Tensor:
+    """Return `x + conv(y)`, a 1x1 convolution of y (B, h, w, C), dropped at `rate` in training."""
+    if isinstance(conv, PackedLinear):
+        return conv(y, x)
+    return x + drop_path(conv1x1(y, conv), rate, training)
 
 
 def scale_output(layer: nn.Linear, factor: Tensor) -> None:
@@ -87,6 +95,8 @@ class LocalBlock(nn.Module):
     (B, h, w, D) -> (B, h, w, D). The branch conv1, attn, conv2 has no activation.
     """
 
+    is_row = True
+
     def __init__(self, dim: int, mlp_ratio: int, drop_path_rate: float) -> None:
         super().__init__()
         self.pos_embed = PositionalConv(dim)
@@ -113,11 +123,9 @@ class LocalBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.pos_embed(x)
         y = nhwc(self.attn(nchw(norm_conv1x1(x, self.norm1, self.conv1))))
-        y = conv1x1(y, self.conv2)
-        x = x + drop_path(y, self.drop_path_rate, self.training)
+        x = add_branch(x, y, self.conv2, self.drop_path_rate, self.training)
         y = self.mlp.act(norm_conv1x1(x, self.norm2, self.mlp.fc1))  # (B, h, w, 4 D)
-        y = conv1x1(y, self.mlp.fc2)
-        return x + drop_path(y, self.drop_path_rate, self.training)
+        return add_branch(x, y, self.mlp.fc2, self.drop_path_rate, self.training)
 
 
 class GlobalBlock(nn.Module):
