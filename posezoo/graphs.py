@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .memory import give_back_freed_memory
 from .zoo.model import OperatorRow
 
 __all__ = ["Graph", "make_graphs"]
 
 _CALLS = 3  # the call of a shape that makes its graph: a shape that comes once is not worth it
-_SHAPES = 16  # of which a module has graphs; others run as usual
+_SHAPES = 4, 16  # of which a module has graphs, at least and at most; others run as usual
+_BYTES = 16 << 20  # each has its own copy of the weights: how much they may take for more than four
 _lock = threading.Lock()
 
 Run = Callable[[Tensor], Tensor]
@@ -40,6 +42,8 @@ class Graph(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        size = sum(p.numel() * p.element_size() for p in module.parameters())
+        self._shapes = min(max(_BYTES // max(size, 1), _SHAPES[0]), _SHAPES[1])
         self._forget()
 
     def _forget(self) -> None:
@@ -69,7 +73,7 @@ class Graph(nn.Module):
         key = (x.shape, x.stride(), x.dtype, torch.get_num_threads())
         if key in self._graphs:
             return self._graphs[key]
-        if key not in self._calls and len(self._calls) == _SHAPES:
+        if key not in self._calls and len(self._calls) == self._shapes:
             return None
         self._calls[key] = self._calls.get(key, 0) + 1
         if self._calls[key] < _CALLS:
@@ -77,6 +81,7 @@ class Graph(nn.Module):
         with _lock:
             if key not in self._graphs:
                 self._graphs[key] = _make(self.module, x)
+                give_back_freed_memory()  # what is compiled is between what was computed
             return self._graphs[key]
 
 

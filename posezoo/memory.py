@@ -6,8 +6,9 @@ import ctypes
 import functools
 import os
 import platform
+from typing import Any
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["give_back_freed_memory", "keep_freed_memory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of glibc's mallopt
 _KEPT = 1 << 30  # bytes that are free at the end of the heap; what is more goes back to the system
@@ -25,10 +26,24 @@ def keep_freed_memory() -> bool:
     they are.
     """
     chosen = [key for key in os.environ if key == "GLIBC_TUNABLES" or key.startswith("MALLOC_")]
-    if platform.libc_ver()[0] != "glibc" or chosen:
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    mallopt = None if chosen else _glibc("mallopt")
+    if mallopt is None:
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, _KEPT))
+
+
+def give_back_freed_memory() -> None:
+    """Let glibc give all memory that is free back to the system, the pieces in between, too."""
+    trim = _glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _glibc(name: str) -> Any:
+    """Return a function of glibc, None with another C library."""
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None

@@ -223,6 +223,9 @@ def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:
 
 def _join_gelu(module: nn.Module) -> None:
     """Let the first layer of an MLP, `fc1`, apply the exact GELU `act` that follows."""
+    from timm.layers import GELU
+
     layer, act = getattr(module, "fc1", None), getattr(module, "act", None)
-    if isinstance(layer, PackedLinear) and isinstance(act, nn.GELU) and act.approximate == "none":
+    is_exact = isinstance(act, GELU) or (isinstance(act, nn.GELU) and act.approximate == "none")
+    if isinstance(layer, PackedLinear) and is_exact:
         layer.gelu, module.act = True, nn.Identity()

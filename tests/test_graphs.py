@@ -127,7 +127,7 @@ def test_graphs_are_neither_copied_nor_kept_in_another_type():
 
 @needs_graphs
 def test_few_shapes_have_graphs_and_the_others_run(monkeypatch):
-    monkeypatch.setattr(graphs, "_SHAPES", 2)
+    monkeypatch.setattr(graphs, "_SHAPES", (1, 2))
     graph = Graph(Row())
     for batch in (1, 2, 3):
         for _ in range(4):
