@@ -26,7 +26,7 @@ def rows_of(args: argparse.Namespace, threads: int, dtype: str) -> list[dict[str
         subprocess.run(
             [sys.executable, SPEED, *args.names, "--engines", "optimised", "--dtype", dtype,
              "--threads", str(threads), "--batch", *map(str, args.batch),
-             "--rounds", str(args.rounds), "--warmup", "1", "--out", out],
+             "--rounds", str(args.rounds), "--warmup", "3", "--out", out],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"]

@@ -121,7 +121,7 @@ def main() -> None:
     add("--peers", action="store_true", help="torch, optimised, and all that are not posezoo")
     add("--plain", action="store_true", help="also measure timm's own forward (models on Swin)")
     add("--rounds", type=int, default=7, help="timed rounds (default 7)")
-    add("--warmup", type=int, default=2, help="untimed rounds (default 2)")
+    add("--warmup", type=int, default=3, help="untimed rounds (default 3)")
     add("--threads", type=int, help="CPU threads (default: torch's choice)")
     add("--memory", action="store_true", help="also peak memory")
     add("--load", action="store_true", help="instead: time and memory of loading, see load.py")

@@ -143,6 +143,7 @@ def test_layers_are_packed_where_that_is_faster_and_can_be_copied():
     for kind in (PackedLinear, PackedConv2d):
         packed = any(isinstance(m, kind) for m in fast.modules())
         assert packed == can_pack(torch.device("cpu"), torch.float32)
+    run(fast, inputs)  # convolutions are packed for the first size that comes
     again = pickle.loads(pickle.dumps(copy.deepcopy(fast)))
     assert all(torch.equal(a, b) for a, b in zip(run(again, inputs), run(fast, inputs)))
     assert all(len(x) == 0 for x in run(fast, tuple(x[:0] for x in inputs)))
@@ -212,6 +213,7 @@ def test_packed_mlp_applies_gelu_in_its_first_layer_and_adds_in_its_last():
     again = copy.deepcopy(mlp)
     pack_layers(again, torch.float32)
     assert again.fc1.gelu and torch.equal(again(x), mlp(x))
+    torch.testing.assert_close(mlp.double()(x.double()), expected.double(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("bias", [True, False])
