@@ -1,9 +1,9 @@
 """Parts of a network that oneDNN runs as one graph, on x86 processors.
 
 Called one by one, each of oneDNN's operators is described anew, which takes 25 to 100 microseconds:
-most of the time of a small HRNet. TorchScript's fuser hands oneDNN a row of them and keeps what it
-compiled. The fuser has faults (rows that branch gave wrong numbers), so that a graph is used only
-where it gave the same bits, and only for modules that say that they are a plain row.
+most of the time of a small HRNet. TorchScript's fuser hands oneDNN rows of them and keeps what it
+compiled. It has faults: sums of branches came out wrong, attention crashed. So only modules are run
+as graphs that say that they can, and only where that gives the same bits.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from .memory import give_back_freed_memory
-from .zoo.model import OperatorRow
+from .packing import is_traced
+from .zoo.model import HasGraph
 
 __all__ = ["Graph", "make_graphs"]
 
 _CALLS = 3  # the call of a shape that makes its graph: a shape that comes once is not worth it
-_SHAPES = 4, 16  # of which a module has graphs, at least and at most; others run as usual
-_BYTES = 16 << 20  # each has its own copy of the weights: how much they may take for more than four
+_SHAPES = 4, 16  # of which a network has graphs, at least and at most; others run as usual
+_BYTES = 64 << 20  # what their copies of the weights may take where there are more than four
 _lock = threading.Lock()
 
 Run = Callable[[Tensor], Tensor]
@@ -37,13 +38,12 @@ class Graph(nn.Module):
 
     Attributes:
         module: what is run, tensor -> tensor.
+        shapes: of how many there are graphs; inputs of others run as usual.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, shapes: int = _SHAPES[1]) -> None:
         super().__init__()
-        self.module = module
-        size = sum(p.numel() * p.element_size() for p in module.parameters())
-        self._shapes = min(max(_BYTES // max(size, 1), _SHAPES[0]), _SHAPES[1])
+        self.module, self.shapes = module, shapes
         self._forget()
 
     def _forget(self) -> None:
@@ -61,7 +61,8 @@ class Graph(nn.Module):
     def forward(self, x: Tensor, *others: Any) -> Tensor:
         """Return what the module does; with more arguments than `x` it runs as usual."""
         y: Tensor
-        if not any(others) and x.is_cpu and x.numel() and not torch.compiler.is_compiling():
+        is_part = torch.compiler.is_compiling() or is_traced()  # of a larger graph
+        if not (any(others) or is_part) and x.is_cpu and x.numel():
             graph = self._graph(x)
             if graph is not None:
                 return _run(graph, x)
@@ -73,7 +74,7 @@ class Graph(nn.Module):
         key = (x.shape, x.stride(), x.dtype, torch.get_num_threads())
         if key in self._graphs:
             return self._graphs[key]
-        if key not in self._calls and len(self._calls) == self._shapes:
+        if key not in self._calls and len(self._calls) == self.shapes:
             return None
         self._calls[key] = self._calls.get(key, 0) + 1
         if self._calls[key] < _CALLS:
@@ -122,8 +123,14 @@ def _make(module: nn.Module, x: Tensor) -> Run | None:
 
 
 def make_graphs(network: nn.Module) -> None:
-    """Replace the modules inside that are plain rows of operators."""
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, OperatorRow) and not isinstance(module, Graph):
-                setattr(module, name, Graph(child))
+    """Let the modules inside that have graphs run as such."""
+    found = [
+        (module, name, child)
+        for module in network.modules()
+        for name, child in module.named_children()
+        if isinstance(child, HasGraph) and not isinstance(module, Graph)
+    ]
+    size = sum(p.numel() * p.element_size() for *_, m in found for p in m.parameters())
+    shapes = min(max(_BYTES // max(size, 1), _SHAPES[0]), _SHAPES[1])
+    for module, name, child in found:
+        setattr(module, name, Graph(child, shapes))

@@ -24,6 +24,7 @@ __all__ = [
     "PackedConv2d",
     "PackedLinear",
     "can_pack",
+    "is_traced",
     "pack_layers",
     "packed_linear",
 ]
@@ -55,7 +56,7 @@ def _run_linear(x: Tensor, packed: Tensor, bias: Tensor | None, after: str) -> T
     return found
 
 
-def _is_traced() -> bool:
+def is_traced() -> bool:
     """Whether the call becomes part of a graph, in which oneDNN packs and joins by itself."""
     jit: Any = torch.jit
     return bool(jit.is_tracing())
@@ -92,7 +93,7 @@ class PackedLinear(nn.Linear):
         x = x.to(self.weight.dtype)
         if self._packed is None and can_pack(x.device, x.dtype):
             self._packed = _pack_linear(self.weight)
-        if self._packed is None or not x.numel() or _is_traced():
+        if self._packed is None or not x.numel() or is_traced():
             y = F.linear(x, self.weight, self.bias)
             y = F.gelu(y) if self.gelu else y
         elif add is not None and add.dtype == x.dtype and not self.gelu:
@@ -137,7 +138,7 @@ class PackedConv2d(nn.Conv2d):
             relu: whether ReLU follows, in the same pass.
         """
         y: Tensor
-        if _is_traced():
+        if is_traced():
             y = self._conv_forward(x, self.weight, self.bias)
             y = y if add is None else y + add
             return F.relu(y) if relu else y

@@ -9,14 +9,13 @@ convolution. Forward hooks on timm's layers do not run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..packing import PackedConv2d
+from ..packing import PackedConv2d, is_traced
 from .layers import FoldedNorm, fold_norms
 
 __all__ = ["HRNET_S", "HRNET_XS", "STEM_PARTS", "HRNetStem", "HRNetTrunk"]
@@ -26,8 +25,6 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 Affine = Mapping[nn.Module, tuple[Tensor, Tensor]]
 """Scale and shift (C,) of norms that are in evaluation, y = x * scale + shift."""
-
-NO_NORMS: Affine = MappingProxyType({})
 
 
 def affine_of_norms(module: nn.Module) -> Affine:
@@ -107,53 +104,28 @@ def run_shortcut(x: Tensor, block: Any, affine: Affine) -> Tensor:
     return x if block.downsample is None else run_layers(x, block.downsample, affine)
 
 
-class Residuals(nn.Sequential):
-    """Residual blocks of timm's, one after the other: (B, C, H, W) -> (B, D, h, w)."""
-
-    is_row = True
-
-    def forward(self, x: Tensor, affine: Affine = NO_NORMS) -> Tensor:
-        for block in self:
-            run = run_bottleneck if hasattr(block, "conv3") else run_basic
-            x = run(x, block, affine)
-        return x
-
-
-class Path(nn.Sequential):
-    """Layers that lead from one branch to another: (B, C, H, W) -> (B, D, h, w)."""
-
-    is_row = True
-
-    def forward(self, x: Tensor, affine: Affine = NO_NORMS) -> Tensor:
-        return run_layers(x, self, affine)
-
-
-def make_rows(module: nn.Module) -> None:
-    """Replace the Sequentials of a net of timm's by those above; its state dict stays the same."""
-    for name, child in list(module.named_children()):
-        if type(child) is nn.Sequential:
-            kind = Residuals if hasattr(child[0], "conv2") else Path
-            setattr(module, name, kind(*child))
-        elif not hasattr(child, "conv2"):  # blocks run their own shortcut
-            make_rows(child)
-
-
-def follow(x: Tensor, path: nn.Module, affine: Affine) -> Tensor:
-    """Follow a path, where there is one."""
-    y: Tensor = x if isinstance(path, nn.Identity) else path(x, affine)
-    return y
-
-
 def run_module(branches: list[Tensor], module: Any, affine: Affine) -> list[Tensor]:
     """Run a module of HRNet: residual blocks per branch, then every output sums all branches."""
-    maps = [blocks(x, affine) for x, blocks in zip(branches, module.branches)]
+    maps = []
+    for x, blocks in zip(branches, module.branches):
+        for block in blocks:
+            x = run_basic(x, block, affine)
+        maps.append(x)
     fused = []
     for paths in module.fuse_layers:
-        y, *others = (follow(x, path, affine) for x, path in zip(maps, paths))
-        for x in others:
-            y = y + x
+        y = run_layers(maps[0], paths[0], affine)
+        for x, path in zip(maps[1:], list(paths)[1:]):
+            y = add_apart(y, run_layers(x, path, affine))
         fused.append(F.relu(y, inplace=True))
     return fused
+
+
+def add_apart(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a + b`, in a graph by an operator that no fuser joins to the convolution before it.
+
+    Joined, it is written over a map that other branches still need.
+    """
+    return torch.addcmul(a, b, b.new_ones(())) if is_traced() else a + b
 
 
 def _smallest(stage: dict[str, Any]) -> dict[str, Any]:
@@ -215,8 +187,9 @@ class HRNetStem(nn.Module):
     conv2: nn.Conv2d
     bn1: nn.Module
     bn2: nn.Module
-    layer1: Residuals  # timm's Bottlenecks
+    layer1: Any  # timm's Bottlenecks
 
+    has_graph = True
     parts: tuple[str, ...] = STEM_PARTS
     unused: tuple[str, ...] = ("stage2", "stage3", "stage4")
 
@@ -228,14 +201,12 @@ class HRNetStem(nn.Module):
         net = HighResolutionNet(
             cfg, in_chans, head="", **{s: _smallest(cfg[s]) for s in self.unused}
         )
-        make_rows(net)
         for name in self.parts:
             self.add_module(name, getattr(net, name))
             for module in self.get_submodule(name).modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.normal_(module.weight, std=0.001)
         self.width = 256
-        self.first: Path | None = None  # all before the residual blocks, once it is folded
         self.init_non_persistent_buffers()
 
     def init_non_persistent_buffers(self) -> None:
@@ -245,22 +216,17 @@ class HRNetStem(nn.Module):
     def fold(self) -> None:
         """Fold the norms once instead of at each forward."""
         fold_norms(self)
-        layers = self.conv1, self.bn1, nn.ReLU(), self.conv2, self.bn2, nn.ReLU()
-        self.first = Path(*layers).eval()
 
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, affine_of_norms(self))
 
     def _run(self, x: Tensor, affine: Affine) -> Tensor:
         x = x.to(self.conv1.weight.dtype, memory_format=torch.channels_last)
-        if self.first is not None:
-            x = self.first(x, affine)
-        else:
-            for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
-                x = conv_norm(x, conv, norm, affine, relu=True)
-        # x is (B, 64, H / 4, W / 4)
-        y: Tensor = self.layer1(x, affine)  # (B, 256, H / 4, W / 4)
-        return y
+        for conv, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
+            x = conv_norm(x, conv, norm, affine, relu=True)
+        for block in self.layer1:  # x is (B, 64, H / 4, W / 4)
+            x = run_bottleneck(x, block, affine)  # (B, 256, H / 4, W / 4)
+        return x
 
 
 class HRNetTrunk(HRNetStem):
@@ -282,10 +248,10 @@ class HRNetTrunk(HRNetStem):
 
     def _run(self, x: Tensor, affine: Affine) -> Tensor:
         x = super()._run(x, affine)
-        maps = [follow(x, path, affine) for path in self.transition1]  # strides 4, 8
+        maps = [run_layers(x, path, affine) for path in self.transition1]  # strides 4, 8
         for module in self.stage2:
             maps = run_module(maps, module, affine)
-        maps.append(follow(maps[-1], self.transition2[-1], affine))  # strides 4, 8, 16
+        maps.append(run_layers(maps[-1], self.transition2[-1], affine))  # strides 4, 8, 16
         for module in self.stage3:
             maps = run_module(maps, module, affine)
         return maps[0]

@@ -224,7 +224,7 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Linear, exact GELU, Linear on the last axis."""
 
-    is_row = True
+    has_graph = True
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()

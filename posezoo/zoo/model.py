@@ -24,7 +24,7 @@ __all__ = [
     "Classifier",
     "DerivedBuffers",
     "Foldable",
-    "OperatorRow",
+    "HasGraph",
     "PoseModel",
     "PoseNetwork",
     "RecomputedBlocks",
@@ -57,16 +57,16 @@ class Foldable(Protocol):
 
 
 @runtime_checkable
-class OperatorRow(Protocol):
-    """A module, map -> map, that runs the same operators for all inputs of one shape, in a row.
+class HasGraph(Protocol):
+    """A module, tensor -> tensor, that runs the same operators for all inputs of one shape.
 
-    A residual is the only branch. `posezoo.optimize` may run it as one graph.
+    Nothing in it depends on values or draws noise. `posezoo.optimize` may run it as one graph.
 
     Attributes:
-        is_row: says so.
+        has_graph: says so.
     """
 
-    is_row: bool
+    has_graph: bool
 
 
 @runtime_checkable

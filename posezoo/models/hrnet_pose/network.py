@@ -56,7 +56,7 @@ class HRNetPose(HeatmapPose):
         Raises:
             InputError: wrong shape or type.
         """
-        check_images(x, self.in_chans, self.input_size, 16, like=self.trunk.conv1.weight)
+        check_images(x, self.in_chans, self.input_size, 16, like=self.head.final_layer.weight)
         features: Tensor = self.neck(self.trunk(x))
         return features
 

@@ -95,7 +95,7 @@ class LocalBlock(nn.Module):
     (B, h, w, D) -> (B, h, w, D). The branch conv1, attn, conv2 has no activation.
     """
 
-    is_row = True
+    has_graph = True
 
     def __init__(self, dim: int, mlp_ratio: int, drop_path_rate: float) -> None:
         super().__init__()
