@@ -25,6 +25,7 @@ __all__ = ["Graph", "make_graphs"]
 _CALLS = 3  # the call of a shape that makes its graph: a shape that comes once is not worth it
 _SHAPES = 4, 16  # of which a network has graphs, at least and at most; others run as usual
 _BYTES = 64 << 20  # what their copies of the weights may take where there are more than four
+_COUNTED = 256  # of which calls are counted
 _lock = threading.Lock()
 
 Run = Callable[[Tensor], Tensor]
@@ -50,6 +51,11 @@ class Graph(nn.Module):
         self._calls: dict[Any, int] = {}
         self._graphs: dict[Any, Run | None] = {}
 
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the module inside, so that its parts are found where they were."""
+        found = self.__dict__.get("_modules", {})
+        return found[name] if name in found else getattr(found.get("module"), name)
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_calls": {}, "_graphs": {}}  # copies make their own
 
@@ -74,7 +80,7 @@ class Graph(nn.Module):
         key = (x.shape, x.stride(), x.dtype, torch.get_num_threads())
         if key in self._graphs:
             return self._graphs[key]
-        if key not in self._calls and len(self._calls) == self.shapes:
+        if len(self._graphs) == self.shapes or len(self._calls) == _COUNTED:
             return None
         self._calls[key] = self._calls.get(key, 0) + 1
         if self._calls[key] < _CALLS:
@@ -128,9 +134,27 @@ def make_graphs(network: nn.Module) -> None:
         (module, name, child)
         for module in network.modules()
         for name, child in module.named_children()
-        if isinstance(child, HasGraph) and not isinstance(module, Graph)
+        if isinstance(child, HasGraph) and not isinstance(child, Graph)
+        if not isinstance(module, Graph)
     ]
     size = sum(p.numel() * p.element_size() for *_, m in found for p in m.parameters())
     shapes = min(max(_BYTES // max(size, 1), _SHAPES[0]), _SHAPES[1])
     for module, name, child in found:
         setattr(module, name, Graph(child, shapes))
+        _keep_norms_apart(child)
+
+
+class _Norm(nn.LayerNorm):
+    """LayerNorm by an operator that the fuser does not know: oneDNN's gives other last bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not is_traced():
+            return super().forward(x)
+        shape = list(self.normalized_shape)
+        return torch.native_layer_norm(x, shape, self.weight, self.bias, self.eps)[0]
+
+
+def _keep_norms_apart(network: nn.Module) -> None:
+    for module in network.modules():
+        if type(module) is nn.LayerNorm:
+            module.__class__ = _Norm

@@ -125,14 +125,21 @@ def test_graphs_are_neither_copied_nor_kept_in_another_type():
     assert graph(x.double()).dtype == torch.float64
 
 
+def test_parts_are_found_where_they_were():
+    graph = Graph(Row())
+    assert graph.first is graph.module.first and graph.has_graph
+    with pytest.raises(AttributeError, match="'Row' object has no attribute 'third'"):
+        _ = graph.third
+
+
 @needs_graphs
 def test_few_shapes_have_graphs_and_the_others_run():
     graph = Graph(Row(), shapes=2)
-    for batch in (1, 2, 3):
-        for _ in range(4):
+    for batch in (4, 1, 2, 3):
+        for _ in range(1 if batch == 4 else 4):
             x = maps(batch)
             assert torch.equal(graph(x), graph.module(x))
-    assert len(graph._graphs) == len(graph._calls) == 2
+    assert [shape[0] for shape, *_ in graph._graphs] == [1, 2]
 
 
 @needs_graphs

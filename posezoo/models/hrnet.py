@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..packing import PackedConv2d, is_traced
-from .layers import FoldedNorm, fold_norms
+from ..packing import PackedConv2d
+from .layers import FoldedNorm, add_apart, fold_norms
 
 __all__ = ["HRNET_S", "HRNET_XS", "STEM_PARTS", "HRNetStem", "HRNetTrunk"]
 
@@ -118,14 +118,6 @@ def run_module(branches: list[Tensor], module: Any, affine: Affine) -> list[Tens
             y = add_apart(y, run_layers(x, path, affine))
         fused.append(F.relu(y, inplace=True))
     return fused
-
-
-def add_apart(a: Tensor, b: Tensor) -> Tensor:
-    """Return `a + b`, in a graph by an operator that no fuser joins to the convolution before it.
-
-    Joined, it is written over a map that other branches still need.
-    """
-    return torch.addcmul(a, b, b.new_ones(())) if is_traced() else a + b
 
 
 def _smallest(stage: dict[str, Any]) -> dict[str, Any]:

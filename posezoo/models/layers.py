@@ -12,12 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from ..device import has_bfloat16_tiles
 from ..errors import InputError
-from ..packing import can_pack
+from ..packing import can_pack, is_traced
 
 __all__ = [
     "Attention",
     "FoldedNorm",
     "Mlp",
+    "add_apart",
     "affine_of_norm",
     "as_linear",
     "attend",
@@ -44,6 +45,14 @@ def nchw(x: Tensor) -> Tensor:
 def nhwc(x: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, h, w, C), a view of channels-last memory."""
     return x.permute(0, 2, 3, 1)
+
+
+def add_apart(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a + b`, in a graph by an operator that no fuser joins to the layer before it.
+
+    Joined, it rounds once less in bfloat16, and is written over a map that may still be needed.
+    """
+    return torch.addcmul(a, b, b.new_ones(())) if is_traced() else a + b
 
 
 def as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
@@ -196,7 +205,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float, bias: Tensor | None
         bias: broadcast to (B, heads, T, S).
     """
     is_half = v.dtype == torch.bfloat16 and v.is_cpu and not v.requires_grad
-    if not is_half or has_bfloat16_tiles() or torch.compiler.is_compiling():
+    in_graph = torch.compiler.is_compiling() or is_traced()
+    if not is_half or has_bfloat16_tiles() or in_graph:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
     logits = (q * scale).to(v.dtype) @ k.to(v.dtype).mT
     if bias is not None:
@@ -223,8 +233,6 @@ class Attention(nn.Module):
 
 class Mlp(nn.Module):
     """Linear, exact GELU, Linear on the last axis."""
-
-    has_graph = True
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()

@@ -223,7 +223,7 @@ class TokenPose(PoseModel):
             for i, block in enumerate(stack):
                 if i:  # Quirk: positions are added again, but not where a stack begins
                     tokens = tokens + positions
-                count = self.num_keypoints if block is last else tokens.shape[1]
+                count = self.num_keypoints if block is last else None
                 recompute = self.grad_checkpointing and self.training
                 tokens = run_block(block, tokens, count, recompute=recompute)
             outputs.append(tokens[:, : self.num_keypoints])

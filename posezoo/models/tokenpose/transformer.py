@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from ..layers import Mlp, attend
+from ..layers import Mlp, add_apart, attend
 
 __all__ = ["WIDTH", "Block", "make_head"]
 
@@ -23,7 +23,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
         self.proj = nn.Linear(WIDTH, WIDTH)
 
-    def forward(self, x: Tensor, count: int) -> Tensor:
+    def forward(self, x: Tensor, count: int | None) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, heads, D / heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, T, D / heads) each
         x = attend(q[:, :, :count], k, v, scale=self.scale)
@@ -33,6 +33,8 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer layer: (B, T, D) -> its first `count` tokens, (B, count, D)."""
 
+    has_graph = True
+
     def __init__(self, num_heads: int, scale: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(WIDTH)
@@ -40,9 +42,10 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(WIDTH)
         self.mlp = Mlp(WIDTH, MLP_WIDTH)
 
-    def forward(self, x: Tensor, count: int) -> Tensor:
-        x = x[:, :count] + self.attn(self.norm1(x), count)
-        return x + self.mlp(self.norm2(x))
+    def forward(self, x: Tensor, count: int | None = None) -> Tensor:
+        """Return all tokens where there is no count."""
+        x = add_apart(x[:, :count], self.attn(self.norm1(x), count))
+        return add_apart(x, self.mlp(self.norm2(x)))
 
 
 def make_head(dim: int, heatmap_size: tuple[int, int]) -> nn.Sequential:

@@ -9,7 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...packing import PackedLinear
-from ..layers import Attention, FoldedNorm, Mlp, affine_of_norm, as_linear, drop_path, nchw, nhwc
+from ..layers import (
+    Attention,
+    FoldedNorm,
+    Mlp,
+    add_apart,
+    affine_of_norm,
+    as_linear,
+    drop_path,
+    nchw,
+    nhwc,
+)
 
 __all__ = ["GlobalBlock", "LocalBlock"]
 
@@ -134,6 +144,8 @@ class GlobalBlock(nn.Module):
     (B, h, w, D) -> (B, h, w, D). With `layer_scale` each branch has a learned factor per channel.
     """
 
+    has_graph = True
+
     def __init__(
         self,
         dim: int,
@@ -167,8 +179,8 @@ class GlobalBlock(nn.Module):
         x = x.flatten(1, 2)  # (B, T, D), row-major
         y = self.attn(self.norm1(x))
         y = y if self.gamma_1 is None else self.gamma_1 * y
-        x = x + drop_path(y, self.drop_path_rate, self.training)
+        x = add_apart(x, drop_path(y, self.drop_path_rate, self.training))
         y = self.mlp(self.norm2(x))
         y = y if self.gamma_2 is None else self.gamma_2 * y
-        x = x + drop_path(y, self.drop_path_rate, self.training)
+        x = add_apart(x, drop_path(y, self.drop_path_rate, self.training))
         return x.reshape(shape)
