@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 import posezoo
 
 KINDS = {
+    "graphs of oneDNN": ("Llga",),  # convolutions, matrix products, activations, see graphs.py
     "convolutions": ("conv",),
     "matrix products": ("addmm", "::mm", "bmm", "linear", "matmul", "baddbmm", "mkl"),
     "attention": ("attention",),
@@ -45,7 +46,7 @@ def shares(name: str, batch: int, dtype: str, rounds: int) -> tuple[float, Count
     torch.manual_seed(0)
     model = posezoo.optimize(posezoo.create_model(name), dtype=dtype)
     images = torch.randn(batch, 3, *posezoo.get_pretrained_cfg(name).input.size)
-    for _ in range(2):
+    for _ in range(4):  # graphs are made in the third
         model(images)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(rounds):
