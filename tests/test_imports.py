@@ -85,10 +85,8 @@ def test_families_know_nothing_of_files_and_downloads_and_of_each_other():
             if other[:2] == ["posezoo", "models"]:
                 assert len(other) < 3 or other[2] in {parts[2], *shared}, (module, name)
             elif other[0] == "posezoo":
-                assert other[1] in ("zoo", "errors", "packing") or name == "posezoo.weights.keys", (
-                    module,
-                    name,
-                )
+                leaves = ("zoo", "errors", "packing", "device")
+                assert other[1] in leaves or name == "posezoo.weights.keys", (module, name)
 
 
 def test_nothing_imports_benchmarks_or_tests_and_optional_parts_are_optional():

@@ -189,10 +189,11 @@ class ReducedAttention(nn.Module):
         """(B, h, w, D) -> keys (B, h w / ratio^2, D)."""
         if self.sr is None or self.norm is None:
             return nhwc(F.avg_pool2d(nchw(x), self.ratio)).flatten(1, 2)
+        rows, columns = x.shape[1] // self.ratio, x.shape[2] // self.ratio
+        # a convolution would drop the rest, too, but oneDNN's with AMX gives wrong numbers then
+        x = x[:, : rows * self.ratio, : columns * self.ratio]
         if isinstance(self.sr, nn.Conv2d):
             return self.norm(nhwc(self.sr(nchw(x))).flatten(1, 2))
-        rows, columns = x.shape[1] // self.ratio, x.shape[2] // self.ratio
-        x = x[:, : rows * self.ratio, : columns * self.ratio]
         x = x.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).transpose(2, 3)
         return self.norm(self.sr(x.flatten(3).flatten(1, 2)))  # windows (B, keys, r r D)
 
