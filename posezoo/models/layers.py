@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
@@ -32,6 +33,7 @@ __all__ = [
     "nchw",
     "nhwc",
     "run_block",
+    "without_autocast",
 ]
 
 M = TypeVar("M")
@@ -45,6 +47,13 @@ def nchw(x: Tensor) -> Tensor:
 def nhwc(x: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, h, w, C), a view of channels-last memory."""
     return x.permute(0, 2, 3, 1)
+
+
+def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """Compute in the types of the tensors themselves, on the device of `like`."""
+    if like.is_meta:  # has no autocast
+        return nullcontext()
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def add_apart(a: Tensor, b: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.model import PoseModel, ZooModel
 from ..heads import HeatmapHead, HeatmapPose
-from ..layers import check_images, fold_norms, nhwc
+from ..layers import check_images, fold_norms, nhwc, without_autocast
 from .keys import (
     DECODER_KEYS,
     DERIVED,
@@ -20,7 +20,7 @@ from .keys import (
     UNWRAP,
     backbone_rules,
 )
-from .swin import INPUT_SIZE, STRIDE, SwinBackbone, without_autocast
+from .swin import INPUT_SIZE, STRIDE, SwinBackbone
 from .tokenizer import PCTTokenizer
 from .tokens import CODEBOOK_SIZE, NUM_KEYPOINTS, NUM_TOKENS, TokenDecoder, mixers
 

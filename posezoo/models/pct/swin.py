@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,21 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...weights.keys import Conversion, rename_keys
-from ..layers import as_linear, attend, nchw, run_block
+from ..layers import as_linear, attend, nchw, run_block, without_autocast
 from .keys import BACKBONE_PREFIXES, DERIVED, backbone_rules
 
-__all__ = ["INPUT_SIZE", "STRIDE", "SwinBackbone", "without_autocast"]
+__all__ = ["INPUT_SIZE", "STRIDE", "SwinBackbone"]
 
 INPUT_SIZE = (256, 256)  # windows, shifts and padding agree with the original at this size only
 STRIDE = 32  # input pixels per cell of the last map
 MAX_LOGIT_SCALE = math.log(100.0)
-
-
-def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
-    """Compute in the types of the tensors themselves, on the device of `like`."""
-    if like.is_meta:  # has no autocast
-        return nullcontext()
-    return torch.autocast(like.device.type, enabled=False)
 
 
 def attention_dtype(like: Tensor) -> torch.dtype:

@@ -15,10 +15,10 @@ from torch import Tensor
 from ...errors import InputError
 from ...weights.keys import Conversion, rename_keys
 from ...zoo.model import Tokenizer
-from ..layers import check_images
+from ..layers import check_images, without_autocast
 from .checks import check_poses, check_tensors, check_values
 from .keys import DERIVED, TOKENIZER_KEYS, UNWRAP, backbone_rules
-from .swin import INPUT_SIZE, STRIDE, SwinBackbone, without_autocast
+from .swin import INPUT_SIZE, STRIDE, SwinBackbone
 from .tokens import CODEBOOK_SIZE, NUM_KEYPOINTS, TOKEN_DIM, TokenDecoder, TokenEncoder
 
 __all__ = ["PCTTokenizer", "TokenizerOutput"]

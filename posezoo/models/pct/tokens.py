@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..layers import without_autocast
 from .checks import check_ids
-from .swin import STRIDE, without_autocast
+from .swin import STRIDE
 
 __all__ = [
     "CODEBOOK_SIZE",

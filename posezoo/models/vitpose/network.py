@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...weights.keys import Conversion, rename_keys
 from ..heads import HeatmapHead, HeatmapPose, KeypointHead
-from ..layers import check_images, drop_path_rates, module_list, run_block
+from ..layers import (
+    as_linear,
+    check_images,
+    drop_path_rates,
+    module_list,
+    nhwc,
+    run_block,
+    without_autocast,
+)
 from .variants import EXPERTS
 
 __all__ = ["ExpertMlp", "SimpleHead", "ViTPose", "build_pose"]
@@ -44,18 +52,59 @@ class ExpertMlp(nn.Module):
 
 
 class SimpleHead(KeypointHead):
-    """The decoder without learned upsampling: (B, D, h, w) -> heatmaps (B, K, 4 h, 4 w)."""
+    """The decoder without learned upsampling: (B, D, h, w) -> heatmaps (B, K, 4 h, 4 w).
+
+    Args:
+        width: D, channels of the map.
+        grid: (h, w).
+    """
 
     kernel_size = 3
+    rows: Tensor
+    columns: Tensor
+    bias: Tensor
 
-    def __init__(self, width: int, num_keypoints: int) -> None:
+    def __init__(self, width: int, grid: tuple[int, int], num_keypoints: int) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.grid = width, grid
+        self.taps: nn.Linear | None = None
         self.reset(num_keypoints)
 
+    def fold(self) -> None:
+        """Let the convolution come before the upsampling: both are linear, and maps are smaller.
+
+        The taps of the kernel are multiplied with the cells; what they give is moved by a pixel
+        and upsampled by matrices, row by row and column by column.
+        """
+        weight, bias = self.final_layer.weight, self.final_layer.bias
+        self.taps = as_linear(
+            weight.permute(0, 2, 3, 1).flatten(0, 2), bias.new_zeros(9 * len(bias))
+        )
+        rows, columns = (upsampled_taps(cells).to(weight) for cells in self.grid)
+        for name, value in {"rows": rows, "columns": columns, "bias": bias.detach()}.items():
+            self.register_buffer(name, value, persistent=False)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(F.relu(x), scale_factor=4, mode="bilinear")  # (B, D, 4 h, 4 w)
-        return self.final_layer(x)
+        x = F.relu(x)
+        if self.taps is None:
+            x = F.interpolate(x, scale_factor=4, mode="bilinear")  # (B, D, 4 h, 4 w)
+            return self.final_layer(x)
+        taps = self.taps(nhwc(x)).to(self.rows.dtype)  # (B, h, w, 9 K)
+        taps = taps.unflatten(-1, (-1, 3, 3)).permute(0, 3, 4, 1, 5, 2)  # (B, K, 3, h, 3, w)
+        with without_autocast(x):
+            taps = taps.flatten(4) @ self.columns.mT  # (B, K, 3, h, 4 w)
+            return self.rows @ taps.flatten(2, 3) + self.bias[:, None, None]
+
+
+def upsampled_taps(cells: int) -> Tensor:
+    """Return (4 cells, 3 cells): what pixels take from the cells through each of three taps.
+
+    Upsampling is bilinear; taps are one pixel before, on and after a pixel, zero outside.
+    """
+    one = torch.eye(cells, dtype=torch.float64)
+    pixels = F.interpolate(one[None], scale_factor=4, mode="linear")[0].t()  # (4 cells, cells)
+    padded = F.pad(pixels, (0, 0, 1, 1))
+    return torch.cat([padded[tap : tap + 4 * cells] for tap in range(3)], dim=1)
 
 
 class ViTPose(HeatmapPose):
@@ -107,7 +156,7 @@ class ViTPose(HeatmapPose):
         self.norm = norm(dim)
         self.head: KeypointHead
         if simple_head:
-            self.head = SimpleHead(dim, num_keypoints)
+            self.head = SimpleHead(dim, self.grid, num_keypoints)
         else:
             self.head = HeatmapHead(dim, num_keypoints, deconv_channels=(256, 256))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
