@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .memory import give_back_freed_memory
-from .packing import is_traced
+from .onednn import is_fused, is_tracing, recording
+from .packing import PackedConv2d, PackedLinear
 from .zoo.model import HasGraph
 
 __all__ = ["Graph", "make_graphs"]
@@ -67,7 +69,7 @@ class Graph(nn.Module):
     def forward(self, x: Tensor, *others: Any) -> Tensor:
         """Return what the module does; with more arguments than `x` it runs as usual."""
         y: Tensor
-        is_part = torch.compiler.is_compiling() or is_traced()  # of a larger graph
+        is_part = torch.compiler.is_compiling() or is_tracing()  # of a larger graph
         if not (any(others) or is_part) and x.is_cpu and x.numel():
             graph = self._graph(x)
             if graph is not None:
@@ -77,7 +79,8 @@ class Graph(nn.Module):
 
     def _graph(self, x: Tensor) -> Run | None:
         """Return the graph for inputs like `x`, which may be made now; None where there is none."""
-        key = (x.shape, x.stride(), x.dtype, torch.get_num_threads())
+        is_half = torch.is_autocast_enabled("cpu")
+        key = (x.shape, x.stride(), x.dtype, is_half, torch.get_num_threads())
         if key in self._graphs:
             return self._graphs[key]
         if len(self._graphs) == self.shapes or len(self._calls) == _COUNTED:
@@ -87,7 +90,7 @@ class Graph(nn.Module):
             return None
         with _lock:
             if key not in self._graphs:
-                self._graphs[key] = _make(self.module, x)
+                self._graphs[key] = _make(self.module, x, self.graph_is_fused)
                 give_back_freed_memory()  # what is compiled is between what was computed
             return self._graphs[key]
 
@@ -99,31 +102,71 @@ def _run(graph: Run, x: Tensor) -> Tensor:
     return graph(x)
 
 
-def _make(module: nn.Module, x: Tensor) -> Run | None:
-    """Return the graph of a module for inputs like `x`, or None where it does not do the same."""
+class _Recorded(nn.Module):
+    """A module whose packed weights are inputs: TorchScript has no constants of oneDNN's type."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        layers = [m for m in module.modules() if isinstance(m, (PackedConv2d, PackedLinear))]
+        self.module, self.layers = module, [m for m in layers if m.packed is not None]
+        self.packed = [layer.packed for layer in self.layers]
+
+    def forward(self, x: Tensor, *packed: Tensor) -> Tensor:
+        y: Tensor
+        try:
+            for layer, weight in zip(self.layers, packed, strict=True):
+                layer.packed = weight
+            y = self.module(x)
+        finally:
+            for layer, weight in zip(self.layers, self.packed, strict=True):
+                layer.packed = weight
+        return y
+
+
+def _record(module: nn.Module, x: Tensor) -> Run:
+    """Return the program of the operators that a module calls for inputs like `x`."""
     jit: Any = torch.jit
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.autocast("cpu", enabled=False),
-        warnings.catch_warnings(),
-    ):
+    recorded = _Recorded(module)
+    packed = recorded.packed
+    with recording():
+        program = jit.trace(recorded, (x, *packed), check_trace=False)
+    return lambda x: program(x, *packed)
+
+
+@contextmanager
+def _fuser() -> Iterator[None]:
+    """Let TorchScript hand what it runs inside to oneDNN."""
+    fuses = torch._C._jit_llga_enabled()
+    torch._C._jit_set_llga_enabled(True)
+    try:
+        yield
+    finally:
+        torch._C._jit_set_llga_enabled(fuses)
+
+
+def _fuse(module: nn.Module, x: Tensor) -> Run:
+    """Return the graph that oneDNN makes of a module for inputs like `x`."""
+    jit: Any = torch.jit
+    with _fuser(), torch.autocast("cpu", enabled=False):
+        run = jit.freeze(jit.trace(module, x, check_trace=False))
+        for _ in range(2):  # the first is watched, the second compiled
+            run(x)
+    found: Run = run
+    return found
+
+
+def _make(module: nn.Module, x: Tensor, is_fused: bool) -> Run | None:
+    """Return the graph of a module for inputs like `x`, or None where it does not do the same."""
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is not developed any more
         inputs = x.clone(), x.clone().copy_(x.flip(0, -1))
         expected = [module(given) for given in inputs]
-        fuses: bool | None = None
         try:
-            fuses = torch._C._jit_llga_enabled()
-            torch._C._jit_set_llga_enabled(True)
-            run = jit.freeze(jit.trace(module, inputs[0], check_trace=False))
-            for _ in range(2):  # the first is watched, the second compiled
-                run(inputs[0])
-            found = [run(given) for given in inputs]
-        except Exception:  # whatever a fuser cannot do: the module can
+            run = (_fuse if is_fused else _record)(module, inputs[0])
+            with torch.autocast("cpu", enabled=False):
+                found = [run(given) for given in inputs]
+        except Exception:  # whatever TorchScript cannot do: the module can
             return None
-        finally:
-            if fuses is not None:
-                torch._C._jit_set_llga_enabled(fuses)
         is_kept = torch.equal(inputs[0], x)
         return run if is_kept and all(map(torch.equal, found, expected)) else None
 
@@ -148,7 +191,7 @@ class _Norm(nn.LayerNorm):
     """LayerNorm by an operator that the fuser does not know: oneDNN's gives other last bits."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not is_traced():
+        if not is_fused():
             return super().forward(x)
         shape = list(self.normalized_shape)
         return torch.native_layer_norm(x, shape, self.weight, self.bias, self.eps)[0]

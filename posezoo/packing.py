@@ -17,14 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import onednn
 from .device import has_fast_bfloat16
+from .onednn import is_fused
 
 __all__ = [
     "DoublingConv",
     "PackedConv2d",
     "PackedLinear",
     "can_pack",
-    "is_traced",
     "pack_layers",
     "packed_linear",
 ]
@@ -43,7 +44,8 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 def packed_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """Return the linear layer (..., C) -> (..., D) with these weights as a function."""
-    return functools.partial(_run_linear, packed=_pack_linear(weight), bias=bias, after="none")
+    packed = _pack_linear(weight)
+    return lambda x: onednn.linear(x, packed, bias, "none")
 
 
 def _pack_linear(weight: Tensor) -> Tensor:
@@ -51,35 +53,25 @@ def _pack_linear(weight: Tensor) -> Tensor:
     return packed
 
 
-def _run_linear(x: Tensor, packed: Tensor, bias: Tensor | None, after: str) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, after, [], "none")
-    return found
-
-
-def is_traced() -> bool:
-    """Whether the call becomes part of a graph, in which oneDNN packs and joins by itself."""
-    jit: Any = torch.jit
-    return bool(jit.is_tracing())
-
-
 class PackedLinear(nn.Linear):
     """A linear layer for inference; its weight is that of `layer`, for those who look at it.
 
     Attributes:
         gelu: whether exact GELU follows, in the same pass: the same bits in float32.
+        packed: the weight as oneDNN stores it, from the first forward on.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer.in_features, layer.out_features, layer.bias is not None, "meta")
         self.weight, self.bias = layer.weight, layer.bias
         self.gelu: bool = getattr(layer, "gelu", False)
-        self._packed: Tensor | None = None
+        self.packed: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None}  # oneDNN's tensors cannot be copied or pickled
+        return self.__dict__ | {"packed": None}  # oneDNN's tensors cannot be copied or pickled
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._packed = None  # on another device or in another type
+        self.packed = None  # on another device or in another type
         apply: Any = super()._apply
         return apply(*args, **kwargs)
 
@@ -91,17 +83,15 @@ class PackedLinear(nn.Linear):
         """
         y: Tensor
         x = x.to(self.weight.dtype)
-        if self._packed is None and can_pack(x.device, x.dtype):
-            self._packed = _pack_linear(self.weight)
-        if self._packed is None or not x.numel() or is_traced():
+        if self.packed is None and can_pack(x.device, x.dtype):
+            self.packed = _pack_linear(self.weight)
+        if self.packed is None or not x.numel() or is_fused():
             y = F.linear(x, self.weight, self.bias)
             y = F.gelu(y) if self.gelu else y
         elif add is not None and add.dtype == x.dtype and not self.gelu:
-            operator: Any = torch.ops.mkldnn._linear_pointwise.binary
-            y = operator(x, add, self._packed, self.bias, "add")
-            return y
+            return onednn.linear_add(x, add, self.packed, self.bias)
         else:
-            y = _run_linear(x, self._packed, self.bias, "gelu" if self.gelu else "none")
+            y = onednn.linear(x, self.packed, self.bias, "gelu" if self.gelu else "none")
         return y if add is None else add + y
 
 
@@ -110,6 +100,9 @@ class PackedConv2d(nn.Conv2d):
 
     The best layout depends on the size of the maps, not on their number: the weight is packed for
     the first size that comes, and maps of others are convolved as usual.
+
+    Attributes:
+        packed: the weight as oneDNN stores it for maps of `size`, from the first forward on.
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -120,13 +113,14 @@ class PackedConv2d(nn.Conv2d):
             layer.in_channels, layer.out_channels, **sizes, bias=has_bias, device="meta"
         )
         self.weight, self.bias = layer.weight, layer.bias
-        self._packed: tuple[torch.Size, Tensor] | None = None
+        self.packed: Tensor | None = None
+        self.size: tuple[int, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None}
+        return self.__dict__ | {"packed": None}
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._packed = None
+        self.packed = None
         apply: Any = super()._apply
         return apply(*args, **kwargs)
 
@@ -138,28 +132,25 @@ class PackedConv2d(nn.Conv2d):
             relu: whether ReLU follows, in the same pass.
         """
         y: Tensor
-        if is_traced():
+        if is_fused():
             y = self._conv_forward(x, self.weight, self.bias)
             y = y if add is None else y + add
             return F.relu(y) if relu else y
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
         geometry = (self.padding, self.stride, self.dilation, self.groups)
-        if self._packed is None and x.numel() and can_pack(x.device, x.dtype):
+        size = tuple(map(int, x.shape[2:]))
+        if self.packed is None and x.numel() and can_pack(x.device, x.dtype):
             weight = self.weight.detach().to_mkldnn()
-            packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *geometry, x.shape)
-            self._packed = x.shape[2:], packed
-        if self._packed is None or self._packed[0] != x.shape[2:] or not x.numel():
+            self.packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *geometry, x.shape)
+            self.size = size
+        if self.packed is None or self.size != size or not x.numel():
             y = self._conv_forward(x, self.weight, self.bias)
             y = y if add is None else y.add_(add)
             return y.relu_() if relu else y
-        weights = (self._packed[1], self.bias, *geometry)
-        operator: Any = torch.ops.mkldnn._convolution_pointwise
+        weights = (self.packed, self.bias, *geometry)
         if add is None:
-            y = operator(x, *weights, "relu" if relu else "none", [], "")
-        else:
-            after = "relu" if relu else None
-            y = operator.binary(x, add.to(x.dtype), *weights, "add", 1.0, after, [], None)
-        return y
+            return onednn.conv(x, *weights, "relu" if relu else "none")
+        return onednn.conv_add(x, add.to(x.dtype), *weights, relu)
 
 
 class DoublingConv(nn.Module):

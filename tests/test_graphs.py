@@ -24,7 +24,7 @@ BFLOAT16 = can_pack(torch.device("cpu"), torch.bfloat16)
 class Row(nn.Module):
     """Two convolutions and a residual, as a row of operators, or what pretends to be one."""
 
-    has_graph = True
+    graph_is_fused = True
 
     def __init__(self, after=lambda x: x) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def test_graphs_are_neither_copied_nor_kept_in_another_type():
 
 def test_parts_are_found_where_they_were():
     graph = Graph(Row())
-    assert graph.first is graph.module.first and graph.has_graph
+    assert graph.first is graph.module.first and graph.graph_is_fused
     with pytest.raises(AttributeError, match="'Row' object has no attribute 'third'"):
         _ = graph.third
 

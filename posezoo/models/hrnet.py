@@ -181,7 +181,7 @@ class HRNetStem(nn.Module):
     bn2: nn.Module
     layer1: Any  # timm's Bottlenecks
 
-    has_graph = True
+    graph_is_fused = True
     parts: tuple[str, ...] = STEM_PARTS
     unused: tuple[str, ...] = ("stage2", "stage3", "stage4")
 

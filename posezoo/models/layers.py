@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..device import has_bfloat16_tiles
 from ..errors import InputError
-from ..packing import can_pack, is_traced
+from ..onednn import conv, is_fused
+from ..packing import can_pack
 
 __all__ = [
     "Attention",
@@ -61,7 +62,7 @@ def add_apart(a: Tensor, b: Tensor) -> Tensor:
 
     Joined, it rounds once less in bfloat16, and is written over a map that may still be needed.
     """
-    return torch.addcmul(a, b, b.new_ones(())) if is_traced() else a + b
+    return torch.addcmul(a, b, b.new_ones(())) if is_fused() else a + b
 
 
 def as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
@@ -79,13 +80,10 @@ def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
     padding, groups = (weight.shape[-2] // 2, weight.shape[-1] // 2), len(weight)
-    is_traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
-    if is_traced or not can_pack(x.device, x.dtype) or not x.numel():
+    is_plain = torch.is_grad_enabled() or torch.compiler.is_compiling() or is_fused()
+    if is_plain or not can_pack(x.device, x.dtype) or not x.numel():
         return F.gelu(F.conv2d(x, weight, bias, padding=padding, groups=groups))
-    found: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, padding, (1, 1), (1, 1), groups, "gelu", [], "none"
-    )
-    return found
+    return conv(x, weight, bias, padding, (1, 1), (1, 1), groups, "gelu")
 
 
 def module_list(modules: Iterable[M]) -> Sequence[M]:
@@ -215,7 +213,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float, bias: Tensor | None
         bias: broadcast to (B, heads, T, S).
     """
     is_half = v.dtype == torch.bfloat16 and v.is_cpu and not v.requires_grad
-    in_graph = torch.compiler.is_compiling() or is_traced()
+    in_graph = torch.compiler.is_compiling() or is_fused()
     if is_half and not (has_bfloat16_tiles() or in_graph):
         logits = (q * scale).to(v.dtype) @ k.to(v.dtype).mT
         if bias is not None:

@@ -63,10 +63,11 @@ class HasGraph(Protocol):
     Nothing in it depends on values or draws noise. `posezoo.optimize` may run it as one graph.
 
     Attributes:
-        has_graph: says so.
+        graph_is_fused: whether oneDNN may join the operators in it, with weights of its own for
+            each shape; otherwise they are those that ran before, called without Python.
     """
 
-    has_graph: bool
+    graph_is_fused: bool
 
 
 @runtime_checkable

@@ -55,6 +55,8 @@ class PCTOutput(NamedTuple):
 class TokenClassifier(nn.Module):
     """Feature map (B, C, 8, 8) -> class logits of the tokens (B, 34, 2048)."""
 
+    graph_is_fused = False
+
     def __init__(self, in_channels: int) -> None:
         from timm.models.resnet import BasicBlock
 

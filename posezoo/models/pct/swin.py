@@ -70,7 +70,16 @@ def qkv_bias(attn: Any) -> Tensor:
     return torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
 
 
-def window_attention(block: Any, x: Tensor, bias: Tensor) -> Tensor:
+def logit_scale(attn: Any) -> Tensor:
+    """Return what queries and keys are multiplied by, the root of the factor of cosines.
+
+    (heads, 1), from a layer of timm's.
+    """
+    logs: Tensor = attn.logit_scale.clamp(max=MAX_LOGIT_SCALE)
+    return (0.5 * logs).exp().squeeze(-1)
+
+
+def window_attention(block: Any, x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
     """Scaled cosine attention of a block of timm's in (shifted) windows of x (B, h, w, C)."""
     attn, window, shift = block.attn, block.window_size[0], block.shift_size[0]
     batch, height, width, dim = x.shape
@@ -80,25 +89,61 @@ def window_attention(block: Any, x: Tensor, bias: Tensor) -> Tensor:
     is_folded = attn.qkv.bias is not None
     qkv = attn.qkv(x) if is_folded else F.linear(x, attn.qkv.weight, qkv_bias(attn))
     qkv = qkv.unflatten(-1, (3, attn.num_heads, -1))  # (B, windows, T, 3, heads, C / heads)
-    qk, v = qkv[..., :2, :, :], qkv[..., 2, :, :]
-    # cosine times scale: queries and keys get the root of it each
-    scale = (0.5 * attn.logit_scale.clamp(max=MAX_LOGIT_SCALE)).exp().squeeze(-1)  # (heads, 1)
-    qk = qk * (scale / torch.linalg.vector_norm(qk, dim=-1, keepdim=True).clamp(min=1e-12))
+    v = qkv[..., 2, :, :]
+    with without_autocast(x):
+        qk = qkv[..., :2, :, :].to(torch.promote_types(v.dtype, torch.float32))
+        length = torch.linalg.vector_norm(qk, dim=-1, keepdim=True).clamp(min=1e-12)
+        qk = (qk * (scale / length)).to(v.dtype)
     q, k, v = (t.transpose(2, 3) for t in (*qk.unbind(3), v))  # (B, windows, heads, T, C / heads)
-    # windows join the batch; with a mask of their own they join the heads instead
-    start = 1 if shift else 0
-    shape = v.shape
-    q, k, v = (t.flatten(start, start + 1) for t in (q, k, v))
+    shape, start = v.shape, 0
+    if shift and (batch > 1 or torch.compiler.is_compiling()):
+        start = 1  # windows with masks of their own join the heads
+    elif shift:
+        bias = bias.unflatten(1, (v.shape[1], -1))[0]  # (windows, heads, T, T)
+    q, k, v = (t.flatten(start, start + 1) for t in (q, k, v))  # otherwise they join the batch
     y = attend(q, k, v, scale=1.0, bias=bias)
     y = y.reshape(shape).transpose(2, 3)  # (B, windows, T, heads, C / heads)
     y = merge_windows(attn.proj(y.flatten(-2)), window, height, width)
     return y.roll((shift, shift), (1, 2)) if shift else y
 
 
-def swin_block(block: Any, x: Tensor, bias: Tensor) -> Tensor:
+def swin_block(block: Any, x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
     """Run a block of timm's on x (B, h, w, C): norms come after attention and MLP."""
-    x = x + block.drop_path1(block.norm1(window_attention(block, x, bias)))
+    x = x + block.drop_path1(block.norm1(window_attention(block, x, bias, scale)))
     return x + block.drop_path2(block.norm2(block.mlp(x)))
+
+
+class FoldedBlock(nn.Module):
+    """A block for inference, (B, h, w, C) -> (B, h, w, C), whose bias is computed once."""
+
+    graph_is_fused = False
+    scale: Tensor
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.block = block
+        block.attn.qkv = as_linear(block.attn.qkv.weight, qkv_bias(block.attn))
+        self.register_buffer("scale", logit_scale(block.attn), persistent=False)
+        self._bias: Tensor | None = None
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._bias = None  # on another device or in another type
+        apply: Any = super()._apply
+        return apply(*args, **kwargs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return swin_block(self.block, x, self.bias(attention_dtype(self.scale)), self.scale)
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        """Return the attention bias in this type."""
+        if self._bias is not None and self._bias.dtype == dtype:
+            return self._bias
+        with without_autocast(self.scale):
+            if torch.compiler.is_compiling():
+                return attention_bias(self.block).to(dtype)
+            with torch.inference_mode(False), torch.no_grad():
+                self._bias = attention_bias(self.block).to(dtype)
+        return self._bias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +182,7 @@ class SwinBackbone(nn.Module):
 
     Attributes:
         plain: run timm's own forward, as the reference to compare with.
+        is_folded: whether blocks keep their bias, for inference.
     """
 
     layers: Any  # timm's stages
@@ -166,7 +212,7 @@ class SwinBackbone(nn.Module):
         )
         self.patch_embed, self.layers, self.norm = swin.patch_embed, swin.layers, swin.norm
         self.num_features: int = swin.num_features
-        self.plain = False
+        self.plain = self.is_folded = False
         self._kept: dict[Any, _KeptBias] = {}
         self._init_weights()
 
@@ -208,11 +254,11 @@ class SwinBackbone(nn.Module):
         )
 
     def fold(self) -> None:
-        """Give the layers to queries, keys and values their bias."""
-        for stage in self.layers:
-            for attn in (block.attn for block in stage.blocks):
-                if attn.qkv.bias is None:
-                    attn.qkv = as_linear(attn.qkv.weight, qkv_bias(attn))
+        """Let each block compute its bias once."""
+        if not self.is_folded:
+            self.is_folded = True
+            for stage in self.layers:
+                stage.blocks = nn.Sequential(*map(FoldedBlock, stage.blocks))
 
     def train(self, mode: bool = True) -> SwinBackbone:
         self._kept.clear()
@@ -249,8 +295,12 @@ class SwinBackbone(nn.Module):
             return stage(x)
         x = stage.downsample(x)  # (B, H / 2, W / 2, 2 C) except in the first stage
         for block in stage.blocks:
+            if self.is_folded:
+                x = block(x)
+                continue
             recompute = stage.grad_checkpointing and self.training
-            x = run_block(swin_block, block, x, self.bias(block), recompute=recompute)
+            bias, scale = self.bias(block), logit_scale(block.attn)
+            x = run_block(swin_block, block, x, bias, scale, recompute=recompute)
         return x
 
     def forward(self, x: Tensor) -> Tensor:

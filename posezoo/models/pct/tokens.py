@@ -88,6 +88,7 @@ class TokenDecoder(nn.Module):
     Tokens are rows of the codebook, or mixtures of them weighted by class probabilities.
     """
 
+    graph_is_fused = False
     codebook: Tensor
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer layer: (B, T, D) -> its first `count` tokens, (B, count, D)."""
 
-    has_graph = True
+    graph_is_fused = True
 
     def __init__(self, num_heads: int, scale: float) -> None:
         super().__init__()

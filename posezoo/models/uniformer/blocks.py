@@ -105,7 +105,7 @@ class LocalBlock(nn.Module):
     (B, h, w, D) -> (B, h, w, D). The branch conv1, attn, conv2 has no activation.
     """
 
-    has_graph = True
+    graph_is_fused = True
 
     def __init__(self, dim: int, mlp_ratio: int, drop_path_rate: float) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class GlobalBlock(nn.Module):
     (B, h, w, D) -> (B, h, w, D). With `layer_scale` each branch has a learned factor per channel.
     """
 
-    has_graph = True
+    graph_is_fused = True
 
     def __init__(
         self,

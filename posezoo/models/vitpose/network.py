@@ -89,11 +89,12 @@ class SimpleHead(KeypointHead):
         if self.taps is None:
             x = F.interpolate(x, scale_factor=4, mode="bilinear")  # (B, D, 4 h, 4 w)
             return self.final_layer(x)
-        taps = self.taps(nhwc(x)).to(self.rows.dtype)  # (B, h, w, 9 K)
-        taps = taps.unflatten(-1, (-1, 3, 3)).permute(0, 3, 4, 1, 5, 2)  # (B, K, 3, h, 3, w)
+        taps = self.taps(nhwc(x))  # (B, h, w, 9 K)
+        y = taps.unflatten(-1, (-1, 3, 3)).permute(0, 3, 4, 1, 5, 2)  # (B, K, 3, h, 3, w)
         with without_autocast(x):
-            taps = taps.flatten(4) @ self.columns.mT  # (B, K, 3, h, 4 w)
-            return self.rows @ taps.flatten(2, 3) + self.bias[:, None, None]
+            y = y.flatten(4).to(self.rows.dtype) @ self.columns.mT  # (B, K, 3, h, 4 w)
+            y = self.rows @ y.flatten(2, 3) + self.bias[:, None, None]  # (B, K, 4 h, 4 w)
+        return y.to(taps.dtype)
 
 
 def upsampled_taps(cells: int) -> Tensor:
@@ -150,8 +151,9 @@ class ViTPose(HeatmapPose):
         self.blocks = module_list(
             Block(dim, num_heads, qkv_bias=True, drop_path=rate, norm_layer=norm) for rate in rates
         )
-        if expert_dim is not None:
-            for block in self.blocks:
+        for block in self.blocks:
+            block.graph_is_fused = False
+            if expert_dim is not None:
                 block.mlp = ExpertMlp(dim, 4 * dim, expert_dim)
         self.norm = norm(dim)
         self.head: KeypointHead

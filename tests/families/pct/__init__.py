@@ -12,7 +12,7 @@ from torch import Tensor
 
 from posezoo.codecs import build_codec
 from posezoo.geometry import input_to_image
-from posezoo.models.pct.swin import swin_block
+from posezoo.models.pct.swin import logit_scale, swin_block
 from posezoo.models.pct.tokens import features_at
 from posezoo.skeletons import COCO_17
 
@@ -64,7 +64,9 @@ def maps_of(backbone: Any, image: Tensor) -> dict[str, Tensor]:
     found = {f"stage{i}": x.permute(0, 2, 3, 1) for i, x in enumerate(maps)}
     found["patch_embed"] = x = backbone.patch_embed(image)
     for i, block in enumerate(backbone.layers[0].blocks):
-        x = found[f"stage0_block{i}"] = swin_block(block, x, backbone.bias(block))
+        x = found[f"stage0_block{i}"] = swin_block(
+            block, x, backbone.bias(block), logit_scale(block.attn)
+        )
     return found
 
 
