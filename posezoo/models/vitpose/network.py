@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
+from ...graphs import Graph
 from ...weights.keys import Conversion, rename_keys
 from ..heads import HeatmapHead, HeatmapPose, KeypointHead
 from ..layers import (
@@ -76,12 +77,12 @@ class SimpleHead(KeypointHead):
         The taps of the kernel are multiplied with the cells; what they give is moved by a pixel
         and upsampled by matrices, row by row and column by column.
         """
-        weight, bias = self.final_layer.weight, self.final_layer.bias
-        self.taps = as_linear(
-            weight.permute(0, 2, 3, 1).flatten(0, 2), bias.new_zeros(9 * len(bias))
-        )
+        weight = self.final_layer.weight  # (K, D, 3, 3)
+        zero = weight.new_zeros(len(weight))
+        bias = zero if self.final_layer.bias is None else self.final_layer.bias.detach()
+        self.taps = as_linear(weight.permute(0, 2, 3, 1).flatten(0, 2), zero.repeat(9))
         rows, columns = (upsampled_taps(cells).to(weight) for cells in self.grid)
-        for name, value in {"rows": rows, "columns": columns, "bias": bias.detach()}.items():
+        for name, value in {"rows": rows, "columns": columns, "bias": bias}.items():
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,6 +189,9 @@ class ViTPose(HeatmapPose):
             raise InputError(f"expert is {name!r}, expected one of {', '.join(EXPERTS)}")
         for mlp in self.experts:
             mlp.expert = EXPERTS.index(name)
+        for block in self.blocks:
+            if isinstance(block, Graph):
+                block.forget()  # it is of another expert
 
     def settings(self) -> dict[str, Any]:
         experts = self.experts
