@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -113,36 +113,27 @@ def _run(graph: Run, x: Tensor) -> Tensor:
 
 
 class _Recorded(nn.Module):
-    """A module whose packed weights are inputs: TorchScript has no constants of oneDNN's type."""
+    """A module that is given its packed weights, since TorchScript has no constants of their type.
+
+    It knows them again when the layers use them.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        layers = [m for m in module.modules() if isinstance(m, (PackedConv2d, PackedLinear))]
-        found = [(layer, layer.packed) for layer in layers if layer.packed is not None]
         self.module = module
-        self.layers, self.packed = [layer for layer, _ in found], [weight for _, weight in found]
 
     def forward(self, x: Tensor, *packed: Tensor) -> Tensor:
-        y: Tensor
-        try:
-            self._use(packed)
-            y = self.module(x)
-        finally:
-            self._use(self.packed)
+        y: Tensor = self.module(x)
         return y
-
-    def _use(self, packed: Sequence[Tensor]) -> None:
-        for layer, weight in zip(self.layers, packed, strict=True):
-            layer.packed = weight
 
 
 def _record(module: nn.Module, x: Tensor) -> Run:
     """Return the program of the operators that a module calls for inputs like `x`."""
     jit: Any = torch.jit
-    recorded = _Recorded(module)
-    packed = recorded.packed
+    layers = [m for m in module.modules() if isinstance(m, (PackedConv2d, PackedLinear))]
+    packed = [layer.packed for layer in layers if layer.packed is not None]
     with recording():
-        program = jit.trace(recorded, (x, *packed), check_trace=False).forward
+        program = jit.trace(_Recorded(module), (x, *packed), check_trace=False).forward
     return lambda x: program(x, *packed)
 
 

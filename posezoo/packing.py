@@ -208,7 +208,9 @@ def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:
                 if child.weight.dtype == dtype and pads:
                     setattr(module, name, PackedConv2d(child))
             elif type(child) is nn.ConvTranspose2d and _doubles(child):
-                if child.weight.dtype == dtype == torch.bfloat16:  # in float32 both take as long
+                # in float32 others take as long, or 10 % less as they are
+                is_faster = dtype == torch.bfloat16 or child.in_channels > child.out_channels
+                if child.weight.dtype == dtype and is_faster:
                     setattr(module, name, DoublingConv(child))
         _join_gelu(module)
 

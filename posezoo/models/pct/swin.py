@@ -126,18 +126,14 @@ class FoldedBlock(nn.Module):
         self.register_buffer("scale", logit_scale(block.attn), persistent=False)
         self._bias: Tensor | None = None
 
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._bias = None  # on another device or in another type
-        apply: Any = super()._apply
-        return apply(*args, **kwargs)
-
     def forward(self, x: Tensor) -> Tensor:
         return swin_block(self.block, x, self.bias(attention_dtype(self.scale)), self.scale)
 
     def bias(self, dtype: torch.dtype) -> Tensor:
         """Return the attention bias in this type."""
-        if self._bias is not None and self._bias.dtype == dtype:
-            return self._bias
+        kept = self._bias
+        if kept is not None and (kept.device, kept.dtype) == (self.scale.device, dtype):
+            return kept
         with without_autocast(self.scale):
             if torch.compiler.is_compiling():
                 return attention_bias(self.block).to(dtype)

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from families import fill
 from families.pct import TINY
-from posezoo.models.pct.swin import SwinBackbone
+from posezoo.models.pct.swin import (
+    SwinBackbone,
+    attention_bias,
+    logit_scale,
+    window_attention,
+)
 
 BLOCKS = sum(TINY["depths"])
 
@@ -198,6 +203,33 @@ def test_bias_kept_under_autocast_is_the_full_one_rounded(backbone):
         assert all(full.dtype == torch.float32 for full in kept())
         backbone._kept.clear()
         assert torch.equal(after, backbone(image))
+
+
+@pytest.mark.parametrize("shift", [0, 1], ids=["windows", "shifted windows"])
+def test_windows_of_two_images_are_those_of_each(backbone, shift):
+    """Alone they join the batch; where windows have masks and images are many, the heads."""
+    block = backbone.layers[0].blocks[shift]
+    assert (block.attn_mask is not None) == bool(shift)
+    args = attention_bias(block), logit_scale(block.attn)
+    x = make_input("map", (2, 64, 64, TINY["width"]))
+    with torch.no_grad():
+        both = window_attention(block, x, *args)
+        alone = [window_attention(block, image, *args) for image in x.split(1)]
+    torch.testing.assert_close(both, torch.cat(alone), rtol=1e-12, atol=1e-12)
+
+
+def test_folded_blocks_keep_the_bias_of_the_type_they_run_in(backbone):
+    image = _image(1).float()
+    backbone.float().requires_grad_(False)
+    with torch.inference_mode():
+        expected = backbone(image)
+        backbone.fold()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not torch.equal(backbone(image), expected)
+        assert torch.equal(backbone(image), expected)  # in float32 again, not what was rounded
+        double = backbone.double()(image.double())
+        assert 0 < double.sub(expected).abs().max() < 1e-4
+        assert backbone.to("meta")(image.double().to("meta")).shape == expected.shape
 
 
 def test_initialisation_is_that_of_the_recipe():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import posezoo
 from families import SMALL, hollow, on_meta, registered, small, smaller
 from posezoo.errors import InputError
+from posezoo.models.vitpose.network import SimpleHead
 
 PLUS = "vitpose_plus_s_256x192"
 
@@ -48,3 +50,26 @@ def test_expert_is_chosen_by_argument_and_survives_saving(tmp_path):
         model.set_expert("cats")
     with pytest.raises(InputError, match="has no experts"):
         small("vitpose_b_simple_256x192").set_expert("coco")
+
+
+def test_a_fast_copy_follows_its_expert():
+    """Also once its blocks are programs, which keep what they did."""
+    fast = posezoo.optimize(small(PLUS))
+    (x,) = fast.example_inputs(2)
+    found = {}
+    with torch.inference_mode():
+        for expert in ("coco", "mpii", "coco", "mpii"):
+            fast.set_expert(expert)
+            for _ in range(4):
+                assert torch.equal(fast(x), found.setdefault(expert, fast(x)))
+    assert not torch.equal(found["coco"], found["mpii"])
+
+
+def test_convolution_before_the_upsampling_is_the_one_after_it():
+    head = SimpleHead(5, (3, 2), 4).double().requires_grad_(False)
+    nn.init.normal_(head.final_layer.weight), nn.init.normal_(head.final_layer.bias)
+    x = torch.randn(2, 5, 3, 2, dtype=torch.float64)
+    expected = head(x)
+    head.fold()
+    torch.testing.assert_close(head(x), expected, rtol=0, atol=1e-13)
+    assert head.float()(x.float()).dtype == torch.float32
