@@ -85,7 +85,7 @@ def test_families_know_nothing_of_files_and_downloads_and_of_each_other():
             if other[:2] == ["posezoo", "models"]:
                 assert len(other) < 3 or other[2] in {parts[2], *shared}, (module, name)
             elif other[0] == "posezoo":
-                leaves = ("zoo", "errors", "packing", "device")
+                leaves = ("zoo", "errors", "graphs", "onednn", "packing", "device")
                 assert other[1] in leaves or name == "posezoo.weights.keys", (module, name)
 
 
