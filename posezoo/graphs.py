@@ -30,6 +30,7 @@ __all__ = ["Graph", "make_graphs"]
 _CALLS = 3  # the call of a shape that makes its graph: a shape that comes once is not worth it
 _SHAPES = 4, 16  # of which a network has fused graphs, at least and at most; others run as usual
 _BYTES = 64 << 20  # what their copies of the weights may take where there are more than four
+_PROGRAMS = 8  # shapes that a network has programs for; those of a PCT take 30 MiB each
 _COUNTED = 256  # of which calls are counted
 _lock = threading.Lock()
 
@@ -112,28 +113,14 @@ def _run(graph: Run, x: Tensor) -> Tensor:
         torch.set_autocast_enabled("cpu", was_half)
 
 
-class _Recorded(nn.Module):
-    """A module that is given its packed weights, since TorchScript has no constants of their type.
-
-    It knows them again when the layers use them.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor, *packed: Tensor) -> Tensor:
-        y: Tensor = self.module(x)
-        return y
-
-
 def _record(module: nn.Module, x: Tensor) -> Run:
     """Return the program of the operators that a module calls for inputs like `x`."""
     jit: Any = torch.jit
     layers = [m for m in module.modules() if isinstance(m, (PackedConv2d, PackedLinear))]
+    # TorchScript has no constants of this type, but knows inputs again when the layers use them
     packed = [layer.packed for layer in layers if layer.packed is not None]
     with recording():
-        program = jit.trace(_Recorded(module), (x, *packed), check_trace=False).forward
+        program = jit.trace(lambda x, *packed: module(x), (x, *packed), check_trace=False)
     return lambda x: program(x, *packed)
 
 
@@ -189,7 +176,7 @@ def make_graphs(network: nn.Module) -> None:
     size = sum(p.numel() * p.element_size() for m in fused for p in m.parameters())
     shapes = min(max(_BYTES // max(size, 1), _SHAPES[0]), _SHAPES[1])
     for module, name, child in found:
-        setattr(module, name, Graph(child, shapes if child in fused else _SHAPES[1]))
+        setattr(module, name, Graph(child, shapes if child in fused else _PROGRAMS))
     for child in fused:
         _keep_norms_apart(child)
 

@@ -39,8 +39,9 @@ def optimize(
 
     With glibc, a process that runs such copies on the CPU keeps up to 1 GiB of the memory that
     forwards free, see `posezoo.memory`; a setting of malloc in its environment, such as
-    `MALLOC_ARENA_MAX=8`, keeps it from that. On x86 CPUs some parts run as graphs from the third
-    batch of a size on, with the same bits, see `posezoo.graphs`; hooks inside of them do not run.
+    `MALLOC_ARENA_MAX=8`, keeps it from that. On x86 CPUs some parts run as graphs or as recorded
+    programs from the third batch of a size on, with the same bits, see `posezoo.graphs`; hooks
+    inside of them do not run, and changes of their attributes are not seen.
 
     Args:
         model: a model or a network of one's own, in whatever wrapper.
