@@ -68,8 +68,11 @@ class SimpleHead(KeypointHead):
     def __init__(self, width: int, grid: tuple[int, int], num_keypoints: int) -> None:
         super().__init__()
         self.width, self.grid = width, grid
-        self.taps: nn.Linear | None = None
         self.reset(num_keypoints)
+
+    def reset(self, num_keypoints: int) -> None:
+        super().reset(num_keypoints)
+        self.taps: nn.Linear | None = None
 
     def fold(self) -> None:
         """Let the convolution come before the upsampling: both are linear, and maps are smaller.
