@@ -137,6 +137,14 @@ def test_compiled_copy_takes_any_batch_size_without_compiling_again(model, dtype
             assert spread(run(fast, inputs), run(plain, inputs)) < tolerance
 
 
+def test_attention_in_bfloat16_is_one_graph_for_the_compiler():
+    """What the processor can do is read from a file, which the compiler cannot follow."""
+    q, k, v = torch.randn(3, 2, 4, 17, 8).bfloat16().unbind()
+    compiled = torch.compile(attend, backend="eager", fullgraph=True)
+    expected = F.scaled_dot_product_attention(q, k, v, scale=0.5)
+    assert torch.equal(compiled(q, k, v, scale=0.5), expected)
+
+
 def test_layers_are_packed_where_that_is_faster_and_can_be_copied():
     model = small("tmpose_b_256x192")
     fast, inputs = optimize(model), inputs_of(model, 2)

@@ -214,7 +214,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float, bias: Tensor | None
     """
     is_half = v.dtype == torch.bfloat16 and v.is_cpu and not v.requires_grad
     in_graph = torch.compiler.is_compiling() or is_fused()
-    if is_half and not (has_bfloat16_tiles() or in_graph):
+    if is_half and not in_graph and not has_bfloat16_tiles():
         logits = (q * scale).to(v.dtype) @ k.to(v.dtype).mT
         if bias is not None:
             logits += bias

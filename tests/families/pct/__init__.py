@@ -64,9 +64,11 @@ def maps_of(backbone: Any, image: Tensor) -> dict[str, Tensor]:
     found = {f"stage{i}": x.permute(0, 2, 3, 1) for i, x in enumerate(maps)}
     found["patch_embed"] = x = backbone.patch_embed(image)
     for i, block in enumerate(backbone.layers[0].blocks):
-        x = found[f"stage0_block{i}"] = swin_block(
-            block, x, backbone.bias(block), logit_scale(block.attn)
-        )
+        if backbone.is_folded:
+            x = block(x)
+        else:
+            x = swin_block(block, x, backbone.bias(block), logit_scale(block.attn))
+        found[f"stage0_block{i}"] = x
     return found
 
 
