@@ -147,6 +147,25 @@ def test_a_row_that_is_none_runs_as_it_is():
     assert torch.equal(graph(x), graph.module(x))
 
 
+@needs_graphs
+@pytest.mark.parametrize("is_fused", [True, False], ids=["graph", "program"])
+def test_a_graph_that_would_write_over_its_input_is_not_used(is_fused: bool):
+    class Writes(Row):
+        graph_is_fused = is_fused
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            if torch.jit.is_tracing():
+                x.zero_()
+            return y
+
+    graph, x = Graph(Writes()), maps(2)
+    kept = x.clone()
+    for _ in range(4):
+        graph(x)
+    assert graphs_of(graph) == [None] and torch.equal(x, kept)
+
+
 def test_other_arguments_and_no_images_run_the_module():
     class Two(Row):
         def forward(self, x: Tensor, more: tuple[int, ...] = ()) -> Tensor:

@@ -251,6 +251,13 @@ def test_only_layers_that_double_a_map_are_replaced_by_one_that_does():
     assert kinds == [DoublingConv] + 5 * [nn.ConvTranspose2d]
 
 
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="needs x86")
+def test_in_float32_maps_are_doubled_by_one_convolution_where_channels_shrink():
+    block = nn.Sequential(*(nn.ConvTranspose2d(c, 4, 4, 2, 1) for c in (8, 4, 2)))
+    pack_layers(block, torch.float32)
+    assert [type(layer) is DoublingConv for layer in block] == [True, False, False]
+
+
 def test_copy_of_an_optimised_model_in_another_type(model):
     """What was packed for one type does not stay for the next."""
     inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs_of(model, 2))
