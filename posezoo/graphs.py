@@ -84,8 +84,8 @@ class Graph(nn.Module):
 
     def _graph(self, x: Tensor) -> Run | None:
         """Return the graph for inputs like `x`, which may be made now; None where there is none."""
-        is_half = torch.is_autocast_enabled("cpu")
-        key = (x.shape, x.stride(), x.dtype, is_half, torch.get_num_threads())
+        half = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        key = (x.shape, x.stride(), x.dtype, half, torch.get_num_threads())
         if key in self._graphs:
             return self._graphs[key]
         if len(self._graphs) == self.shapes or len(self._calls) == _COUNTED:

@@ -225,11 +225,12 @@ def test_a_program_is_of_the_precision_that_it_was_recorded_in():
     row.graph_is_fused = False
     graph, x = Graph(row), maps(2)
     for _ in range(4):
-        for is_half in (False, True):
-            with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
-                assert torch.equal(graph(x), row(x))
-                assert torch.is_autocast_enabled("cpu") == is_half
-    assert len(graphs_of(graph)) == 2 and all(graphs_of(graph))
+        for half in (None, torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", half, enabled=half is not None):
+                found, expected = graph(x), row(x)
+                assert torch.equal(found, expected) and found.dtype == expected.dtype
+                assert torch.is_autocast_enabled("cpu") == (half is not None)
+    assert len(graphs_of(graph)) == 3 and all(graphs_of(graph))
 
 
 @needs_graphs
