@@ -33,7 +33,7 @@ _TURNS = {  # EXIF orientation -> flip left-right first, then quarter turns to t
     7: (True, 3),
     8: (False, 1),
 }
-_STRIP = 256  # rows that are copied at a time
+_STRIP = 1 << 19  # pixels that are copied at a time
 _DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras store in 16-bit files
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf")
@@ -198,12 +198,16 @@ def _from_pillow(
 
 
 def _copied(image: Image.Image) -> NDArray[np.uint8]:
-    """Return the pixels of an RGB image without a second copy of the whole on the way."""
+    """Return the pixels of an RGB image; of a large one without a second copy of the whole."""
     image.load()
     pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, _STRIP):
-        bottom = min(top + _STRIP, image.height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        # a strip keeps other threads waiting for the interpreter, and so does cutting it
+        whole = bottom - top == image.height
+        strip = image if whole else image.crop((0, top, image.width, bottom))
+        pixels[top:bottom] = np.asarray(strip)
     return pixels
 
 

@@ -79,6 +79,7 @@ def optimize(
         if can_pack(chosen, dtype) and not compile:
             pack_layers(fast, dtype)
             make_graphs(fast)
+    fast.eval()  # with what was put in
     return FastNetwork(fast, chosen, dtype, compile) if compile or dtype in _HALF else fast
 
 

@@ -58,6 +58,9 @@ def test_model_and_its_state_stay_as_they_are(model):
     assert list(before) == list(after) and all(torch.equal(before[k], after[k]) for k in before)
     assert all(p.requires_grad for p in model.parameters())
     assert not any(p.requires_grad for p in fast.parameters())
+    training = copy.copy(model).train()
+    assert not any(m.training for m in optimize(training).modules()) and training.training
+    model.eval()
 
 
 def test_nothing_is_left_to_fold(model):

@@ -40,6 +40,7 @@ class BlockFolder:
         self.identity = ""
         count = len(paths)
         self.blocks = [range(i, min(i + _BLOCK, count)) for i in range(0, count, _BLOCK)]
+        self._written: dict[int, list[dict[str, Any]]] = {}  # by this process, from its start on
 
     def locked(self, share: Share) -> AbstractContextManager[None]:
         """Keep other processes from writing the same; see `RunFolder.locked`."""
@@ -72,8 +73,10 @@ class BlockFolder:
             else {"sample": i, "rows": rows}
             for i, rows in zip(block, results)
         ]
-        checksum = self._checksum(block, entries)
-        write_json(self._path(block), {"checksum": checksum, "entries": entries})
+        text = json.dumps(entries)
+        content = f'{{"checksum": "{self._checksum(block, text)}", "entries": {text}}}'
+        _write(self._path(block), content)
+        self._written[block.start] = entries
 
     def merging(self) -> AbstractContextManager[bool]:
         """Tell whether all blocks are done and nobody else merges them; see `RunFolder.merging`."""
@@ -87,7 +90,7 @@ class BlockFolder:
         """
         ordered: list[dict[str, Any]] = []
         for block in self.blocks:
-            entries = self._read(block)
+            entries = self._written.get(block.start) or self._read(block)
             if entries is None:
                 raise DataError(
                     f"samples {block.start} to {block.stop - 1} of {len(self.paths)} are missing "
@@ -113,10 +116,11 @@ class BlockFolder:
         if not isinstance(content, dict) or set(content) != {"checksum", "entries"}:
             return None
         entries: list[dict[str, Any]] = content["entries"]
-        return entries if content["checksum"] == self._checksum(block, entries) else None
+        valid = content["checksum"] == self._checksum(block, json.dumps(entries))
+        return entries if valid else None
 
-    def _checksum(self, block: range, entries: Any) -> str:
-        text = f"{self.identity} {block.start} {json.dumps(entries)}"
+    def _checksum(self, block: range, entries: str) -> str:
+        text = f"{self.identity} {block.start} {entries}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _path(self, block: range) -> Path:
@@ -129,5 +133,9 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         DataError: it cannot be written.
     """
+    _write(path, json.dumps(value))
+
+
+def _write(path: Path, text: str) -> None:
     with writing(path), replacing(path) as temporary:
-        temporary.write_text(json.dumps(value) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
