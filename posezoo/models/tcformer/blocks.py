@@ -46,10 +46,23 @@ class TokenConv(nn.Conv2d):
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(c_in, c_out, 3, stride=2, padding=1)
         self.skip = nn.Conv1d(c_in, c_out, 1, bias=False)
+        self.folded: nn.ModuleList | None = None
+
+    def fold(self) -> None:
+        """Keep both as layers of their own, whose weights can be packed."""
+        sizes = (self.in_channels, self.out_channels, 3, 2, 1)
+        conv = nn.Conv2d(*sizes, device="meta")
+        conv.weight, conv.bias = self.weight, self.bias
+        weight = self.skip.weight[..., 0]
+        self.folded = nn.ModuleList([conv, as_linear(weight, weight.new_zeros(len(weight)))])
 
     def on_tokens(self, x: Tensor, regions: Regions, halved: Regions) -> Tensor:
         """(B, N, C) -> (B, N, C_out); both regions are of the same tokens, on their two maps."""
-        y = self(nchw(regions.token2map(x)))  # (B, C_out, h / 2, w / 2)
+        grid = nchw(regions.token2map(x))
+        if self.folded is not None:
+            conv, skip = self.folded
+            return halved.map2token(nhwc(conv(grid))).add_(skip(x))
+        y = self(grid)  # (B, C_out, h / 2, w / 2)
         return F.linear(x, self.skip.weight[..., 0]) + halved.map2token(nhwc(y))
 
 

@@ -143,15 +143,16 @@ def _nearest_denser(
         order: (1, N), tokens by falling density.
         closeness, neighbours: (1, N, 5) of the five nearest.
     """
-    numbers = torch.arange(x.shape[1], device=x.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, numbers)
+    numbers = torch.arange(x.shape[1], dtype=x.dtype, device=x.device).expand_as(order)
+    rank = torch.empty_like(numbers).scatter_(1, order, numbers)
     denser = rank.gather(1, neighbours.flatten(1)).view_as(neighbours) < rank[..., None]
     found = closeness.masked_fill(~denser, -math.inf).amax(-1)
     peaks = denser[0].any(-1).logical_not().nonzero()[:, 0]
     for rows in peaks.split(_BLOCK_ROWS):
         block = closeness_to(x[:, rows])[0]  # (rows, N)
-        block.masked_fill_(rank >= rank[0, rows, None], -math.inf)
-        found[0, rows] = block.amax(-1)
+        # inf for denser tokens, -inf for others: a quarter of the time of a mask
+        limit = (rank[0, rows, None] - rank).sub_(0.5).mul_(math.inf)
+        found[0, rows] = torch.minimum(block, limit, out=limit).amax(-1)
     return found
 
 
@@ -172,8 +173,22 @@ def _nearest_centre(x: Tensor, centres: Tensor, half: Tensor, limit: Tensor) -> 
     blocks, closeness_to = [], _closeness_to(centres, half)
     for rows, most in zip(x.split(_BLOCK_ROWS, 1), limit.split(_BLOCK_ROWS, 1), strict=True):
         closeness = closeness_to(rows).clamp_(max=most[..., None])
-        blocks.append(closeness.argmax(-1))  # (B, rows), the first of equals
+        blocks.append(_first_largest(closeness))  # (B, rows)
     return torch.cat(blocks, 1)
+
+
+def _first_largest(x: Tensor) -> Tensor:
+    """Return where the first of the largest values along the last axis is, (B, R, M) -> (B, R).
+
+    On a CPU `argmax` is slow: it looks at the maxima of eight groups, then at one of the groups.
+    """
+    if torch.compiler.is_compiling() or not x.is_cpu:
+        return x.argmax(-1)
+    groups = x.unflatten(-1, (math.gcd(x.shape[-1], 8), -1))  # (B, R, 8, M / 8)
+    group = groups.amax(-1).argmax(-1, keepdim=True)  # (B, R, 1)
+    index = group[..., None].expand(-1, -1, -1, groups.shape[-1])
+    values = groups.gather(2, index)[:, :, 0]  # (B, R, M / 8)
+    return group[..., 0] * groups.shape[-1] + values.argmax(-1)
 
 
 class RowTable(NamedTuple):

@@ -73,6 +73,13 @@ def test_five_largest_are_the_five_largest(n):
     assert torch.equal(values, x.gather(-1, indices))
 
 
+@pytest.mark.parametrize("n", [1, 4, 49, 192, 768])
+def test_of_equals_the_first_is_the_largest(n):
+    x = torch.randint(4, (2, 50, n), generator=torch.Generator().manual_seed(n)).float()
+    x[0, 0, n // 2] = x[1, 3, -1] = math.nan
+    assert torch.equal(tokens._first_largest(x), x.argmax(-1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_equal_tokens_spend_one_centre(dtype):
     g = torch.Generator().manual_seed(0)
