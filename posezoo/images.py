@@ -183,6 +183,8 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
 def _from_pillow(
     image: Image.Image, where: str, recorded_size: tuple[int, int] | None
 ) -> NDArray[np.uint8]:
+    if not (image.width and image.height):
+        raise InputError(f"{where} is empty: {image.width} x {image.height} pixels")
     if image.mode == "F":
         raise InputError(f"{where} holds floating-point pixels; convert it to 8 bit first")
     if image.mode.startswith("I"):

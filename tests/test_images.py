@@ -100,6 +100,12 @@ def test_other_kinds_of_files_are_named(tmp_path, head, words):
         load_image(tmp_path / "p.jpg")
 
 
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_empty_pillow_image_is_named(size):
+    with pytest.raises(InputError, match=f"empty: {size[0]} x {size[1]} pixels"):
+        load_image(Image.new("RGB", size))
+
+
 def test_pipe_and_folder_are_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(InputError, match="no regular file"):

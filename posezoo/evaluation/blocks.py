@@ -31,16 +31,18 @@ class BlockFolder:
     Args:
         out: the output folder.
         paths: the image of each sample.
+        keeps_rows: whether rows stay in memory until they are merged, so that they need not be
+            read again.
     """
 
-    def __init__(self, out: Path, paths: Sequence[Path]) -> None:
-        self.out, self.paths = out, paths
+    def __init__(self, out: Path, paths: Sequence[Path], *, keeps_rows: bool = False) -> None:
+        self.out, self.paths, self.keeps_rows = out, paths, keeps_rows
         self.folder = out / "blocks"
         self.run = RunFolder(self.folder)
         self.identity = ""
         count = len(paths)
         self.blocks = [range(i, min(i + _BLOCK, count)) for i in range(0, count, _BLOCK)]
-        self._written: dict[int, list[dict[str, Any]]] = {}  # by this process, from its start on
+        self._kept: dict[int, list[dict[str, Any]]] = {}
 
     def locked(self, share: Share) -> AbstractContextManager[None]:
         """Keep other processes from writing the same; see `RunFolder.locked`."""
@@ -60,10 +62,13 @@ class BlockFolder:
         self.identity = json.dumps({**identity, "samples": digest}, sort_keys=True)
         self.run.open(json.loads(self.identity), join=join)
 
+    def of(self, share: Share) -> list[range]:
+        """Return the blocks of a share."""
+        return self.blocks[share.index :: share.count]
+
     def missing(self, share: Share) -> list[range]:
         """Return the blocks of a share that are not done yet, or damaged."""
-        mine = self.blocks[share.index :: share.count]
-        return [block for block in mine if self._read(block) is None]
+        return [block for block in self.of(share) if self._read(block) is None]
 
     def write(self, block: range, results: Sequence[Rows | BadImage]) -> None:
         """Write the rows of a block's samples, in order."""
@@ -76,7 +81,8 @@ class BlockFolder:
         text = json.dumps(entries)
         content = f'{{"checksum": "{self._checksum(block, text)}", "entries": {text}}}'
         _write(self._path(block), content)
-        self._written[block.start] = entries
+        if self.keeps_rows:
+            self._kept[block.start] = entries
 
     def merging(self) -> AbstractContextManager[bool]:
         """Tell whether all blocks are done and nobody else merges them; see `RunFolder.merging`."""
@@ -90,7 +96,7 @@ class BlockFolder:
         """
         ordered: list[dict[str, Any]] = []
         for block in self.blocks:
-            entries = self._written.get(block.start) or self._read(block)
+            entries = self._kept.get(block.start) or self._read(block)
             if entries is None:
                 raise DataError(
                     f"samples {block.start} to {block.stop - 1} of {len(self.paths)} are missing "

@@ -98,6 +98,8 @@ def evaluate_model(
         recorded["category"] = settings.category
     with _out_folder(run.out) as out, _tf32(settings.tf32):
         run_here = _Run(cfg, origin, task, recorded, run, out)
+        if run.share is not None and not run_here.blocks.of(run.share):
+            return None  # more shares than blocks; others may have merged them all
         with run_here.blocks.locked(run_here.share):
             return run_here.evaluate(device)
 
@@ -120,7 +122,7 @@ class _Run:
         self.share = options.share or self.launched or Share()
         if options.out is None and self.share.count > 1:
             raise InputError("several processes need a folder to meet in: give --out")
-        self.blocks = BlockFolder(out, task.paths)
+        self.blocks = BlockFolder(out, task.paths, keeps_rows=self.share.count == 1)
         self.seconds: dict[str, float] = {}
         self.last = time.perf_counter()
 
@@ -198,7 +200,7 @@ class _Run:
 
     def _how_to_go_on(self) -> str:
         missing = sum(len(block) for block in self.blocks.missing(self.share))
-        mine = sum(len(block) for block in self.blocks.blocks[self.share.index :: self.share.count])
+        mine = sum(len(block) for block in self.blocks.of(self.share))
         text = f"stopped after {mine - missing} of {mine} images"
         if self.options.out is None:
             return f"{text}; nothing is kept without --out"

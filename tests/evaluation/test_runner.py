@@ -140,6 +140,14 @@ def test_job_array_gives_the_result_of_one_run_and_the_last_share_scores(
     _same(whole, tmp_path)
 
 
+def test_shares_without_a_block_leave_nothing_behind(data, whole, tmp_path):
+    shares = [Share(index=i, count=40) for i in range(40)]
+    records = [evaluate(Brightest(), data, out=tmp_path, share=share) for share in shares]
+    assert sum(record is not None for record in records) == 1
+    assert not (tmp_path / "blocks").exists()
+    _same(whole, tmp_path)
+
+
 def test_two_shares_that_finish_together_merge_once(data, whole, tmp_path):
     shares = [Share(index=i, count=2) for i in (0, 1)]
     assert evaluate(Brightest(), data, out=tmp_path, share=shares[0]) is None
