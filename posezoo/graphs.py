@@ -88,17 +88,17 @@ class Graph(nn.Module):
         key = (x.shape, x.stride(), x.dtype, half, torch.get_num_threads())
         if key in self._graphs:
             return self._graphs[key]
-        if len(self._graphs) == self.shapes or len(self._calls) == _COUNTED:
+        if len(self._graphs) >= self.shapes or len(self._calls) >= _COUNTED:
             return None
         self._calls[key] = self._calls.get(key, 0) + 1
         if self._calls[key] < _CALLS:
             return None
         with _lock:
-            if key not in self._graphs:
+            if key not in self._graphs and len(self._graphs) < self.shapes:
                 self._graphs[key] = _make(self.module, x, self.graph_is_fused)
                 if self.graph_is_fused:  # what is compiled is between what was computed
                     give_back_freed_memory()
-            return self._graphs[key]
+            return self._graphs.get(key)
 
 
 def _run(graph: Run, x: Tensor) -> Tensor:
@@ -113,14 +113,24 @@ def _run(graph: Run, x: Tensor) -> Tensor:
         torch.set_autocast_enabled("cpu", was_half)
 
 
+def _traced(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[..., Tensor]:
+    """Return TorchScript's program of what a function calls; other tensors are constants in it.
+
+    `torch.jit.trace` does the same, but keeps every program, and those tensors, for ever.
+    """
+    c: Any = torch._C
+    graph, _ = c._create_graph_by_tracing(function, inputs, lambda _: "", True, False)
+    program: Callable[..., Tensor] = c._create_function_from_graph("program", graph)
+    return program
+
+
 def _record(module: nn.Module, x: Tensor) -> Run:
     """Return the program of the operators that a module calls for inputs like `x`."""
-    jit: Any = torch.jit
     layers = [m for m in module.modules() if isinstance(m, (PackedConv2d, PackedLinear))]
     # TorchScript has no constants of this type, but knows inputs again when the layers use them
     packed = [layer.packed for layer in layers if layer.packed is not None]
     with recording():
-        program = jit.trace(lambda x, *packed: module(x), (x, *packed), check_trace=False)
+        program = _traced(lambda x, *_: module(x), x, *packed)
     return lambda x: program(x, *packed)
 
 
@@ -137,13 +147,11 @@ def _fuser() -> Iterator[None]:
 
 def _fuse(module: nn.Module, x: Tensor) -> Run:
     """Return the graph that oneDNN makes of a module for inputs like `x`."""
-    jit: Any = torch.jit
     with _fuser(), torch.autocast("cpu", enabled=False):
-        run = jit.freeze(jit.trace(module, x, check_trace=False)).forward
+        run = _traced(module, x)
         for _ in range(2):  # the first is watched, the second compiled
             run(x)
-    found: Run = run
-    return found
+    return run
 
 
 def _make(module: nn.Module, x: Tensor, is_fused: bool) -> Run | None:

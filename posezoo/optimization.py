@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
 
 from .device import autocast, choose_device, choose_dtype, weight_dtype
 from .engines.network import ExportedNetwork
 from .engines.opening import open_network
 from .errors import InputError
 from .graphs import make_graphs
+from .guard import Guard, shared_tensors
 from .memory import keep_freed_memory
 from .packing import can_pack, pack_layers
 from .zoo.model import Foldable, Tokenizer, ZooModel
@@ -34,14 +41,15 @@ def optimize(
     What does not depend on the input is computed once (BatchNorm becomes part of the convolutions,
     factors part of the layers before them), weights are stored in the memory format and the
     precision in which they are used, and that precision is part of the copy: call it as it is.
-    The model and its state dict stay as they are. Later changes of its weights do not reach the
-    copy, which cannot be trained or saved.
+    The model and its state dict stay as they are. The copy cannot be trained or saved. It shares
+    weights with the model where it can: once those have changed, it refuses to run.
 
     With glibc, a process that runs such copies on the CPU keeps up to 1 GiB of the memory that
     forwards free, see `posezoo.memory`; a setting of malloc in its environment, such as
     `MALLOC_ARENA_MAX=8`, keeps it from that. On x86 CPUs some parts run as graphs or as recorded
     programs from the third batch of a size on, with the same bits, see `posezoo.graphs`; hooks
-    inside of them do not run, and changes of their attributes are not seen.
+    inside of them do not run, and changes of their attributes are not seen. There ReLU makes
+    0 of NaN, and images get no gradients.
 
     Args:
         model: a model or a network of one's own, in whatever wrapper.
@@ -68,19 +76,18 @@ def optimize(
     if chosen.type == "cpu":
         keep_freed_memory()
     fast = copy_sharing_weights(network).to(chosen, weight_dtype(dtype))
+    is_packed = False
     if isinstance(fast, ZooModel):
-        with torch.no_grad():
-            for module in list(fast.modules()):
-                if isinstance(module, Foldable):
-                    module.fold()
-            if dtype in _HALF:
-                _store_in(dtype, fast)
+        _fold(fast, dtype)
         fast = fast.to(memory_format=torch.channels_last)
-        if can_pack(chosen, dtype) and not compile:
+        is_packed = can_pack(chosen, dtype) and not compile and _is_finite(fast)
+        if is_packed:
             pack_layers(fast, dtype)
             make_graphs(fast)
     fast.eval()  # with what was put in
-    return FastNetwork(fast, chosen, dtype, compile) if compile or dtype in _HALF else fast
+    whole = FastNetwork(fast, chosen, dtype, compile) if compile or dtype in _HALF else fast
+    whole.register_forward_pre_hook(Guard(shared_tensors(fast, network), is_packed))
+    return whole
 
 
 def ready(
@@ -95,6 +102,39 @@ def ready(
     return optimize(network, device=device, dtype=dtype, compile=compile)
 
 
+@torch.no_grad()
+def _fold(network: ZooModel, dtype: torch.dtype) -> None:
+    """Make part of the weights what does not depend on the input, and the type if it is a half."""
+    _make_plain(network)
+    for module in list(network.modules()):
+        if isinstance(module, Foldable):
+            module.fold()
+    if dtype in _HALF:
+        _store_in(dtype, network)
+
+
+def _make_plain(network: nn.Module) -> None:
+    """Make weights of what hooks and parametrizations compute at every call, as in pruning."""
+    for module in list(network.modules()):
+        if parametrize.is_parametrized(module):
+            names = list(cast("nn.ModuleDict", module.parametrizations))
+            weights = {name: getattr(module, name).detach() for name in names}
+            # torch's own way would change the class, which the model's layer has, too
+            module.__class__ = type(module).__bases__[0]
+            del module.parametrizations
+            for name, weight in weights.items():
+                setattr(module, name, nn.Parameter(weight, requires_grad=False))
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, BasePruningMethod):
+                hook.remove(module)
+                del module._forward_pre_hooks[key]
+
+
+def _is_finite(network: nn.Module) -> bool:
+    """Whether all weights are numbers: a packed layer would hide it where they are not."""
+    return all(bool(tensor.sum().isfinite()) for tensor in network.parameters())
+
+
 def _store_in(dtype: torch.dtype, network: ZooModel) -> None:
     """Store the weights that autocast would convert at every forward."""
     if isinstance(network, Tokenizer):
@@ -107,7 +147,7 @@ def _store_in(dtype: torch.dtype, network: ZooModel) -> None:
 
 
 class FastNetwork(nn.Module):
-    """A network that enters its precision by itself, and may be compiled.
+    """A network that enters its precision by itself, as its methods do, and may be compiled.
 
     Attributes:
         module: the network inside.
@@ -125,9 +165,21 @@ class FastNetwork(nn.Module):
             module.compile()
         self.eval()
 
-    def forward(self, *inputs: Tensor) -> object:
+    def __getattr__(self, name: str) -> Any:
+        """Return a part, or a method of the network inside that runs in its precision."""
+        if name.startswith("_") or name in self.__dict__["_modules"]:
+            return super().__getattr__(name)
+        method = getattr(self.module, name)
+        if not inspect.ismethod(method):
+            return super().__getattr__(name)
+        return functools.partial(self._run, method)
+
+    def _run(self, method: Any, *args: Any, **options: Any) -> Any:
+        with autocast(self.device, self.dtype):
+            return method(*args, **options)
+
+    def forward(self, *inputs: Tensor, **options: Any) -> object:
         """Return what the network does; of a compiled one the batch size is free from the start."""
         for x in inputs if self.compiled and len(inputs[0]) > 1 else ():
             torch._dynamo.maybe_mark_dynamic(x, 0)
-        with autocast(self.device, self.dtype):
-            return self.module(*inputs)
+        return self._run(self.module, *inputs, **options)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import onednn
-from .device import has_fast_bfloat16
+from .device import has_bfloat16_tiles, has_fast_bfloat16
 from .onednn import is_fused
 
 __all__ = [
@@ -137,6 +137,10 @@ class PackedConv2d(nn.Conv2d):
             y = y if add is None else y + add
             return F.relu(y) if relu else y
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
+        if self._fails(x):
+            bias = None if self.bias is None else self.bias.float()
+            y = self._conv_forward(x.float(), self.weight.float(), bias)
+            return self._after(y.to(x.dtype), add, relu)
         geometry = (self.padding, self.stride, self.dilation, self.groups)
         size = tuple(map(int, x.shape[2:]))
         if self.packed is None and x.numel() and can_pack(x.device, x.dtype):
@@ -144,13 +148,26 @@ class PackedConv2d(nn.Conv2d):
             self.packed = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *geometry, x.shape)
             self.size = size
         if self.packed is None or self.size != size or not x.numel():
-            y = self._conv_forward(x, self.weight, self.bias)
-            y = y if add is None else y.add_(add)
-            return y.relu_() if relu else y
+            return self._after(self._conv_forward(x, self.weight, self.bias), add, relu)
         weights = (self.packed, self.bias, *geometry)
         if add is None:
             return onednn.conv(x, *weights, "relu" if relu else "none")
         return onednn.conv_add(x, add.to(x.dtype), *weights, relu)
+
+    def _after(self, y: Tensor, add: Tensor | None, relu: bool) -> Tensor:
+        y = y if add is None else y.add_(add)
+        return y.relu_() if relu else y
+
+    def _fails(self, x: Tensor) -> bool:
+        """Whether oneDNN gives wrong numbers: in bfloat16 by AMX, for some strided convolutions.
+
+        They are those to maps one column wide, and those of large patches of 4 to 8 channels.
+        """
+        if self.stride[1] == 1 or x.dtype != torch.bfloat16 or not has_bfloat16_tiles():
+            return False
+        size, few = self.kernel_size[1], 3 < self.in_channels < 32
+        width = x.shape[3] + 2 * int(self.padding[1])
+        return width < size + self.stride[1] or (few and size >= 8)
 
 
 class DoublingConv(nn.Module):
@@ -163,7 +180,7 @@ class DoublingConv(nn.Module):
     def __init__(self, layer: nn.ConvTranspose2d) -> None:
         super().__init__()
         # rows (and columns) of the kernel for the cells before and after a pixel, then pixels
-        taps = torch.tensor([[3, 1], [2, 0]])
+        taps = torch.tensor([[3, 1], [2, 0]], device=layer.weight.device)
         # (C, D, 2, 2, 2, 2): pixel and cell in y, then in x
         weight = layer.weight.detach()[:, :, taps][..., taps]
         weight = weight.permute(2, 4, 1, 0, 3, 5).flatten(0, 2)  # (4 D, C, 2, 2)
@@ -198,8 +215,8 @@ def pack_layers(network: nn.Module, dtype: torch.dtype) -> None:
     """Replace linear layers and convolutions of this type; others compute in their own."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if child._forward_pre_hooks:
-                continue  # pruning makes the weights in a hook
+            if child._forward_pre_hooks or child._forward_hooks:
+                continue
             if isinstance(child, nn.Linear) and type(child) in (nn.Linear, PackedLinear):
                 if child.weight.dtype == dtype:
                     setattr(module, name, PackedLinear(child))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import resource
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 
 from posezoo import graphs, optimize
 from posezoo.graphs import Graph
+from posezoo.memory import give_back_freed_memory
 from posezoo.models.layers import Mlp, depthwise_gelu
 from posezoo.packing import can_pack, pack_layers
 
@@ -37,6 +41,18 @@ class Row(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.after(x + self.second(self.first(x).relu()))
+
+
+class Shift(nn.Module):
+    """A program with a large constant."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.graph_is_fused = fused
+        self.shift = nn.Parameter(torch.zeros(1 << 22), requires_grad=False)  # 16 MiB
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.shift
 
 
 def maps(batch: int) -> Tensor:
@@ -243,3 +259,32 @@ def test_graphs_run_with_gradients_and_autocast_on():
         with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
             found = fast(x)
     assert torch.allclose(found.float(), expected, atol=0.05 * float(expected.std()) + 1e-6)
+
+
+@needs_graphs
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("fused", [True, False])
+def test_graphs_that_are_dropped_give_their_memory_back(fused: bool):
+    def memory() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    x, used = torch.randn(1, 1 << 22), []
+    for _ in range(8):
+        graph = Graph(Shift(fused))
+        with torch.no_grad():
+            for _ in range(4):
+                graph(x)
+        assert all(graph._graphs.values())
+        del graph
+        give_back_freed_memory()
+        used.append(memory())
+    assert used[-1] - used[1] < 3 << 24
+
+
+@needs_graphs
+def test_threads_do_not_make_more_graphs_than_there_may_be():
+    graph = Graph(Row(), shapes=3)
+    with torch.no_grad(), ThreadPoolExecutor(8) as pool:
+        list(pool.map(graph, [maps(1 + i % 8) for i in range(64)]))
+        list(pool.map(graph, [maps(9 + i % 4) for i in range(64)]))
+    assert len(graph._graphs) <= 3

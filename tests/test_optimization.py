@@ -14,6 +14,7 @@ from torch import nn
 
 import posezoo
 from posezoo import PosePredictor, optimize
+from posezoo.device import has_bfloat16_tiles
 from posezoo.errors import InputError
 from posezoo.models import layers
 from posezoo.models.layers import FoldedNorm, Mlp, attend
@@ -93,15 +94,104 @@ def test_copy_of_a_copy_and_of_a_wrapped_model_are_the_same(model):
         assert all(torch.equal(a, b) for a, b in zip(run(again, inputs), expected))
 
 
-def test_pruned_convolution_keeps_its_norm():
-    from torch.nn.utils import prune
+def test_pruned_and_parametrised_layers_are_folded_as_they_are():
+    from torch.nn.utils import parametrizations, prune
 
+    for name in ("uniformer_small_plus", "hrnet_xs_128x96", "pct_swin_base"):
+        model = fill(small(name)).requires_grad_(False)
+        layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        for i, layer in enumerate(layers):
+            if i % 2:
+                size = layer.weight.abs()
+                prune.custom_from_mask(layer, "weight", size > size.mean() / 3)
+            elif layer.weight.abs().sum() > 0:
+                parametrizations.weight_norm(layer)
+        fast = optimize(model)
+        assert spread(run(fast, inputs_of(model)), run(model, inputs_of(model))) < 1e-4
+        assert prune.is_pruned(model) and not prune.is_pruned(fast)
+
+
+def test_hooks_of_layers_run():
+    model = fill(small("hrnet_xs_128x96"))
+    inputs, plain = inputs_of(model), run(optimize(model), inputs_of(model))
+    model.head.final_layer.register_forward_hook(lambda module, args, output: 2 * output)
+    for _ in range(4):  # graphs are there from the third on
+        assert all(torch.equal(a, 2 * b) for a, b in zip(run(optimize(model), inputs), plain))
+
+
+def test_a_copy_whose_weights_have_changed_refuses_to_run(model):
+    changing = copy.deepcopy(model)
+    fast, apart = optimize(changing), optimize(changing, dtype="float64")
+    inputs, before = inputs_of(model), run(fast, inputs_of(model))
+    others = copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))
+    double = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+    expected = run(apart, double)
+    changing.load_state_dict({k: v + 1 for k, v in model.state_dict().items()})
+    with pytest.raises(InputError, match="weights of the model have changed since"):
+        run(fast, inputs)
+    for other in others:  # have weights of their own
+        assert all(torch.equal(a, b) for a, b in zip(run(other, inputs), before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(run(apart, double), expected, strict=True))
+
+
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="needs x86")
+def test_images_that_require_a_gradient_are_refused():
+    model = small("tcformer_mta_256x192")
+    image = model.example_inputs(1)[0].requires_grad_()
+    fast = optimize(model)
+    with pytest.raises(InputError, match="an input requires a gradient.*use the model itself"):
+        fast(image)
+    with torch.no_grad():
+        fast(image)
+    optimize(model, dtype="float64").requires_grad_(False)(image.double())
+
+
+@pytest.mark.parametrize("name", ["uniformer_s_256x192", "vitpose_b_simple_256x192"])
+def test_default_device_does_not_matter(name):
+    model = fill(small(name))
+    with torch.device("meta"):
+        fast = optimize(model)
+    assert spread(run(fast, inputs_of(model)), run(model, inputs_of(model))) < 1e-4
+
+
+def test_weights_that_are_no_numbers_are_seen_in_the_output():
     model = fill(small("hrnet_xs_128x96"))
     with torch.no_grad():
-        prune.identity(model.trunk.conv1, "weight")
-    fast = optimize(model)
-    assert isinstance(fast.trunk.bn1, nn.BatchNorm2d) and isinstance(fast.trunk.bn2, FoldedNorm)
-    assert spread(run(fast, inputs_of(model)), run(model, inputs_of(model))) < 1e-5
+        model.trunk.conv2.weight[0, 0, 0, 0] = torch.nan
+    assert not run(optimize(model), inputs_of(model))[0].isfinite().any()
+
+
+def test_methods_and_options_of_a_copy_in_half_precision_run_in_it():
+    model = fill(small("tokenpose_t_256x192"))
+    fast, (image,) = optimize(model, dtype="float16"), inputs_of(model)
+    keep = torch.arange(5)
+    with torch.no_grad():
+        assert not torch.equal(fast(image, keep_idx=keep), fast(image))
+        found, expected = fast.forward_features(image), model.forward_features(image)
+    assert spread([found], [expected]) < 0.2
+    with pytest.raises(AttributeError, match="pretrained_cfg"):
+        _ = fast.pretrained_cfg
+
+
+@pytest.mark.skipif(not has_bfloat16_tiles(), reason="needs AMX")
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "padding", "size"),
+    [
+        (320, 3, 2, 1, (4, 2)), (64, 3, 2, 1, (12, 1)), (32, 2, 2, 0, (16, 3)),
+        (4, 16, 16, 2, (64, 48)), (8, 16, 16, 0, (33, 65)), (8, 8, 8, 0, (16, 24)),
+        (3, 7, 4, 3, (33, 4)),
+    ],
+)  # fmt: skip
+def test_convolutions_that_fail_with_amx_are_right(channels, kernel, stride, padding, size):
+    torch.manual_seed(0)
+    conv = PackedConv2d(nn.Conv2d(channels, 512, kernel, stride, padding).bfloat16())
+    x = torch.randn(2, channels, *size).bfloat16()
+    for again in range(2):
+        found = conv(x[again:]).float()
+        expected = F.conv2d(
+            x[again:].float(), conv.weight.float(), conv.bias.float(), stride, padding
+        )
+        assert (found - expected).abs().max() < 0.05
 
 
 def test_predictor_runs_the_copy_where_the_given_model_cannot_run_as_it_is():

@@ -97,11 +97,7 @@ def evaluate_model(
     if settings.category is not None:
         recorded["category"] = settings.category
     with _out_folder(run.out) as out, _tf32(settings.tf32):
-        run_here = _Run(cfg, origin, task, recorded, run, out)
-        if run.share is not None and not run_here.blocks.of(run.share):
-            return None  # more shares than blocks; others may have merged them all
-        with run_here.blocks.locked(run_here.share):
-            return run_here.evaluate(device)
+        return _Run(cfg, origin, task, recorded, run, out).run(device)
 
 
 class _Run:
@@ -126,8 +122,15 @@ class _Run:
         self.seconds: dict[str, float] = {}
         self.last = time.perf_counter()
 
-    def evaluate(self, device: torch.device) -> EvaluationRecord | None:
+    def run(self, device: torch.device) -> EvaluationRecord | None:
         """Do the share; score if all blocks are there and it is this process that merges them."""
+        if self.options.share is not None and not self.blocks.of(self.share):
+            return None  # more shares than blocks; others may have merged them all
+        with self.blocks.locked(self.share):
+            return self.evaluate(device)
+
+    def evaluate(self, device: torch.device) -> EvaluationRecord | None:
+        """Do the same while nobody else does."""
         self.open()
         self.predict()
         self.stop("predict")

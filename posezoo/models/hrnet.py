@@ -8,7 +8,7 @@ convolution. Forward hooks on timm's layers do not run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -71,9 +71,18 @@ def conv_norm(
     return F.relu(y, inplace=True) if relu else y
 
 
+def _leaves(layers: nn.Module) -> Iterator[nn.Module]:
+    """Yield what is in nested Sequentials, in order; what layers are made of stays inside."""
+    if isinstance(layers, nn.Sequential):
+        for layer in layers:
+            yield from _leaves(layer)
+    else:
+        yield layers
+
+
 def run_layers(x: Tensor, layers: nn.Module, affine: Affine) -> Tensor:
     """Run nested Sequentials, every BatchNorm after a convolution, every ReLU after a BatchNorm."""
-    leaves = [layer for layer in layers.modules() if not isinstance(layer, nn.Sequential)]
+    leaves = list(_leaves(layers))
     for layer, after in zip(leaves, [*leaves[1:], None]):
         if isinstance(layer, nn.Conv2d):
             conv = layer

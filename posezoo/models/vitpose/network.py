@@ -106,7 +106,7 @@ def upsampled_taps(cells: int) -> Tensor:
 
     Upsampling is bilinear; taps are one pixel before, on and after a pixel, zero outside.
     """
-    one = torch.eye(cells, dtype=torch.float64)
+    one = torch.eye(cells, dtype=torch.float64, device="cpu")
     pixels = F.interpolate(one[None], scale_factor=4, mode="linear")[0].t()  # (4 cells, cells)
     padded = F.pad(pixels, (0, 0, 1, 1))
     return torch.cat([padded[tap : tap + 4 * cells] for tap in range(3)], dim=1)
