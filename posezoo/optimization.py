@@ -48,8 +48,8 @@ def optimize(
     forwards free, see `posezoo.memory`; a setting of malloc in its environment, such as
     `MALLOC_ARENA_MAX=8`, keeps it from that. On x86 CPUs some parts run as graphs or as recorded
     programs from the third batch of a size on, with the same bits, see `posezoo.graphs`; hooks
-    inside of them do not run, and changes of their attributes are not seen. There ReLU makes
-    0 of NaN, and images get no gradients.
+    inside of them do not run, nor do those of layers that became part of others, and changes of
+    their attributes are not seen. There ReLU makes 0 of NaN, and images get no gradients.
 
     Args:
         model: a model or a network of one's own, in whatever wrapper.

@@ -114,6 +114,10 @@ def test_pruned_and_parametrised_layers_are_folded_as_they_are():
 def test_hooks_of_layers_run():
     model = fill(small("hrnet_xs_128x96"))
     inputs, plain = inputs_of(model), run(optimize(model), inputs_of(model))
+    seen = []
+    model.trunk.conv2.register_forward_hook(lambda module, args, output: seen.append(output))
+    run(model, inputs)
+    assert len(seen) == 1
     model.head.final_layer.register_forward_hook(lambda module, args, output: 2 * output)
     for _ in range(4):  # graphs are there from the third on
         assert all(torch.equal(a, 2 * b) for a, b in zip(run(optimize(model), inputs), plain))

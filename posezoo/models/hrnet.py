@@ -60,7 +60,7 @@ def conv_norm(
     """
     if isinstance(conv, PackedConv2d) and isinstance(norm, FoldedNorm):
         return conv(x, add, relu)
-    if norm not in affine or conv._forward_pre_hooks:  # pruning makes the weights in a hook
+    if norm not in affine or conv._forward_pre_hooks or conv._forward_hooks:
         y = norm(conv(x))
     else:
         scale, shift = affine[norm]

@@ -131,15 +131,14 @@ class FoldedBlock(nn.Module):
 
     def bias(self, dtype: torch.dtype) -> Tensor:
         """Return the attention bias in this type."""
-        kept = self._bias
-        if kept is not None and (kept.device, kept.dtype) == (self.scale.device, dtype):
-            return kept
-        with without_autocast(self.scale):
-            if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():  # would compile again when there is one
+            with without_autocast(self.scale):
                 return attention_bias(self.block).to(dtype)
-            with torch.inference_mode(False), torch.no_grad():
-                self._bias = attention_bias(self.block).to(dtype)
-        return self._bias
+        kept = self._bias
+        if kept is None or (kept.device, kept.dtype) != (self.scale.device, dtype):
+            with without_autocast(self.scale), torch.inference_mode(False), torch.no_grad():
+                kept = self._bias = attention_bias(self.block).to(dtype)
+        return kept
 
 
 @dataclass(frozen=True, kw_only=True)
