@@ -139,7 +139,8 @@ class PackedConv2d(nn.Conv2d):
         x = x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
         if self._fails(x):
             bias = None if self.bias is None else self.bias.float()
-            y = self._conv_forward(x.float(), self.weight.float(), bias)
+            with torch.autocast("cpu", enabled=False):
+                y = self._conv_forward(x.float(), self.weight.float(), bias)
             return self._after(y.to(x.dtype), add, relu)
         geometry = (self.padding, self.stride, self.dilation, self.groups)
         size = tuple(map(int, x.shape[2:]))

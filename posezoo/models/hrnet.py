@@ -3,7 +3,8 @@
 The trunks of TokenPose, TMPose and our small model: the stem alone, or everything up to stage 3, of
 which only the finest map is used. The layers are those of timm's HighResolutionNet under timm's
 names; only the forward is written here, because in evaluation every BatchNorm folds into its
-convolution. Forward hooks on timm's layers do not run.
+convolution. Of hooks on timm's layers only those of convolutions
+run.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def conv_norm(
 ) -> Tensor:
     """Apply `norm(conv(x))`, then add a map, then ReLU.
 
-    In evaluation the norm folds into the weights of `conv`; packed ones do all in one pass.
+    In evaluation the norm folds into the weights of `conv`, unless that has hooks; packed ones do
+    all in one pass.
     """
     if isinstance(conv, PackedConv2d) and isinstance(norm, FoldedNorm):
         return conv(x, add, relu)
