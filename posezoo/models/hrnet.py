@@ -3,8 +3,7 @@
 The trunks of TokenPose, TMPose and our small model: the stem alone, or everything up to stage 3, of
 which only the finest map is used. The layers are those of timm's HighResolutionNet under timm's
 names; only the forward is written here, because in evaluation every BatchNorm folds into its
-convolution. Of hooks on timm's layers only those of convolutions
-run.
+convolution. Of the forward hooks on timm's layers only those on convolutions run.
 """
 
 from __future__ import annotations
