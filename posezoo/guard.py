@@ -35,7 +35,7 @@ class Guard:
     """
 
     def __init__(self, shared: Sequence[Tensor], is_packed: bool) -> None:
-        self.shared = [(tensor, tensor._version) for tensor in shared]
+        self.shared = [(tensor, tensor._version, tensor.data_ptr()) for tensor in shared]
         self.is_packed = is_packed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Guard:
@@ -44,7 +44,7 @@ class Guard:
     def __reduce__(self) -> tuple[Any, ...]:
         return Guard, ((), self.is_packed)
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         """Check the inputs of a forward.
 
         Raises:
@@ -52,14 +52,22 @@ class Guard:
         """
         if torch.compiler.is_compiling():
             return
-        if any(tensor._version != version for tensor, version in self.shared):
+        changed = [(t, place) for t, version, place in self.shared if t._version != version]
+        if changed and _uses(module, changed):
             raise InputError(
                 "weights of the model have changed since posezoo.optimize made this copy, which "
                 "shares them; make a new copy"
             )
         if self.is_packed and torch.is_grad_enabled():
+            inputs = (*args, *options.values())
             if any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
                 raise InputError(
                     "an input requires a gradient, and copies of posezoo.optimize give none on "
                     "this processor; use the model itself, or torch.no_grad()"
                 )
+
+
+def _uses(copy: nn.Module, tensors: Sequence[tuple[Tensor, int]]) -> bool:
+    """Whether a copy still has one of these, at its address; moved or converted, it has not."""
+    used = {id(tensor) for tensor in itertools.chain(copy.parameters(), copy.buffers())}
+    return any(id(tensor) in used and tensor.data_ptr() == place for tensor, place in tensors)

@@ -42,7 +42,8 @@ def optimize(
     factors part of the layers before them), weights are stored in the memory format and the
     precision in which they are used, and that precision is part of the copy: call it as it is.
     The model and its state dict stay as they are. The copy cannot be trained or saved. It shares
-    weights with the model where it can: once those have changed, it refuses to run.
+    weights with the model where it can: once those have changed, its forward refuses to run, as
+    far as torch counts the changes (not those by `weight.data` or fused optimizers).
 
     With glibc, a process that runs such copies on the CPU keeps up to 1 GiB of the memory that
     forwards free, see `posezoo.memory`; a setting of malloc in its environment, such as
@@ -86,7 +87,9 @@ def optimize(
             make_graphs(fast)
     fast.eval()  # with what was put in
     whole = FastNetwork(fast, chosen, dtype, compile) if compile or dtype in _HALF else fast
-    whole.register_forward_pre_hook(Guard(shared_tensors(fast, network), is_packed))
+    whole.register_forward_pre_hook(
+        Guard(shared_tensors(fast, network), is_packed), with_kwargs=True
+    )
     return whole
 
 
@@ -141,6 +144,8 @@ def _store_in(dtype: torch.dtype, network: ZooModel) -> None:
         return  # poses need float32 in most of it
     kept = set(network.without_autocast)
     for name, module in network.named_modules():
+        if module._forward_pre_hooks:
+            continue  # which may make weights of others
         if isinstance(module, _LAYERS) and not kept & set(name.split(".")):
             for key, weight in list(module.named_parameters(recurse=False)):
                 setattr(module, key, nn.Parameter(weight.to(dtype), requires_grad=False))

@@ -171,14 +171,13 @@ class FoldedNorm(nn.Identity):
 def fold_norms(module: nn.Module) -> None:
     """Fold every BatchNorm inside into the convolution registered before it in the same module.
 
-    In evaluation the norm is an affine map per channel. A convolution with hooks (pruning makes
-    its weights in one) stays as it is.
+    In evaluation the norm is an affine map per channel. A convolution with hooks stays as it is.
     """
     for parent in list(module.modules()):
         conv: nn.Conv2d | nn.ConvTranspose2d | None = None
         for name, child in list(parent.named_children()):
             if isinstance(child, (nn.Conv2d, nn.ConvTranspose2d)):
-                conv = None if child._forward_pre_hooks else child
+                conv = None if child._forward_pre_hooks or child._forward_hooks else child
             elif isinstance(child, (nn.BatchNorm2d, nn.SyncBatchNorm)) and conv is not None:
                 _fold_norm(conv, child)
                 setattr(parent, name, FoldedNorm())

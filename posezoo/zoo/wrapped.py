@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from .config import PretrainedCfg
 from .model import ZooModel
@@ -52,4 +52,8 @@ def copy_sharing_weights(model: M) -> M:
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
     for buffer in model.buffers():
         memo[id(buffer)] = buffer.detach()
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor):  # what a hook made of weights, as pruning does
+                memo[id(value)] = value.detach()
     return copy.deepcopy(model, memo).eval()

@@ -49,7 +49,9 @@ class TokenConv(nn.Conv2d):
         self.folded: nn.ModuleList | None = None
 
     def fold(self) -> None:
-        """Keep both as layers of their own, whose weights can be packed."""
+        """Keep both as layers of their own, whose weights can be packed; hooks keep this one."""
+        if self._forward_pre_hooks or self._forward_hooks:
+            return
         sizes = (self.in_channels, self.out_channels, 3, 2, 1)
         conv = nn.Conv2d(*sizes, device="meta")
         conv.weight, conv.bias = self.weight, self.bias

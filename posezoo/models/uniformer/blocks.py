@@ -80,7 +80,7 @@ class PositionalConv(nn.Conv2d):
 
     def fold(self) -> None:
         """Make the residual a part of the stored weights."""
-        if self.centre is not None:
+        if self.centre is not None and not self._forward_pre_hooks:
             self.weight = nn.Parameter(self.weight + self.centre, requires_grad=False)
             self.centre = None
 
