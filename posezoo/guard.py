@@ -27,7 +27,10 @@ def shared_tensors(copy: nn.Module, model: nn.Module) -> list[Tensor]:
 
 
 class Guard:
-    """Refuses to run a copy in which some weights are old and some new, and to give no gradients.
+    """Refuses to run a copy whose weights are in part new, or on images that require a gradient.
+
+    It is asked before each forward, not before other methods, and knows of changes that torch
+    counts, which it does not for `weight.data`, fused optimizers and running statistics.
 
     Args:
         shared: tensors that are those of the model, too.

@@ -42,8 +42,7 @@ def optimize(
     factors part of the layers before them), weights are stored in the memory format and the
     precision in which they are used, and that precision is part of the copy: call it as it is.
     The model and its state dict stay as they are. The copy cannot be trained or saved. It shares
-    weights with the model where it can: once those have changed, its forward refuses to run, as
-    far as torch counts the changes (not those by `weight.data` or fused optimizers).
+    weights with the model; once those have changed, it refuses to run, see `posezoo.guard`.
 
     With glibc, a process that runs such copies on the CPU keeps up to 1 GiB of the memory that
     forwards free, see `posezoo.memory`; a setting of malloc in its environment, such as
@@ -80,16 +79,14 @@ def optimize(
     is_packed = False
     if isinstance(fast, ZooModel):
         _fold(fast, dtype)
-        fast = fast.to(memory_format=torch.channels_last)
         is_packed = can_pack(chosen, dtype) and not compile and _is_finite(fast)
         if is_packed:
             pack_layers(fast, dtype)
             make_graphs(fast)
     fast.eval()  # with what was put in
     whole = FastNetwork(fast, chosen, dtype, compile) if compile or dtype in _HALF else fast
-    whole.register_forward_pre_hook(
-        Guard(shared_tensors(fast, network), is_packed), with_kwargs=True
-    )
+    guard = Guard(shared_tensors(fast, network), is_packed)
+    whole.register_forward_pre_hook(guard, with_kwargs=True)
     return whole
 
 
@@ -114,6 +111,7 @@ def _fold(network: ZooModel, dtype: torch.dtype) -> None:
             module.fold()
     if dtype in _HALF:
         _store_in(dtype, network)
+    network.to(memory_format=torch.channels_last)
 
 
 def _make_plain(network: nn.Module) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import mmap
 import pickle
-import resource
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -266,7 +266,7 @@ def test_graphs_run_with_gradients_and_autocast_on():
 @pytest.mark.parametrize("fused", [True, False])
 def test_graphs_that_are_dropped_give_their_memory_back(fused: bool):
     def memory() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
     x, used = torch.randn(1, 1 << 22), []
     for _ in range(8):

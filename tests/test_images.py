@@ -127,6 +127,6 @@ def test_array_is_the_only_large_copy_beside_pillows_own(tmp_path):
 
 def test_large_image_is_read_in_strips_as_it_is(tmp_path):
     rng = np.random.default_rng(1)
-    pixels = rng.integers(0, 256, (1700, 1301, 3), np.uint8)  # two strips and a part of one
+    pixels = rng.integers(0, 256, (1700, 1301, 3), np.uint8)  # four strips and a part of one
     Image.fromarray(pixels).save(tmp_path / "large.png", compress_level=1)
     assert np.array_equal(load_image(tmp_path / "large.png"), pixels)
